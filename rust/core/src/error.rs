@@ -1,0 +1,52 @@
+//! The one error type of the crate.
+
+/// Why a kernel gave no result.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// [`Control::cancel`](crate::Control::cancel) was called while the kernel ran.
+    #[error("cancelled by the caller")]
+    Cancelled,
+    /// Two arrays whose shapes must agree, or broadcast, do not.
+    #[error("'{name}' must have shape {expected} to match the other arguments; got {got:?}")]
+    Shape {
+        /// The argument at fault.
+        name: &'static str,
+        /// What was expected, in words or as a shape.
+        expected: String,
+        /// The shape that came.
+        got: Vec<usize>,
+    },
+    /// A number outside the domain of the function.
+    #[error("'{name}' must be {expected}; got {got}")]
+    Domain {
+        /// The argument at fault.
+        name: &'static str,
+        /// What was expected, in words.
+        expected: &'static str,
+        /// The first offending value.
+        got: f64,
+    },
+    /// A row of a matrix is not a unit vector.
+    #[error("'{name}' must hold unit vectors: row {row} has norm {norm}")]
+    NotUnit {
+        /// The argument at fault.
+        name: &'static str,
+        /// Index of the first offending row.
+        row: usize,
+        /// Its Euclidean norm.
+        norm: f64,
+    },
+    /// Infinite or NaN entries where finite ones are needed.
+    #[error("'{name}' must be finite: {count} bad values, the first at row {row}, column {column}")]
+    NotFinite {
+        /// The argument at fault.
+        name: &'static str,
+        /// How many entries are infinite or NaN.
+        count: usize,
+        /// Row of the first of them.
+        row: usize,
+        /// Its column.
+        column: usize,
+    },
+}

@@ -1,0 +1,87 @@
+//! Fixed chunks, fixed trees: parallel loops whose results do not depend on the number of threads.
+//!
+//! Loops run on the rayon pool that is current where they are called (`ThreadPool::install` chooses
+//! one); without the feature `parallel`, or under [`Control::sequential`], on the calling thread.
+
+use core::ops::Range;
+
+use crate::{Control, Error};
+
+/// Calls `body(start, chunk)` on consecutive chunks of `out` of length `size` (the last may be
+/// shorter); `start` is the chunk's offset in `out`.
+///
+/// # Errors
+/// [`Error::Cancelled`], or the first error of `body` met.
+pub fn for_each_chunk<T: Send>(
+    out: &mut [T],
+    size: usize,
+    control: &Control,
+    body: impl Fn(usize, &mut [T]) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    let step = |(index, chunk): (usize, &mut [T])| {
+        control.check()?;
+        let units = chunk.len() as u64;
+        body(index * size, chunk)?;
+        control.advance(units);
+        Ok(())
+    };
+    #[cfg(feature = "parallel")]
+    if out.len() > size && !control.is_sequential() {
+        use rayon::prelude::*;
+        return out.par_chunks_mut(size).enumerate().try_for_each(step);
+    }
+    out.chunks_mut(size).enumerate().try_for_each(step)
+}
+
+/// Maps the consecutive blocks of `0..n` of length `size` and merges neighbours pairwise in a tree
+/// that depends on `n` and `size` alone. `None` where `n` is 0.
+///
+/// # Errors
+/// [`Error::Cancelled`], or the first error of `map` met.
+pub fn reduce_blocks<A: Send>(
+    n: usize,
+    size: usize,
+    control: &Control,
+    map: impl Fn(Range<usize>) -> Result<A, Error> + Sync,
+    merge: impl Fn(A, A) -> A + Sync,
+) -> Result<Option<A>, Error> {
+    if n == 0 {
+        return Ok(None);
+    }
+    tree(
+        0..n.div_ceil(size),
+        &|block| {
+            control.check()?;
+            let rows = block * size..((block + 1) * size).min(n);
+            let units = rows.len() as u64;
+            let value = map(rows)?;
+            control.advance(units);
+            Ok(value)
+        },
+        &merge,
+        control.is_sequential(),
+    )
+    .map(Some)
+}
+
+fn tree<A: Send>(
+    blocks: Range<usize>,
+    map: &(impl Fn(usize) -> Result<A, Error> + Sync),
+    merge: &(impl Fn(A, A) -> A + Sync),
+    sequential: bool,
+) -> Result<A, Error> {
+    if blocks.len() == 1 {
+        return map(blocks.start);
+    }
+    let middle = blocks.start + blocks.len().div_ceil(2);
+    let (left, right) = (blocks.start..middle, middle..blocks.end);
+    #[cfg(feature = "parallel")]
+    if !sequential {
+        let (a, b) = rayon::join(
+            || tree(left, map, merge, sequential),
+            || tree(right, map, merge, sequential),
+        );
+        return Ok(merge(a?, b?));
+    }
+    Ok(merge(tree(left, map, merge, sequential)?, tree(right, map, merge, sequential)?))
+}
