@@ -6,13 +6,17 @@
 //! | module | what it computes |
 //! |---|---|
 //! | [`special`] | logarithms of modified Bessel functions, their ratios and derivatives |
+//! | [`directional`] | von Mises-Fisher distributions and their mixtures |
+//! | [`random`] | keyed streams of uniform, normal, gamma and beta variates |
 //!
 //! Every kernel that can run long takes a [`Control`], through which another thread reads its
 //! progress and asks it to stop.
 
 mod control;
+pub mod directional;
 mod error;
 pub mod parallel;
+pub mod random;
 pub mod special;
 
 pub use control::Control;

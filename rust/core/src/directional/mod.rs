@@ -1,0 +1,3 @@
+//! Distributions on the unit sphere.
+
+pub mod vmf;
