@@ -1,0 +1,1 @@
+//! Broadcasting of the order against the argument, chunk by chunk.

@@ -1,0 +1,1 @@
+//! Coefficients of the logarithm of the Debye series.

@@ -1,0 +1,1 @@
+//! Truncated Taylor arithmetic in the order.

@@ -1,0 +1,1 @@
+//! The uniform expansion in 1/s, s = hypot(v, x).

@@ -1,0 +1,1 @@
+//! K_v(x) and the Matern correlation for hypot(v, x) < 22.
