@@ -1,0 +1,72 @@
+"""Which engine runs a call. Nobody else asks what an array is.
+
+| input                    | engine                                                        |
+|--------------------------|---------------------------------------------------------------|
+| lists, numbers, NumPy    | ``NATIVE``: the Rust kernel                                   |
+| torch tensors on the CPU | ``NATIVE_TORCH``: the same kernel on views without a copy     |
+| torch tensors elsewhere  | ``TORCH``: the twin in the domain's ``_torch.py``             |
+| a mixture                | ``TypeError``                                                 |
+
+torch is never imported here: whoever passes a tensor has done so.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Engine", "select"]
+
+
+class Engine(enum.Enum):
+    """Who computes: the Rust kernel on NumPy arrays or CPU tensors, or torch."""
+
+    NATIVE = "native"
+    NATIVE_TORCH = "native on torch tensors"
+    TORCH = "torch"
+
+
+# As module constants: the attribute look-up on an Enum class costs more than the whole fast path.
+_NATIVE, _NATIVE_TORCH, _TORCH = Engine.NATIVE, Engine.NATIVE_TORCH, Engine.TORCH
+_NUMPY = frozenset({np.ndarray, float, int, list, np.float64, np.float32})
+
+
+def select(*arrays: Any) -> Engine:
+    """Return the engine for a call with these arguments; ``None`` stands for an absent one.
+
+    Raises
+    ------
+    TypeError
+        If tensors are mixed with NumPy arrays or lists, or lie on different devices. Python
+        numbers go with either.
+    """
+    for array in arrays:
+        if type(array) not in _NUMPY:
+            break
+    else:
+        return _NATIVE
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return _NATIVE
+    tensor = torch.Tensor
+    tensors = [a for a in arrays if isinstance(a, tensor)]
+    if not tensors:
+        return _NATIVE
+    device = tensors[0].device
+    if len(tensors) == len(arrays) or all(
+        a is None or isinstance(a, (tensor, int, float)) for a in arrays
+    ):
+        if all(other.device == device for other in tensors[1:]):
+            return _NATIVE_TORCH if device.type == "cpu" else _TORCH
+    came = ", ".join(
+        f"torch tensor on {a.device}" if isinstance(a, tensor) else type(a).__name__
+        for a in arrays
+        if a is not None
+    )
+    raise TypeError(
+        f"arrays of one library on one device are expected; got {came}. Convert with "
+        "torch.as_tensor, .to(device) or .numpy()."
+    )

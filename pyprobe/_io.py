@@ -1,0 +1,71 @@
+"""Saving and loading fitted models: one ``.npz`` file, no pickle, a format version.
+
+A file holds the model's arrays, its numbers as 0-d arrays, and a header that names its class. What
+does not fit is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyprobe.errors import DomainError
+
+__all__ = ["load", "save"]
+
+_FORMAT = 1
+
+
+def save(path: str | os.PathLike[str], kind: str, fields: Mapping[str, Any]) -> None:
+    """Write `fields` (arrays, numbers, strings or None) of a model called `kind` to `path`.
+
+    The file appears whole or not at all: it is written beside `path` and moved there.
+    """
+    arrays: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, np.ndarray):
+            arrays[name] = value
+        else:
+            plain[name] = value
+    header = json.dumps({"format": _FORMAT, "kind": kind, "plain": plain})
+    target = Path(path)
+    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, allow_pickle=False, __header__=np.array(header), **arrays)
+        os.replace(partial, target)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
+    """Read the fields that `save` wrote for a model called `kind`."""
+    refusal = f"'{os.fspath(path)}' is not a saved {kind}"
+    try:
+        file = np.load(path, allow_pickle=False)
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise DomainError(f"{refusal}: it is not an npz file.") from error
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise DomainError(f"{refusal}: it is a single array.")
+    with file:
+        if "__header__" not in file:
+            raise DomainError(f"{refusal}: it has no header.")
+        header = json.loads(str(file["__header__"]))
+        if header["format"] > _FORMAT:
+            raise DomainError(
+                f"{refusal} that this version can read: it has format {header['format']}, this "
+                f"version reads up to {_FORMAT}. Update pyprobe."
+            )
+        if header["kind"] != kind:
+            raise DomainError(f"{refusal}: it holds a {header['kind']}.")
+        arrays = {name: file[name] for name in file.files if name != "__header__"}
+    return {**header["plain"], **arrays}

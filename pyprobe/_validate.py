@@ -1,0 +1,143 @@
+"""Checks of arguments, written once: what a kernel may rely on is settled here.
+
+Every message names the argument, what was expected, what came, and a way out.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pyprobe.errors import DomainError, NotFiniteError, ShapeError
+from pyprobe.typing import FloatArray
+
+__all__ = [
+    "as_float_array",
+    "as_float_arrays",
+    "as_matrix",
+    "as_weights",
+    "check_choice",
+    "check_finite",
+    "check_positive_int",
+    "check_positive_float",
+]
+
+_FLOAT64 = np.dtype(np.float64)
+_FLOAT32 = np.dtype(np.float32)
+
+
+def as_float_array(name: str, value: npt.ArrayLike) -> FloatArray:
+    """Return `value` as an aligned float32 or float64 array of native byte order.
+
+    Such an array passes through uncopied, whatever its strides; integers and booleans become
+    float64, and so does float16. An unaligned field of a structured array is copied: a kernel would
+    misread it in silence.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"'{name}' is a masked array, whose mask would be lost; "
+            "fill it with numpy.ma.filled, or drop the masked entries."
+        )
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # ragged sequences
+        raise ShapeError(f"'{name}' must be a regular array of numbers: {error}") from error
+    dtype = array.dtype
+    if (dtype is _FLOAT64 or dtype is _FLOAT32) and array.flags.aligned:
+        return array
+    if dtype.kind not in "fiub":
+        raise TypeError(
+            f"'{name}' must hold real numbers; got dtype {dtype}"
+            + (". Pass the real part, or the modulus." if dtype.kind == "c" else ".")
+        )
+    wanted = _FLOAT32 if dtype == _FLOAT32 else _FLOAT64  # '>f4' counts as float32
+    # A copy where unaligned, byte-swapped or of another type.
+    return np.require(array, dtype=wanted, requirements="A")
+
+
+def as_float_arrays(**values: npt.ArrayLike) -> tuple[FloatArray, ...]:
+    """Return the arguments as float arrays of one dtype: float32 only where all arrays are.
+
+    Python numbers take the dtype of the arrays beside them, as in NumPy's own promotion.
+    """
+    arrays = [as_float_array(name, value) for name, value in values.items()]
+    wanted = {
+        array.dtype
+        for array, value in zip(arrays, values.values(), strict=True)
+        if not isinstance(value, (int, float)) or isinstance(value, np.generic)
+    }
+    dtype = _FLOAT32 if wanted == {_FLOAT32} else _FLOAT64
+    return tuple(array if array.dtype is dtype else array.astype(dtype) for array in arrays)
+
+
+def as_matrix(name: str, value: npt.ArrayLike) -> FloatArray:
+    """Return `value` as a C-contiguous float matrix of shape (n, d)."""
+    array = as_float_array(name, value)
+    if array.ndim != 2:
+        raise ShapeError(
+            f"'{name}' must be a matrix of shape (n, d), one sample a row; got shape {array.shape}."
+        )
+    return np.ascontiguousarray(array)
+
+
+def as_weights(name: str, value: npt.ArrayLike, n: int) -> FloatArray:
+    """Return `value` as a float64 vector of `n` nonnegative weights, not all zero."""
+    array = np.ascontiguousarray(as_float_array(name, value), dtype=np.float64)
+    if array.shape != (n,):
+        raise ShapeError(
+            f"'{name}' must have shape ({n},), one weight a sample; got {array.shape}."
+        )
+    check_finite(name, array)
+    if n and array.min() < 0:
+        index = int(array.argmin())
+        raise DomainError(f"'{name}' must be nonnegative; got {array[index]} at index {index}.")
+    if n and not array.any():
+        raise DomainError(f"'{name}' must not be all zero.")
+    return array
+
+
+def check_finite(name: str, array: FloatArray) -> None:
+    """Raise `NotFiniteError` where `array` holds an infinite or NaN entry."""
+    finite = np.isfinite(array)
+    if finite.all():
+        return
+    first = tuple(int(i) for i in np.argwhere(~finite)[0])
+    count = array.size - int(finite.sum())
+    raise NotFiniteError(
+        f"'{name}' must be finite; got {count} infinite or NaN "
+        f"{'entry' if count == 1 else 'entries'}, the first ({array[first]}) at index "
+        f"{first[0] if len(first) == 1 else first}."
+    )
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise `DomainError` unless `value` is one of `choices`."""
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise DomainError(f"'{name}' must be one of {listed}; got {value!r}.")
+
+
+def check_positive_int(name: str, value: Any, *, minimum: int = 1) -> int:
+    """Return `value` as an int of at least `minimum`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"'{name}' must be an integer; got {type(value).__name__}.") from None
+    if number < minimum:
+        raise DomainError(f"'{name}' must be at least {minimum}; got {number}.")
+    return number
+
+
+def check_positive_float(name: str, value: Any, *, allow_zero: bool = False) -> float:
+    """Return `value` as a finite positive (or nonnegative) float."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"'{name}' must be a number; got {type(value).__name__}.") from None
+    if not (np.isfinite(number) and (number > 0 or (allow_zero and number == 0))):
+        kind = "nonnegative" if allow_zero else "positive"
+        raise DomainError(f"'{name}' must be finite and {kind}; got {number}.")
+    return number

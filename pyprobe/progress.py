@@ -1,0 +1,70 @@
+"""Progress of long work: what a ``callback`` is given, and a bar made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pyprobe.errors import MissingDependencyError
+
+__all__ = ["Callback", "Progress", "bar"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far an algorithm has come.
+
+    Attributes
+    ----------
+    step : int
+        Steps finished.
+    total : int
+        The most steps there can be.
+    value : float
+        What the algorithm watches: a log-likelihood, an error; its documentation says which.
+    elapsed : float
+        Seconds since the start.
+    """
+
+    step: int
+    total: int
+    value: float
+    elapsed: float
+
+
+Callback: TypeAlias = Callable[[Progress], bool | None]
+"""Called after each step; returning ``True`` stops the algorithm early."""
+
+
+def bar(description: str = "") -> Callback:
+    """Return a callback that draws a progress bar with tqdm.
+
+    Raises
+    ------
+    MissingDependencyError
+        If tqdm is not installed (extra ``progress``).
+
+    Examples
+    --------
+    >>> from pyprobe.progress import bar
+    >>> callback = bar("mixture")  # then: VonMisesFisherMixture.fit(x, 8, callback=callback)
+    """
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise MissingDependencyError(
+            "progress.bar() needs tqdm: pip install 'pyprobe-rs[progress]'"
+        ) from error
+    line: tqdm | None = None
+
+    def callback(progress: Progress) -> None:
+        nonlocal line
+        if line is None or progress.step <= line.n:
+            line = tqdm(total=progress.total, desc=description)
+        line.set_postfix_str(f"{progress.value:.6g}", refresh=False)
+        line.update(progress.step - line.n)
+        if progress.step == progress.total:
+            line.close()
+
+    return callback
