@@ -44,7 +44,7 @@ lint: build
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 
 docs: build
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
