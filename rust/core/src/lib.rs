@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`special`] | logarithms of modified Bessel functions, their ratios and derivatives |
 //! | [`directional`] | von Mises-Fisher distributions and their mixtures |
-//! | [`random`] | keyed streams of uniform, normal, gamma and beta variates |
+//! | [`random`] | keyed streams of uniform and normal variates |
 //!
 //! Every kernel that can run long takes a [`Control`], through which another thread reads its
 //! progress and asks it to stop.
@@ -17,7 +17,10 @@ pub mod directional;
 mod error;
 pub mod parallel;
 pub mod random;
+mod real;
+mod simd;
 pub mod special;
 
 pub use control::Control;
 pub use error::Error;
+pub use real::Real;

@@ -1,0 +1,36 @@
+//! The two floating-point types of the kernels.
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// `f32` or `f64`: what arrays may hold. Kernels widen every element to `f64` and round results.
+pub trait Real: sealed::Sealed + Copy + Into<f64> + Send + Sync + 'static {
+    /// How far from 1 the norm of a unit vector in this type may lie.
+    const UNIT_TOLERANCE: f64;
+
+    /// The nearest value of this type.
+    fn from_f64(value: f64) -> Self;
+}
+
+impl Real for f64 {
+    const UNIT_TOLERANCE: f64 = 1e-6;
+
+    #[inline(always)]
+    fn from_f64(value: f64) -> Self {
+        value
+    }
+}
+
+impl Real for f32 {
+    // A row normalised in f32 is off by about 6e-8; by 1e-5 where the sum of squares of 10^5
+    // elements was itself run in f32, in order.
+    const UNIT_TOLERANCE: f64 = 1e-4;
+
+    #[inline(always)]
+    fn from_f64(value: f64) -> Self {
+        value as Self
+    }
+}
