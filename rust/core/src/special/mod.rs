@@ -5,6 +5,6 @@ mod debye_table;
 mod gamma;
 mod jet;
 mod large;
-mod math;
+pub(crate) mod math;
 mod small_i;
 mod small_k;
