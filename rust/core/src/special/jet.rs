@@ -1,1 +1,232 @@
-//! Truncated Taylor arithmetic in the order.
+//! Truncated Taylor arithmetic in the order of a Bessel function.
+//!
+//! An algorithm written once over [`Jet`] gives the value with `N = 1`, and its first or second
+//! derivative in the order too with `N = 2` or `3`: no difference quotients, no second formula.
+
+use core::ops::{Add, Mul, Neg, Sub};
+
+use super::math;
+
+/// A function of (v, x) and its partial derivatives, as far as the level asks for them.
+///
+/// Level 0: `f`; 1: also `x`; 2: also `v`; 3: all. What was not asked for is 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Partials {
+    pub f: f64,
+    pub v: f64,
+    pub x: f64,
+    pub vv: f64,
+    pub vx: f64,
+    pub xx: f64,
+}
+
+/// The Taylor coefficients f, f', f''/2 of a function, the first `N` of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Jet<const N: usize>(pub [f64; N]);
+
+impl<const N: usize> Jet<N> {
+    #[inline(always)]
+    pub(crate) fn constant(c: f64) -> Self {
+        Self::linear(c, 0.0)
+    }
+
+    /// `value + slope t`.
+    #[inline(always)]
+    pub(crate) fn linear(value: f64, slope: f64) -> Self {
+        let mut c = [0.0; N];
+        c[0] = value;
+        if N > 1 {
+            c[1] = slope;
+        }
+        Self(c)
+    }
+
+    #[inline(always)]
+    pub(crate) fn value(self) -> f64 {
+        self.0[0]
+    }
+
+    /// f', 0 where the jet does not carry it.
+    #[inline(always)]
+    pub(crate) fn first(self) -> f64 {
+        if N > 1 { self.0[1] } else { 0.0 }
+    }
+
+    /// f'', 0 where the jet does not carry it.
+    #[inline(always)]
+    pub(crate) fn second(self) -> f64 {
+        if N > 2 { 2.0 * self.0[2] } else { 0.0 }
+    }
+
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f64, f64) -> f64) -> Self {
+        let mut c = [0.0; N];
+        c[0] = f(self.0[0], other.0[0]);
+        if N > 1 {
+            c[1] = f(self.0[1], other.0[1]);
+        }
+        if N > 2 {
+            c[2] = f(self.0[2], other.0[2]);
+        }
+        Self(c)
+    }
+
+    /// `self` where the condition holds, else `other`: a blend, not a branch.
+    #[inline(always)]
+    pub(crate) fn select(condition: bool, this: Self, other: Self) -> Self {
+        this.zip(other, |a, b| if condition { a } else { b })
+    }
+
+    #[inline(always)]
+    pub(crate) fn scale(self, factor: f64) -> Self {
+        self.zip(self, |a, _| a * factor)
+    }
+
+    #[inline(always)]
+    pub(crate) fn shift(self, c: f64) -> Self {
+        let mut out = self;
+        out.0[0] += c;
+        out
+    }
+
+    /// `self * factor + c`, each coefficient rounded once.
+    #[inline(always)]
+    pub(crate) fn scale_add(self, factor: f64, c: Self) -> Self {
+        self.zip(c, |a, b| a.mul_add(factor, b))
+    }
+
+    /// `self * b + c`.
+    #[inline(always)]
+    pub(crate) fn mul_add(self, b: Self, c: Self) -> Self {
+        let (a, b, mut c) = (self.0, b.0, c.0);
+        if N > 2 {
+            c[2] = a[2].mul_add(b[0], a[1].mul_add(b[1], a[0].mul_add(b[2], c[2])));
+        }
+        if N > 1 {
+            c[1] = a[1].mul_add(b[0], a[0].mul_add(b[1], c[1]));
+        }
+        c[0] = a[0].mul_add(b[0], c[0]);
+        Self(c)
+    }
+
+    #[inline(always)]
+    pub(crate) fn recip(self) -> Self {
+        let r = 1.0 / self.0[0];
+        let mut c = [0.0; N];
+        c[0] = r;
+        if N > 1 {
+            c[1] = -r * (self.0[1] * r);
+        }
+        if N > 2 {
+            c[2] = -r * self.0[2].mul_add(c[0], self.0[1] * c[1]);
+        }
+        Self(c)
+    }
+
+    /// `self / other`, the value rounded once.
+    #[inline(always)]
+    pub(crate) fn div(self, other: Self) -> Self {
+        let (a, b) = (self.0, other.0);
+        let mut c = [0.0; N];
+        c[0] = a[0] / b[0];
+        if N > 1 {
+            let r = 1.0 / b[0];
+            c[1] = (-c[0]).mul_add(b[1], a[1]) * r;
+            if N > 2 {
+                c[2] = (-c[0]).mul_add(b[2], (-c[1]).mul_add(b[1], a[2])) * r;
+            }
+        }
+        Self(c)
+    }
+
+    #[inline(always)]
+    pub(crate) fn exp(self) -> Self {
+        let e = math::exp(self.0[0]);
+        let mut c = [0.0; N];
+        c[0] = e;
+        if N > 1 {
+            c[1] = e * self.0[1];
+        }
+        if N > 2 {
+            c[2] = e * (0.5 * self.0[1]).mul_add(self.0[1], self.0[2]);
+        }
+        Self(c)
+    }
+
+    /// The derivatives of ln f, with `value` for its value.
+    #[inline(always)]
+    pub(crate) fn ln_with_value(self, value: f64) -> Self {
+        let mut c = [0.0; N];
+        c[0] = value;
+        if N > 1 {
+            let r = 1.0 / self.0[0];
+            c[1] = self.0[1] * r;
+            if N > 2 {
+                c[2] = self.0[2].mul_add(r, -0.5 * c[1] * c[1]);
+            }
+        }
+        Self(c)
+    }
+
+    #[inline(always)]
+    pub(crate) fn ln(self) -> Self {
+        self.ln_with_value(math::ln(self.0[0]))
+    }
+
+    /// ln(1 + self).
+    #[inline(always)]
+    pub(crate) fn ln_1p(self) -> Self {
+        self.shift(1.0).ln_with_value(math::ln_1p(self.0[0]))
+    }
+
+    /// The polynomial with coefficients `c`, constant term first.
+    #[inline(always)]
+    pub(crate) fn horner<const K: usize>(self, c: &[f64; K]) -> Self {
+        let mut sum = Self::constant(c[K - 1]);
+        for k in (0..K - 1).rev() {
+            sum = sum.mul_add(self, Self::constant(c[k]));
+        }
+        sum
+    }
+}
+
+impl<const N: usize> Add for Jet<N> {
+    type Output = Self;
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+}
+
+impl<const N: usize> Sub for Jet<N> {
+    type Output = Self;
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+}
+
+impl<const N: usize> Neg for Jet<N> {
+    type Output = Self;
+    #[inline(always)]
+    fn neg(self) -> Self {
+        self.zip(self, |a, _| -a)
+    }
+}
+
+impl<const N: usize> Mul for Jet<N> {
+    type Output = Self;
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        let (a, b) = (self.0, other.0);
+        let mut c = [0.0; N];
+        c[0] = a[0] * b[0];
+        if N > 1 {
+            c[1] = a[1].mul_add(b[0], a[0] * b[1]);
+        }
+        if N > 2 {
+            c[2] = a[2].mul_add(b[0], a[1].mul_add(b[1], a[0] * b[2]));
+        }
+        Self(c)
+    }
+}
