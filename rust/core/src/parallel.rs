@@ -33,6 +33,61 @@ pub fn for_each_chunk<T: Send>(
     out.chunks_mut(size).enumerate().try_for_each(step)
 }
 
+/// Calls `body(start, chunks)` on the chunks of length `size` of several arrays at once. Each array
+/// has length `n`, or is empty: a slot not in use.
+///
+/// # Errors
+/// [`Error::Cancelled`], or the first error of `body` met.
+pub fn for_each_chunk_of<T: Send, const N: usize>(
+    out: [&mut [T]; N],
+    n: usize,
+    size: usize,
+    control: &Control,
+    body: impl Fn(usize, [&mut [T]; N]) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    split_into_chunks(out, 0..n, size, control, &body)
+}
+
+fn split_into_chunks<T: Send, const N: usize>(
+    out: [&mut [T]; N],
+    range: Range<usize>,
+    size: usize,
+    control: &Control,
+    body: &(impl Fn(usize, [&mut [T]; N]) -> Result<(), Error> + Sync),
+) -> Result<(), Error> {
+    if range.is_empty() {
+        return Ok(());
+    }
+    if range.len() <= size {
+        control.check()?;
+        let units = range.len() as u64;
+        body(range.start, out)?;
+        control.advance(units);
+        return Ok(());
+    }
+    let half = range.len().div_ceil(size).div_ceil(2) * size;
+    let (left, right) = (range.start..range.start + half, range.start + half..range.end);
+    let mut tails = [const { None }; N];
+    let mut index = 0;
+    let heads = out.map(|slice| {
+        let (head, tail) = slice.split_at_mut(half.min(slice.len()));
+        tails[index] = Some(tail);
+        index += 1;
+        head
+    });
+    let tails = tails.map(Option::unwrap_or_default);
+    #[cfg(feature = "parallel")]
+    if !control.is_sequential() {
+        let (a, b) = rayon::join(
+            || split_into_chunks(heads, left, size, control, body),
+            || split_into_chunks(tails, right, size, control, body),
+        );
+        return a.and(b);
+    }
+    split_into_chunks(heads, left, size, control, body)?;
+    split_into_chunks(tails, right, size, control, body)
+}
+
 /// Maps the consecutive blocks of `0..n` of length `size` and merges neighbours pairwise in a tree
 /// that depends on `n` and `size` alone. `None` where `n` is 0.
 ///

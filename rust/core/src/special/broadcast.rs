@@ -1,1 +1,176 @@
-//! Broadcasting of the order against the argument, chunk by chunk.
+//! Broadcasting of two arrays, chunk by chunk and without forming the broadcast arrays.
+
+use std::borrow::Cow;
+
+use ndarray::ArrayViewD;
+
+use super::Real;
+use crate::Error;
+
+/// One axis of the result: its length, and the step of either operand along it.
+#[derive(Clone, Copy)]
+struct Axis {
+    length: usize,
+    steps: [usize; 2],
+}
+
+/// Two operands in C order, read at any range of the elements of the broadcast result.
+pub(crate) struct Broadcast<'a, T: Clone> {
+    operands: [Cow<'a, [T]>; 2],
+    /// Axes of the result after merging those that both operands walk alike; the last one first.
+    axes: Vec<Axis>,
+    shape: Vec<usize>,
+}
+
+impl<'a, T: Real> Broadcast<'a, T> {
+    /// Checks that the shapes go together. `names` are those of the arguments.
+    pub(crate) fn new(
+        names: [&'static str; 2],
+        a: &'a ArrayViewD<'a, T>,
+        b: &'a ArrayViewD<'a, T>,
+    ) -> Result<Self, Error> {
+        let dims = a.ndim().max(b.ndim());
+        let length = |shape: &[usize], axis: usize| {
+            (axis + shape.len()).checked_sub(dims).map_or(1, |i| shape[i])
+        };
+        let mut shape = Vec::with_capacity(dims);
+        for axis in 0..dims {
+            let (m, n) = (length(a.shape(), axis), length(b.shape(), axis));
+            if m != n && m != 1 && n != 1 {
+                return Err(Error::Shape {
+                    name: names[1],
+                    expected: format!("that broadcasts against {:?} of '{}'", a.shape(), names[0]),
+                    got: b.shape().to_vec(),
+                });
+            }
+            shape.push(if m == 1 { n } else { m });
+        }
+        let mut axes: Vec<Axis> = Vec::new();
+        let mut strides = [1, 1];
+        for axis in (0..dims).rev() {
+            let lengths = [length(a.shape(), axis), length(b.shape(), axis)];
+            let next = Axis {
+                length: shape[axis],
+                steps: [0, 1].map(|i| if lengths[i] == 1 { 0 } else { strides[i] }),
+            };
+            strides = [0, 1].map(|i| strides[i] * lengths[i]);
+            match axes.last_mut() {
+                _ if next.length == 1 => {}
+                Some(last) if (0..2).all(|i| next.steps[i] == last.steps[i] * last.length) => {
+                    last.length *= next.length;
+                }
+                _ => axes.push(next),
+            }
+        }
+        Ok(Self { operands: [in_order(a), in_order(b)], axes, shape })
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Copies both operands at elements `start ..` of the result into `a` and `b`, as f64.
+    pub(crate) fn read(&self, start: usize, a: &mut [f64], b: &mut [f64]) {
+        let Some((row, outer)) = self.axes.split_first() else {
+            a.fill(self.operands[0][0].to_f64());
+            b.fill(self.operands[1][0].to_f64());
+            return;
+        };
+        let (mut done, mut column, mut index) = (0, start % row.length, start / row.length);
+        while done < a.len() {
+            let run = (row.length - column).min(a.len() - done);
+            let mut offsets = row.steps.map(|step| step * column);
+            let mut rest = index;
+            for axis in outer {
+                let i = rest % axis.length;
+                rest /= axis.length;
+                offsets = [0, 1].map(|k| offsets[k] + axis.steps[k] * i);
+            }
+            for (k, out) in [&mut *a, &mut *b].into_iter().enumerate() {
+                let (source, out) = (&self.operands[k][offsets[k]..], &mut out[done..done + run]);
+                if row.steps[k] == 0 {
+                    out.fill(source[0].to_f64());
+                } else {
+                    out.iter_mut().zip(source).for_each(|(o, x)| *o = x.to_f64());
+                }
+            }
+            done += run;
+            column = 0;
+            index += 1;
+        }
+    }
+}
+
+/// The elements in C order; copied only where they do not lie so already.
+fn in_order<'a, T: Real>(array: &'a ArrayViewD<'a, T>) -> Cow<'a, [T]> {
+    array.as_slice().map_or_else(|| Cow::Owned(array.iter().copied().collect()), Cow::Borrowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{ArrayD, IxDyn, ShapeBuilder};
+
+    use super::*;
+
+    fn ramp(shape: &[usize]) -> ArrayD<f64> {
+        let n = shape.iter().product::<usize>() as u32;
+        ArrayD::from_shape_vec(IxDyn(shape), (0..n).map(f64::from).collect()).unwrap()
+    }
+
+    #[test]
+    fn every_range_of_the_result_is_what_ndarray_broadcasts() {
+        let shapes: [[&[usize]; 3]; 9] = [
+            [&[], &[], &[]],
+            [&[], &[5], &[5]],
+            [&[4, 5], &[5], &[4, 5]],
+            [&[4, 1], &[5], &[4, 5]],
+            [&[4, 1], &[1, 5], &[4, 5]],
+            [&[2, 3, 4], &[2, 1, 4], &[2, 3, 4]],
+            [&[2, 1, 1, 4], &[3, 2, 1], &[2, 3, 2, 4]],
+            [&[1, 7, 1], &[2, 1, 3], &[2, 7, 3]],
+            [&[6, 1], &[6, 1], &[6, 1]],
+        ];
+        for [a_shape, b_shape, shape] in shapes {
+            let (a, b) = (ramp(a_shape), ramp(b_shape));
+            let (a_view, b_view) = (a.view(), b.view());
+            let broadcast = Broadcast::new(["a", "b"], &a_view, &b_view).unwrap();
+            assert_eq!(broadcast.shape(), shape);
+            let wanted = |array: &ArrayD<f64>| -> Vec<f64> {
+                array.broadcast(shape).unwrap().iter().copied().collect()
+            };
+            let n = broadcast.len();
+            for start in 0..n {
+                for end in start..=n {
+                    let (mut p, mut q) = (vec![-1.0; end - start], vec![-1.0; end - start]);
+                    broadcast.read(start, &mut p, &mut q);
+                    assert_eq!(p, wanted(&a)[start..end]);
+                    assert_eq!(q, wanted(&b)[start..end]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn strided_and_fortran_ordered_operands_are_read_in_c_order() {
+        let a = ramp(&[4, 6]);
+        let a_view = a.slice(ndarray::s![..;2, ..;-3]).into_dyn();
+        let b = ArrayD::from_shape_vec(IxDyn(&[2, 2]).f(), vec![0.0, 1.0, 2.0, 3.0]).unwrap();
+        let b_view = b.view();
+        let broadcast = Broadcast::new(["a", "b"], &a_view, &b_view).unwrap();
+        let (mut p, mut q) = ([0.0; 4], [0.0; 4]);
+        broadcast.read(0, &mut p, &mut q);
+        assert_eq!(p, [5.0, 2.0, 17.0, 14.0]);
+        assert_eq!(q, [0.0, 2.0, 1.0, 3.0]);
+    }
+
+    #[test]
+    fn shapes_that_do_not_go_together_are_named() {
+        let (a, b) = (ramp(&[2, 3]), ramp(&[2]));
+        let error = Broadcast::new(["v", "x"], &a.view(), &b.view()).err();
+        assert!(matches!(error, Some(Error::Shape { name: "x", .. })));
+    }
+}

@@ -1,1 +1,429 @@
-//! The uniform expansion in 1/s, s = hypot(v, x).
+//! The uniform expansion: every function for s = hypot(v, x) >= 22, whatever v / x.
+//!
+//! With y = 1/s and w = (v/s)^2, Debye's expansion (DLMF 10.41.3, 10.41.4) reads
+//!
+//! ```text
+//! log I_v(x) =   s - v L  - ln(2 pi)/2 - ln(s)/2 + T(w, y),      L = asinh(v/x),
+//! log K_v(x) = -(s - v L) + ln(pi/2)/2 - ln(s)/2 + T(w, -y),     T = sum_k D_k(w) y^k.
+//! ```
+//!
+//! Written in 1/s instead of the customary 1/v it is regular at v = 0, where it is Hankel's
+//! expansion. A sign `sigma`, +1 for I and -1 for K, makes the two one formula in sigma y, and all
+//! derivatives follow from those of T by
+//!
+//! ```text
+//! d/dx [y^n F(w, y)] = -x y^(n+2) (n F + y F_y + 2 w F_w)
+//! d/dv [y^n F(w, y)] = -v y^(n+2) (n F + y F_y - 2 (1 - w) F_w).
+//! ```
+//!
+//! The functions are written for one element, without branches, and are widened by the caller.
+
+use super::Partials;
+use super::debye_table::{D, TERMS};
+use super::math::{horner, ln, ln_1p};
+
+/// From here on the expansion is used.
+pub(crate) const START: f64 = 22.0;
+
+/// Lower ends of the bins of s; each bin has its own number of terms.
+pub(crate) const BINS: [f64; 6] = [START, 28.0, 40.0, 80.0, 300.0, 2000.0];
+
+/// The extreme bin: any s, with guards against overflow and underflow of squares and quotients. The
+/// others assume s <= 1e150 and x >= 1e-280.
+pub(crate) const EXTREME: usize = BINS.len();
+
+/// Terms per bin that leave less than 1e-16 of the logarithms.
+const VALUE_TERMS: [usize; 7] = [19, 15, 12, 9, 6, 4, TERMS];
+
+/// Terms per bin for derivatives and ratios, where the k-th term is k times as large.
+const SLOPE_TERMS: [usize; 7] = [24, 18, 14, 10, 7, 5, TERMS];
+
+/// ln(2 pi) / 2 and ln(pi / 2) / 2.
+const HALF_LN_2PI: f64 = 0.9189385332046728;
+const HALF_LN_HALF_PI: f64 = 0.22579135264472744;
+
+/// A function F(w, y) with its partial derivatives, those in y multiplied by as many powers of y.
+#[derive(Clone, Copy, Default)]
+struct Series {
+    f: f64,
+    w: f64,
+    y: f64,
+    ww: f64,
+    wy: f64,
+    yy: f64,
+}
+
+/// Row k of the table as the coefficients of D_k.
+const fn row_of_d<const N: usize>() -> [f64; N] {
+    let k = N - 1;
+    let start = k * (k + 1) / 2 - 1;
+    let mut row = [0.0; N];
+    let mut j = 0;
+    while j < N {
+        row[j] = D[start + j];
+        j += 1;
+    }
+    row
+}
+
+/// The coefficients of `E_k` = k `D_k` + 2 w `D_k`'.
+const fn row_of_e<const N: usize>() -> [f64; N] {
+    let mut row = row_of_d::<N>();
+    let mut j = 0;
+    while j < N {
+        row[j] *= (N - 1 + 2 * j) as f64;
+        j += 1;
+    }
+    row
+}
+
+/// A polynomial in w with its first two derivatives, as far as `LEVEL` asks for them.
+#[inline(always)]
+fn polynomial<const N: usize, const LEVEL: u8>(c: &[f64; N], w: f64) -> [f64; 3] {
+    if LEVEL == 0 {
+        return [horner(c, w), 0.0, 0.0];
+    }
+    let (mut f, mut first, mut half_second) = (c[N - 1], 0.0f64, 0.0f64);
+    for k in (0..N - 1).rev() {
+        if LEVEL == 3 {
+            half_second = half_second.mul_add(w, first);
+        }
+        first = first.mul_add(w, f);
+        f = f.mul_add(w, c[k]);
+    }
+    [f, first, 2.0 * half_second]
+}
+
+/// Sums the listed rows, last first, by Horner's rule in y; straight-line code for each `K`.
+macro_rules! sum_of_rows {
+    ($row:ident, $level:ident, $terms:ident, $w:ident, $y:ident, $start:expr, $($k:literal)*) => {{
+        let mut sum = Series::default();
+        // Derivatives in y of the sum over k from the rows k y^(k-1), k (k-1) y^(k-2).
+        $(if $terms >= $k {
+            let c = const { $row::<{ $k + 1 }>() };
+            let [f, w, ww] = polynomial::<{ $k + 1 }, $level>(&c, $w);
+            sum.f = sum.f.mul_add($y, f);
+            if $level >= 1 {
+                sum.w = sum.w.mul_add($y, w);
+                sum.y = sum.y.mul_add($y, f64::from($k) * f);
+            }
+            if $level >= 3 {
+                sum.ww = sum.ww.mul_add($y, ww);
+                sum.wy = sum.wy.mul_add($y, f64::from($k) * w);
+                sum.yy = sum.yy.mul_add($y, f64::from($k * ($k - 1)) * f);
+            }
+        })*
+        Series {
+            f: sum.f.mul_add($y, $start),
+            w: sum.w * $y,
+            y: sum.y * $y,
+            ww: sum.ww * $y,
+            wy: sum.wy * $y,
+            yy: sum.yy * $y,
+        }
+    }};
+}
+
+/// T(w, y), the sum of `D_k(w)` y^k over k >= 1.
+#[inline(always)]
+fn sum_of_d<const BIN: usize, const LEVEL: u8>(w: f64, y: f64) -> Series {
+    let terms = const { if LEVEL == 0 { VALUE_TERMS[BIN] } else { SLOPE_TERMS[BIN] } };
+    sum_of_rows!(row_of_d, LEVEL, terms, w, y, 0.0,
+        24 23 22 21 20 19 18 17 16 15 14 13 12 11 10 9 8 7 6 5 4 3 2 1)
+}
+
+/// G(w, y), the sum of `E_k(w)` y^k over k >= 0, where `E_0` = 1/2.
+#[inline(always)]
+fn sum_of_e<const BIN: usize, const LEVEL: u8>(w: f64, y: f64) -> Series {
+    let terms = const { SLOPE_TERMS[BIN] };
+    sum_of_rows!(row_of_e, LEVEL, terms, w, y, 0.5,
+        24 23 22 21 20 19 18 17 16 15 14 13 12 11 10 9 8 7 6 5 4 3 2 1)
+}
+
+/// A point (v, x) with what all formulas share.
+#[derive(Clone, Copy)]
+struct Point {
+    v: f64,
+    x: f64,
+    s: f64,
+    /// 1 / s
+    y: f64,
+    /// (v / s)^2
+    w: f64,
+    /// 1 - w = (x / s)^2
+    u: f64,
+}
+
+impl Point {
+    #[inline(always)]
+    fn new<const BIN: usize>(v: f64, x: f64) -> Self {
+        let s = if BIN == EXTREME {
+            let (small, large) = if v < x { (v, x) } else { (x, v) };
+            let t = small / large;
+            large * t.mul_add(t, 1.0).sqrt()
+        } else {
+            v.mul_add(v, x * x).sqrt()
+        };
+        let y = 1.0 / s;
+        let (p, q) = (v * y, x * y);
+        Self { v, x, s, y, w: p * p, u: q * q }
+    }
+
+    /// s - x, without cancellation.
+    #[inline(always)]
+    fn s_minus_x(&self) -> f64 {
+        self.v * (self.v / (self.s + self.x))
+    }
+
+    /// s - v, without cancellation.
+    #[inline(always)]
+    fn s_minus_v(&self) -> f64 {
+        self.x * (self.x / (self.s + self.v))
+    }
+}
+
+/// asinh(v / x), from s - x.
+#[inline(always)]
+fn asinh_of_quotient<const BIN: usize>(p: &Point, s_minus_x: f64) -> f64 {
+    let quotient = (p.v + s_minus_x) / p.x;
+    if BIN == EXTREME {
+        // Beyond 1e300 the quotient may overflow; there s = v.
+        let apart = ln(p.v) + core::f64::consts::LN_2 - ln(p.x);
+        return if quotient < 1e300 { ln_1p(quotient) } else { apart };
+    }
+    ln_1p(quotient)
+}
+
+/// What T adds to the derivatives of a logarithm, with those of -ln(s)/2.
+#[inline(always)]
+fn common_part<const LEVEL: u8>(p: &Point, t: &Series) -> Partials {
+    let Point { v, x, y, w, u, .. } = *p;
+    let y2 = y * y;
+    let mut out = Partials { f: t.f, ..Partials::default() };
+    // E = y T_y + 2 w T_w and F = 2 (1 - w) T_w - y T_y, so that T_x = -x y^2 E, T_v = v y^2 F.
+    let e = (2.0 * w).mul_add(t.w, t.y);
+    let f = (2.0 * u).mul_add(t.w, -t.y);
+    if LEVEL >= 1 {
+        out.x = -(x * y) * y * (0.5 + e);
+    }
+    if LEVEL >= 2 {
+        out.v = (v * y) * y * (f - 0.5);
+    }
+    if LEVEL >= 3 {
+        let (e_w, e_y) = (t.wy + 2.0 * (t.w + w * t.ww), t.y + t.yy + 2.0 * w * t.wy);
+        let (f_w, f_y) = (2.0 * (u * t.ww - t.w) - t.wy, 2.0 * u * t.wy - t.y - t.yy);
+        out.xx = y2 * (u * (1.0 + 2.0 * e + e_y + 2.0 * w * e_w) - (0.5 + e));
+        out.vv = y2 * ((f - 0.5) - w * (2.0 * f - 1.0 + f_y - 2.0 * u * f_w));
+        out.vx = (x * y) * (v * y) * y2 * (1.0 - 2.0 * f - f_y - 2.0 * w * f_w);
+    }
+    out
+}
+
+/// log `I_v(x)` for `sigma` = 1, log `K_v(x)` for `sigma` = -1; with `scaled`, of
+/// e^(-sigma x) times the function.
+#[inline(always)]
+pub(crate) fn log_bessel<const LEVEL: u8, const BIN: usize>(
+    sigma: f64,
+    scaled: bool,
+    v: f64,
+    x: f64,
+) -> Partials {
+    let p = Point::new::<BIN>(v, x);
+    let signed_y = sigma * p.y;
+    let t = sum_of_d::<BIN, LEVEL>(p.w, signed_y);
+    let mut out = common_part::<LEVEL>(&p, &t);
+    let s_minus_x = p.s_minus_x();
+    let l = asinh_of_quotient::<BIN>(&p, s_minus_x);
+    let constant = if sigma > 0.0 { -HALF_LN_2PI } else { HALF_LN_HALF_PI };
+    let exponent = (-v).mul_add(l, if scaled { s_minus_x } else { p.s });
+    out.f += (-0.5f64).mul_add(ln(p.s), constant);
+    out.f += sigma * exponent;
+    if LEVEL >= 1 {
+        out.x += sigma * ((if scaled { s_minus_x } else { p.s }) / x);
+    }
+    if LEVEL >= 2 {
+        out.v -= sigma * l;
+    }
+    if LEVEL >= 3 {
+        let slope = v / x;
+        out.xx -= sigma * (slope * p.y) * slope;
+        out.vx += sigma * (slope * p.y);
+        out.vv -= sigma * p.y;
+    }
+    out
+}
+
+/// r = `I_(v+1)(x)` / `I_v(x)`, or 1 - r with `complement`, from
+///
+/// ```text
+/// r = x / (s + v) - x y^2 G(w, y),    1 - r = (v + s - x) / (s + v) + x y^2 G(w, y).
+/// ```
+#[inline(always)]
+pub(crate) fn ratio<const LEVEL: u8, const BIN: usize>(
+    complement: bool,
+    v: f64,
+    x: f64,
+) -> Partials {
+    let p = Point::new::<BIN>(v, x);
+    let Point { s, y, w, u, .. } = p;
+    let g = sum_of_e::<BIN, LEVEL>(w, y);
+    let a = 1.0 / (s + v);
+    let (xy, y2) = (x * y, y * y);
+    let series = xy * y * g.f;
+    let sign = if complement { -1.0 } else { 1.0 };
+    let value = if complement { (v + p.s_minus_x()) * a + series } else { x.mul_add(a, -series) };
+    let mut out = Partials { f: value, ..Partials::default() };
+    // d/dx [y^2 G] = -x y^4 Q, d/dv [y^2 G] = -v y^4 R.
+    let q = 2.0 * g.f + g.y + 2.0 * w * g.w;
+    let r = 2.0 * g.f + g.y - 2.0 * u * g.w;
+    if LEVEL >= 1 {
+        out.x = sign * (v * y).mul_add(a, -y2 * (g.f - u * q));
+    }
+    if LEVEL >= 2 {
+        out.v = sign * xy * (v * y * y2).mul_add(r, -a);
+    }
+    if LEVEL >= 3 {
+        let q_y = 3.0 * g.y + g.yy + 2.0 * w * g.wy;
+        let q_w = 4.0 * g.w + g.wy + 2.0 * w * g.ww;
+        let r_y = 3.0 * g.y + g.yy - 2.0 * u * g.wy;
+        let r_w = 4.0 * g.w + g.wy - 2.0 * u * g.ww;
+        let (vy, y3) = (v * y, y * y2);
+        out.xx = sign
+            * xy
+            * (y3 * (3.0 * q - u * (4.0 * q + q_y + 2.0 * w * q_w)) - (vy * a) * a * (2.0 + vy));
+        out.vv = sign * xy * y2 * (1.0 + y * (r - w * (4.0 * r + r_y - 2.0 * u * r_w)));
+        out.vx =
+            sign * y * ((1.0 - vy - w) * a + vy * y2 * (r - u * (4.0 * r + r_y + 2.0 * w * r_w)));
+    }
+    out
+}
+
+/// Binet's function ln Gamma(z) - (z - 1/2) ln z + z - ln(2 pi)/2 for z >= 8, with its first two
+/// derivatives, by Stirling's series (DLMF 5.11.1).
+#[inline(always)]
+fn binet(z: f64) -> [f64; 3] {
+    const VALUE: [f64; 10] = [
+        1.0 / 12.0,
+        -1.0 / 360.0,
+        1.0 / 1260.0,
+        -1.0 / 1680.0,
+        1.0 / 1188.0,
+        -691.0 / 360360.0,
+        1.0 / 156.0,
+        -3617.0 / 122400.0,
+        43867.0 / 244188.0,
+        -174611.0 / 125400.0,
+    ];
+    const fn differentiate(c: [f64; 10], order: usize) -> [f64; 10] {
+        let mut row = c;
+        let mut n = 0;
+        while n < 10 {
+            row[n] *= -((2 * n + order) as f64);
+            n += 1;
+        }
+        row
+    }
+    const FIRST: [f64; 10] = differentiate(VALUE, 1);
+    const SECOND: [f64; 10] = differentiate(FIRST, 2);
+    let r = 1.0 / z;
+    let t = r * r;
+    [r * horner(&VALUE, t), t * horner(&FIRST, t), t * r * horner(&SECOND, t)]
+}
+
+/// ln Gamma(b) with its first two derivatives for 0 < b < 10: absolute accuracy only.
+#[inline(always)]
+fn ln_gamma(b: f64) -> [f64; 3] {
+    // Gamma(b) = Gamma(b + 8) / (b (b + 1) .. (b + 7)).
+    let (mut f, mut first, mut second) = (b, 1.0f64, 0.0f64);
+    for k in 1..8 {
+        let factor = b + f64::from(k);
+        second = second.mul_add(factor, 2.0 * first);
+        first = first.mul_add(factor, f);
+        f *= factor;
+    }
+    let z = b + 8.0;
+    let [c, c1, c2] = binet(z);
+    let (l, r) = (ln(z), 1.0 / z);
+    let slope = first / f;
+    [
+        (z - 0.5).mul_add(l, -z) + HALF_LN_2PI + c - ln(f),
+        l - 0.5 * r + c1 - slope,
+        r + 0.5 * r * r + c2 - (second / f - slope * slope),
+    ]
+}
+
+/// The second derivative of ln Gamma, b > 0.
+pub(crate) fn trigamma(b: f64) -> f64 {
+    if b < 8.0 {
+        return ln_gamma(b)[2];
+    }
+    let r = 1.0 / b;
+    r + 0.5 * r * r + binet(b)[2]
+}
+
+/// The functions that are 0 at x = 0: with `sigma` = 1, log 0F1(; b; x^2/4) with b = nu + 1 and its
+/// derivatives in b and z = x^2/4; with `sigma` = -1, the log of the Matern correlation, where
+/// b = nu, with its derivatives in nu and x.
+///
+/// ```text
+/// f = sigma (d - nu log1p(d / 2 nu)) - log1p(d / nu)/2 + T(w, sigma y) + sigma binet(nu)
+/// ```
+///
+/// with d = s - nu for nu >= 8; below (`LOW`), the same with the Gamma function spelt out:
+///
+/// ```text
+/// f = sigma (s - nu log((s + nu)/2) - log(2 pi)/2 + log Gamma(b)) - log(s)/2 + T(w, sigma y).
+/// ```
+#[inline(always)]
+pub(crate) fn reduced<const LEVEL: u8, const BIN: usize, const LOW: bool>(
+    sigma: f64,
+    b: f64,
+    x: f64,
+) -> Partials {
+    let nu = if sigma > 0.0 { b - 1.0 } else { b };
+    let p = Point::new::<BIN>(nu, x);
+    let Point { s, y, w, u, .. } = p;
+    let t = sum_of_d::<BIN, LEVEL>(w, sigma * y);
+    let mut out = Partials { f: t.f, ..Partials::default() };
+    // The derivatives in nu, but for those of T: that of the rest is -sigma times a logarithm, ..
+    let y2 = y * y;
+    if LOW {
+        let [g, g1, g2] = ln_gamma(b);
+        let l = ln(0.5 * (s + nu));
+        out.f += -0.5 * ln(s) + sigma * ((-nu).mul_add(l, s) - HALF_LN_2PI + g);
+        out.v = sigma * (g1 - l) - 0.5 * (nu * y) * y;
+        out.vv = sigma * (g2 - y) + y2 * (w - 0.5);
+    } else {
+        let [c, c1, c2] = binet(nu);
+        let d = p.s_minus_v();
+        let (r, d_nu) = (1.0 / nu, d / nu);
+        let l = ln_1p(0.5 * d_nu);
+        out.f += sigma * c - 0.5 * ln_1p(d_nu) + sigma * (-nu).mul_add(l, d);
+        out.v = sigma * (c1 - l) + 0.5 * u * r;
+        out.vv = sigma * (c2 + d_nu * y) + y2 * (w - 0.5) - 0.5 * r * r;
+    }
+    // .. and the one in x is x h, h = sigma / (s + nu) - y^2 (1/2 + E), without cancellation.
+    let a = 1.0 / (s + nu);
+    let e = (2.0 * w).mul_add(t.w, t.y);
+    let f = (2.0 * u).mul_add(t.w, -t.y);
+    let h = (-y2).mul_add(0.5 + e, sigma * a);
+    out.v += (nu * y) * y * f;
+    out.x = if sigma > 0.0 { 2.0 * h } else { x * h };
+    if LEVEL >= 3 {
+        let (e_w, e_y) = (t.wy + 2.0 * (t.w + w * t.ww), t.y + t.yy + 2.0 * w * t.wy);
+        let (f_w, f_y) = (2.0 * (u * t.ww - t.w) - t.wy, 2.0 * u * t.wy - t.y - t.yy);
+        out.vv += y2 * (f - w * (2.0 * f + f_y - 2.0 * u * f_w));
+        // dh/dx / x and dh/dnu.
+        let h_x = y * (y * y2 * (1.0 + 2.0 * e + e_y + 2.0 * w * e_w) - sigma * a * a);
+        let h_v = y * ((nu * y) * y2 * (1.0 + 2.0 * e + e_y - 2.0 * u * e_w) - sigma * a);
+        out.xx = if sigma > 0.0 { 4.0 * h_x } else { (x * x).mul_add(h_x, h) };
+        out.vx = if sigma > 0.0 { 2.0 * h_v } else { x * h_v };
+    }
+    // What a level does not ask for is dead code up to here.
+    Partials {
+        f: out.f,
+        v: if LEVEL >= 2 { out.v } else { 0.0 },
+        x: if LEVEL >= 1 { out.x } else { 0.0 },
+        ..if LEVEL >= 3 { out } else { Partials::default() }
+    }
+}

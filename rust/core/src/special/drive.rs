@@ -1,0 +1,289 @@
+//! From arrays to kernels: sort the elements of a chunk by formula, then sweep each group.
+
+use pulp::NullaryFnOnce;
+
+use super::edge::edge;
+use super::large::{self, EXTREME};
+use super::{Function, Partials};
+
+/// Elements per chunk: enough to fill every group, and small enough for the first-level cache.
+pub(crate) const CHUNK: usize = 2048;
+
+/// Below this, buffers are small, which keeps single calls cheap.
+pub(crate) const SHORT: usize = 32;
+
+/// Elements per step of a sweep: two of the widest vectors.
+const LANES: usize = 16;
+
+/// Results of one step, in the order of [`Partials`]: f, v, x, vv, vx, xx.
+pub(crate) type Tile = [[f64; LANES]; 6];
+
+/// One formula at one element; inlined into vector code.
+trait Kernel: Copy {
+    /// How many derivatives it gives: see [`level`].
+    const LEVEL: u8;
+
+    fn at(self, v: f64, x: f64) -> Partials;
+}
+
+/// The level of detail that a list of derivatives asks for: 0 value; 1 value and d/dx; 2 also d/dv;
+/// 3 all up to total order two.
+pub(crate) fn level(derivatives: &[(u8, u8)]) -> u8 {
+    let one = |&(i, j): &(u8, u8)| match (i, j) {
+        (0, 0) => 0,
+        (0, 1) => 1,
+        (1, 0) => 2,
+        _ => 3,
+    };
+    derivatives.iter().map(one).max().unwrap_or(0)
+}
+
+/// A group of elements that share a formula: `at` are their places in `v` and `x`.
+#[derive(Clone, Copy)]
+struct Group<'a> {
+    v: &'a [f64],
+    x: &'a [f64],
+    at: &'a [u16],
+}
+
+/// Receives the results of a step and the places they belong to.
+type Sink<'a> = dyn FnMut(&[u16], &Tile) + 'a;
+
+struct Sweep<'a, 'b, K> {
+    kernel: K,
+    group: Group<'a>,
+    sink: &'a mut Sink<'b>,
+}
+
+impl<K: Kernel> NullaryFnOnce for Sweep<'_, '_, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Group { v, x, at } = self.group;
+        for places in at.chunks(LANES) {
+            // The last step repeats its first element: vector code knows no shorter step.
+            let mut points = [[v[places[0] as usize]; LANES], [x[places[0] as usize]; LANES]];
+            for (lane, &place) in places.iter().enumerate() {
+                points[0][lane] = v[place as usize];
+                points[1][lane] = x[place as usize];
+            }
+            let mut tile = [[0.0; LANES]; 6];
+            for lane in 0..LANES {
+                let p = self.kernel.at(points[0][lane], points[1][lane]);
+                tile[0][lane] = p.f;
+                if K::LEVEL >= 1 {
+                    tile[2][lane] = p.x;
+                }
+                if K::LEVEL >= 2 {
+                    tile[1][lane] = p.v;
+                }
+                if K::LEVEL >= 3 {
+                    tile[3][lane] = p.vv;
+                    tile[4][lane] = p.vx;
+                    tile[5][lane] = p.xx;
+                }
+            }
+            (self.sink)(places, &tile);
+        }
+    }
+}
+
+fn sweep<K: Kernel>(kernel: K, group: Group, sink: &mut Sink) {
+    pulp::Arch::new().dispatch(Sweep { kernel, group, sink });
+}
+
+/// Declares kernels: a structure of run-time switches, and what it computes at (v, x).
+macro_rules! kernels {
+    ($($name:ident { $($field:ident: $type:ty),* } |$v:ident, $x:ident| $value:expr;)*) => {$(
+        #[derive(Clone, Copy)]
+        struct $name<const LEVEL: u8, const CLASS: usize> { $($field: $type),* }
+
+        impl<const LEVEL: u8, const CLASS: usize> Kernel for $name<LEVEL, CLASS> {
+            const LEVEL: u8 = LEVEL;
+
+            #[inline(always)]
+            fn at(self, $v: f64, $x: f64) -> Partials {
+                let Self { $($field),* } = self;
+                $value
+            }
+        }
+    )*};
+}
+
+kernels! {
+    LargeLog { sigma: f64, scaled: bool } |v, x| {
+        // K is even in v, and so is the expansion; I comes with v >= 0.
+        let p = large::log_bessel::<LEVEL, CLASS>(sigma, scaled, v.abs(), x);
+        let sign = 1f64.copysign(v);
+        Partials { v: sign * p.v, vx: sign * p.vx, ..p }
+    };
+    LargeRatio { complement: bool } |v, x| large::ratio::<LEVEL, CLASS>(complement, v, x);
+    LargeHyp0f1 {} |b, z| large::reduced::<LEVEL, CLASS, false>(1.0, b, 2.0 * z.sqrt());
+    LargeMatern {} |nu, x| large::reduced::<LEVEL, CLASS, false>(-1.0, nu, x);
+    LowHyp0f1 {} |b, z| large::reduced::<LEVEL, CLASS, true>(1.0, b, 2.0 * z.sqrt());
+    LowMatern {} |nu, x| large::reduced::<LEVEL, CLASS, true>(-1.0, nu, x);
+}
+
+/// Sweeps with `$kernel::<LEVEL, CLASS>` for the run-time level and class, among those listed.
+macro_rules! sweep_with {
+    ($group:ident, $sink:ident, $level:expr, $class:expr, [$($c:literal)*], $kernel:ident $fields:tt) => {
+        match ($level, $class) {
+            $(
+                (0, $c) => sweep::<$kernel<0, $c>>($kernel $fields, $group, $sink),
+                (1 | 2, $c) => sweep::<$kernel<2, $c>>($kernel $fields, $group, $sink),
+                (_, $c) => sweep::<$kernel<3, $c>>($kernel $fields, $group, $sink),
+            )*
+            _ => unreachable!("a class without a kernel"),
+        }
+    };
+}
+
+/// The formulas: outside the domain, the bins of s of the expansion (the last one for extreme
+/// arguments), the same at low order for the functions that contain Gamma, and the small region.
+const EDGE: usize = 0;
+const LARGE: usize = 1;
+const LOW: usize = LARGE + large::BINS.len() + 1;
+const SMALL: usize = LOW + large::BINS.len() + 1;
+const CLASSES: usize = SMALL + 16;
+
+/// The first order at which Stirling's series serves, for the functions that contain Gamma.
+const STIRLING: f64 = 8.0;
+
+/// Which formula serves `function` at (v, x).
+#[inline(always)]
+fn classify(function: Function, v: f64, x: f64) -> u8 {
+    use Function::{LogHyp0f1, LogKv, LogKve, LogMatern};
+    let (order, argument) = match function {
+        LogHyp0f1 => (v - 1.0, 2.0 * x.sqrt()),
+        LogKv | LogKve => (v.abs(), x),
+        _ => (v, x),
+    };
+    let reduced = matches!(function, LogHyp0f1 | LogMatern);
+    let inside = if reduced { v > 0.0 } else { order >= 0.0 };
+    if !(inside && x > 0.0 && order < f64::INFINITY && x < f64::INFINITY) {
+        return EDGE as u8;
+    }
+    let square = order * order + argument * argument;
+    let extreme = square > 1e300 || argument < 1e-280;
+    if square < large::START * large::START {
+        return SMALL as u8;
+    }
+    let low = reduced && order < STIRLING;
+    let bin: usize = large::BINS[1..].iter().map(|t| usize::from(square >= t * t)).sum();
+    let bin = if extreme { EXTREME } else { bin };
+    (bin + if low { LOW } else { LARGE }) as u8
+}
+
+fn run(function: Function, level: u8, class: usize, group: Group, sink: &mut Sink) {
+    use Function::{
+        BesselRatio, BesselRatioComplement, LogHyp0f1, LogIv, LogIve, LogKv, LogKve, LogMatern,
+    };
+    if class == EDGE || class >= SMALL {
+        for &place in group.at {
+            let i = place as usize;
+            sink(&[place], &edge(function, group.v[i], group.x[i]).into_tile());
+        }
+        return;
+    }
+    match function {
+        LogIv | LogIve | LogKv | LogKve => {
+            let sigma = if matches!(function, LogIv | LogIve) { 1.0 } else { -1.0 };
+            let scaled = matches!(function, LogIve | LogKve);
+            sweep_with!(group, sink, level, class - LARGE, [0 1 2 3 4 5 6],
+                LargeLog { sigma, scaled });
+        }
+        BesselRatio | BesselRatioComplement => {
+            let complement = function == BesselRatioComplement;
+            sweep_with!(group, sink, level, class - LARGE, [0 1 2 3 4 5 6],
+                LargeRatio { complement });
+        }
+        LogHyp0f1 if class < LOW => {
+            sweep_with!(group, sink, level, class - LARGE, [0 1 2 3 4 5 6], LargeHyp0f1 {});
+        }
+        LogHyp0f1 => {
+            sweep_with!(group, sink, level, class - LOW, [0 1 2 3 4 5 6], LowHyp0f1 {});
+        }
+        LogMatern if class < LOW => {
+            sweep_with!(group, sink, level, class - LARGE, [0 1 2 3 4 5 6], LargeMatern {});
+        }
+        LogMatern => {
+            sweep_with!(group, sink, level, class - LOW, [0 1 2 3 4 5 6], LowMatern {});
+        }
+    }
+}
+
+impl Partials {
+    /// A tile with this point in its first lane.
+    fn into_tile(self) -> Tile {
+        [self.f, self.v, self.x, self.vv, self.vx, self.xx].map(|value| {
+            let mut row = [0.0; LANES];
+            row[0] = value;
+            row
+        })
+    }
+}
+
+/// Evaluates `function` at the points (v, x), at most [`CHUNK`] of them, and hands the results to
+/// `sink` in an order of its own.
+pub(crate) fn evaluate_chunk(function: Function, level: u8, v: &[f64], x: &[f64], sink: &mut Sink) {
+    if v.len() <= SHORT {
+        sort_and_run::<SHORT>(function, level, v, x, sink);
+    } else {
+        sort_and_run::<CHUNK>(function, level, v, x, sink);
+    }
+}
+
+/// Counting sort by class. `N` bounds the number of points.
+fn sort_and_run<const N: usize>(
+    function: Function,
+    level: u8,
+    v: &[f64],
+    x: &[f64],
+    sink: &mut Sink,
+) {
+    use Function::{
+        BesselRatio, BesselRatioComplement, LogHyp0f1, LogIv, LogIve, LogKv, LogKve, LogMatern,
+    };
+    let mut classes = [0u8; N];
+    let classes = &mut classes[..v.len()];
+    // One loop for each function whose regions differ, so that each is free of branches.
+    match function {
+        LogIv | LogIve => classify_all(LogIv, v, x, classes),
+        LogKv | LogKve => classify_all(LogKv, v, x, classes),
+        BesselRatio | BesselRatioComplement => classify_all(BesselRatio, v, x, classes),
+        LogHyp0f1 => classify_all(LogHyp0f1, v, x, classes),
+        LogMatern => classify_all(LogMatern, v, x, classes),
+    }
+    let mut ends = [0u16; CLASSES];
+    for &class in &*classes {
+        ends[class as usize] += 1;
+    }
+    let mut total = 0;
+    for end in &mut ends {
+        let count = *end;
+        *end = total;
+        total += count;
+    }
+    let mut places = [0u16; N];
+    for (i, &class) in classes.iter().enumerate() {
+        let end = &mut ends[class as usize];
+        places[*end as usize] = i as u16;
+        *end += 1;
+    }
+    let mut start = 0;
+    for (class, &end) in ends.iter().enumerate() {
+        if end > start {
+            let at = &places[start as usize..end as usize];
+            run(function, level, class, Group { v, x, at }, sink);
+            start = end;
+        }
+    }
+}
+
+#[inline(always)]
+fn classify_all(function: Function, v: &[f64], x: &[f64], classes: &mut [u8]) {
+    for ((class, &v), &x) in classes.iter_mut().zip(v).zip(x) {
+        *class = classify(function, v, x);
+    }
+}
