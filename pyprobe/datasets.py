@@ -102,7 +102,7 @@ def tf_idf(
     documents: Sequence[str | Document],
     *,
     min_df: int = 2,
-    max_df: float = 0.3,
+    max_df: float = 0.2,
     stop_words: Collection[str] = STOP_WORDS,
 ) -> tuple[scipy.sparse.csr_array, npt.NDArray[np.str_]]:
     r"""Turn texts into unit vectors of weighted word counts.
@@ -120,7 +120,7 @@ def tf_idf(
         The texts. A word is a run of two or more letters; case is ignored.
     min_df : int, default 2
         Words in fewer documents than this are left out.
-    max_df : float, default 0.3
+    max_df : float, default 0.2
         Words in more than this fraction of the documents are left out.
     stop_words : collection of str
         Left out as well; lower case.

@@ -1,0 +1,196 @@
+"""Pictures of fitted models, drawn with Matplotlib.
+
+Every function draws into the axes it is given, or into a new figure, and returns the axes. None
+shows the figure, changes a style, or computes anything that the model does not already know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pyprobe._validate import as_matrix, check_positive_int
+from pyprobe.directional import VonMisesFisher, VonMisesFisherMixture
+from pyprobe.errors import MissingDependencyError, ShapeError
+from pyprobe.special import log_hyp0f1
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["concentration_profile", "mixture_topics", "sphere_density"]
+
+
+def mixture_topics(
+    mixture: VonMisesFisherMixture,
+    vocabulary: Sequence[str] | npt.NDArray[np.str_],
+    *,
+    n_words: int = 8,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the components of a mixture over words as a table, the largest first.
+
+    A row is a component; its cells are the words of the largest entries of its mean direction,
+    shaded by those entries.
+
+    Parameters
+    ----------
+    mixture : VonMisesFisherMixture
+        Fitted to rows such as `pyprobe.datasets.tf_idf` makes.
+    vocabulary : sequence of str, length d
+        The words of the columns.
+    n_words : int, default 8
+        Words a row.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; default a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes.
+
+    Examples
+    --------
+    >>> from pyprobe import plot
+    >>> from pyprobe.datasets import tf_idf
+    >>> from pyprobe.directional import VonMisesFisherMixture
+    >>> x, vocabulary = tf_idf(["red rose", "red wine", "sea salt", "salt sea"] * 5, max_df=1)
+    >>> mixture = VonMisesFisherMixture.fit(x, 2, common_concentration=True, rng=0)
+    >>> ax = plot.mixture_topics(mixture, vocabulary, n_words=2)
+    """
+    locs = np.asarray(mixture.locs)
+    n_words = min(check_positive_int("n_words", n_words), locs.shape[1])
+    if len(vocabulary) != locs.shape[1]:
+        raise ShapeError(
+            f"'vocabulary' must hold {locs.shape[1]} words, one a dimension of the mixture; "
+            f"got {len(vocabulary)}."
+        )
+    order = np.argsort(-np.asarray(mixture.weights), kind="stable")
+    top = np.argsort(-locs[order], axis=1, kind="stable")[:, :n_words]
+    height = 0.7 + 0.28 * len(order)
+    ax = _axes(ax, figsize=(1.0 + 1.1 * n_words, height))
+    shades = np.take_along_axis(locs[order], top, axis=1)
+    ax.imshow(shades, aspect="auto", cmap="Blues", vmin=0, vmax=1.5 * shades.max())
+    for i, row in enumerate(top):
+        for j, word in enumerate(row):
+            ax.text(j, i, vocabulary[word], ha="center", va="center", fontsize="small")
+    labels = [f"{mixture.weights[k]:.1%}" for k in order]
+    ax.set_yticks(range(len(order)), labels, fontsize="small")
+    ax.set_xticks([])
+    ax.set_xlabel("words of largest weight in the mean direction")
+    ax.set_ylabel("share of the documents")
+    ax.tick_params(length=0)
+    return ax
+
+
+def sphere_density(
+    distribution: VonMisesFisher | VonMisesFisherMixture,
+    *,
+    samples: npt.ArrayLike | None = None,
+    n_grid: int = 200,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the density of a distribution on the sphere of three dimensions as a map of the world.
+
+    Parameters
+    ----------
+    distribution : VonMisesFisher or VonMisesFisherMixture
+        With ``d = 3``.
+    samples : array_like, shape (n, 3), optional
+        Unit vectors, drawn as dots.
+    n_grid : int, default 200
+        Cells along the equator; half as many from pole to pole.
+    ax : matplotlib.axes.Axes, optional
+        Axes with a projection of the globe, such as ``"mollweide"``; default a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes: longitude is the angle of the first two coordinates, latitude that of the third.
+
+    Examples
+    --------
+    >>> from pyprobe import plot
+    >>> from pyprobe.directional import VonMisesFisher
+    >>> ax = plot.sphere_density(VonMisesFisher([0.0, 0.6, 0.8], 10.0))
+    """
+    n_grid = check_positive_int("n_grid", n_grid, minimum=2)
+    edges = (
+        np.linspace(-np.pi, np.pi, n_grid + 1),
+        np.linspace(-np.pi / 2, np.pi / 2, n_grid // 2 + 1),
+    )
+    longitude, latitude = np.meshgrid(*((e[1:] + e[:-1]) / 2 for e in edges))
+    points = np.stack(
+        [
+            np.cos(latitude) * np.cos(longitude),
+            np.cos(latitude) * np.sin(longitude),
+            np.sin(latitude),
+        ],
+        axis=-1,
+    )
+    density = np.exp(distribution.log_prob(points.reshape(-1, 3))).reshape(longitude.shape)
+    ax = _axes(ax, figsize=(7, 4), subplot_kw={"projection": "mollweide"})
+    mesh = ax.pcolormesh(*edges, density, cmap="Blues", rasterized=True)
+    if samples is not None:
+        x, y, z = as_matrix("samples", samples).T
+        ax.plot(np.arctan2(y, x), np.arcsin(np.clip(z, -1, 1)), ".", color="C1", markersize=3)
+    ax.figure.colorbar(mesh, ax=ax, shrink=0.7, label="density")
+    ax.grid(visible=True, alpha=0.3)
+    ax.tick_params(labelsize="x-small")
+    return ax
+
+
+def concentration_profile(x: npt.ArrayLike, *, ax: Axes | None = None) -> Axes:
+    r"""Draw how the log-likelihood of a sample depends on the concentration.
+
+    The curve is :math:`n(\kappa\bar R - G(\kappa))`, less its maximum; the line marks the maximum
+    likelihood estimate, and the band one standard error on either side of it.
+
+    Parameters
+    ----------
+    x : array_like, shape (n, d)
+        Unit vectors, one a row.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; default a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes.
+
+    Examples
+    --------
+    >>> from pyprobe import plot
+    >>> from pyprobe.directional import VonMisesFisher
+    >>> x = VonMisesFisher([0.0, 0.6, 0.8], 10.0).sample((50,), rng=0)
+    >>> ax = plot.concentration_profile(x)
+    """
+    x = as_matrix("x", x)
+    fit = VonMisesFisher.fit(x)
+    error = fit.info.concentration_stderr
+    low, high = max(fit.concentration - 5 * error, 0.02 * error), fit.concentration + 5 * error
+    grid = np.linspace(low, high, 200)
+    n, d = x.shape
+    resultant = float(np.linalg.norm(x.mean(axis=0, dtype=np.float64)))
+    curve = n * (grid * resultant - log_hyp0f1(d / 2, grid**2 / 4))
+    ax = _axes(ax, figsize=(6, 4))
+    ax.plot(grid, curve - curve.max())
+    ax.axvline(fit.concentration, color="C1", linewidth=1)
+    ax.axvspan(fit.concentration - error, fit.concentration + error, color="C1", alpha=0.2)
+    ax.set_xlabel("concentration")
+    ax.set_ylabel("log-likelihood, nats below its maximum")
+    return ax
+
+
+def _axes(ax: Axes | None, **options: Any) -> Axes:
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise MissingDependencyError(
+            "pyprobe.plot needs Matplotlib: pip install 'pyprobe-rs[plot]'"
+        ) from error
+    return pyplot.subplots(layout="constrained", **options)[1]
