@@ -6,15 +6,19 @@
 //! | module | what it computes |
 //! |---|---|
 //! | [`special`] | logarithms of modified Bessel functions, their ratios and derivatives |
+//! | [`linalg`] | dense and sparse samples, products with skinny matrices |
+//! | [`cluster`] | starts for clusterings and mixtures |
 //! | [`directional`] | von Mises-Fisher distributions and their mixtures |
 //! | [`random`] | keyed streams of uniform and normal variates |
 //!
 //! Every kernel that can run long takes a [`Control`], through which another thread reads its
 //! progress and asks it to stop.
 
+pub mod cluster;
 mod control;
 pub mod directional;
 mod error;
+pub mod linalg;
 pub mod parallel;
 pub mod random;
 mod real;

@@ -1,3 +1,4 @@
 //! Distributions on the unit sphere.
 
+pub mod mixture;
 pub mod vmf;

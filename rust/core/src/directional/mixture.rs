@@ -1,0 +1,588 @@
+//! Mixtures of von Mises-Fisher distributions: one EM iteration in one pass over the data.
+//!
+//! With unit vectors `x_i` and components `(alpha_k, mu_k, kappa_k)` the E-step needs the logits
+//! `kappa_k <mu_k, x_i> + log C(kappa_k) + log alpha_k`, and the M-step the resultants
+//! `S_k = sum_i r_ik x_i` (Banerjee et al. 2005). Both are products of the data with a skinny matrix;
+//! a block of rows stays in the cache between the two, so the data are read once an iteration.
+
+use core::ops::Range;
+
+use ndarray::{Array2, ArrayView1, ArrayView2};
+
+use crate::linalg::{Csr, Lanes, Rows, skinny};
+use crate::parallel::{for_each_chunk, reduce_blocks};
+use crate::simd::vectorize;
+use crate::special::math;
+use crate::{Control, Error};
+
+/// How a row is shared among the components.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Assignment {
+    /// In proportion to the posterior probabilities: EM.
+    Soft,
+    /// Wholly to the likeliest one: classification EM.
+    Hard,
+}
+
+/// Components as affine functions of a row: `logit_k(x) = scale_k <x, directions_k> + offset_k`.
+///
+/// The directions need not be unit vectors: an M-step's resultants serve as they are, with
+/// `scale_k = kappa_k / |S_k|`.
+#[derive(Debug, Clone, Copy)]
+pub struct Components<'a> {
+    /// One component a column: shape (d, k).
+    pub directions: ArrayView2<'a, f64>,
+    /// Shape (k,).
+    pub scale: ArrayView1<'a, f64>,
+    /// Shape (k,).
+    pub offset: ArrayView1<'a, f64>,
+}
+
+/// What one iteration finds, with responsibilities `r`, n by k.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// `sum_i r_ik x_i`, one component a column: shape (d, k).
+    pub resultants: Array2<f64>,
+    /// Squared norms of the resultants.
+    pub squared_norms: Vec<f64>,
+    /// `sum_i r_ik`.
+    pub counts: Vec<f64>,
+    /// `sum_i r_ik^2`; counts squared over this is the effective number of rows.
+    pub squared_counts: Vec<f64>,
+    /// Sum over the rows of the log-sum-exp of their logits; of their largest one under
+    /// [`Assignment::Hard`].
+    pub log_likelihood: f64,
+    /// The row that the components explain worst.
+    pub worst: usize,
+}
+
+/// The E-step with `components` and the sums that the M-step needs.
+///
+/// `transposed` must hold the transpose of sparse data, and is not looked at for dense ones.
+///
+/// # Errors
+/// [`Error::Shape`] where the shapes do not fit or there are no rows; [`Error::Cancelled`].
+pub fn step<T: Lanes>(
+    x: Rows<'_, T>,
+    transposed: Option<Csr<'_, T>>,
+    components: Components<'_>,
+    assignment: Assignment,
+    control: &Control,
+) -> Result<Step, Error> {
+    let model = Packed::<T>::new(x, components)?;
+    match (x, transposed) {
+        (Rows::Dense { .. }, _) => dense_step(x, &model, assignment, control),
+        (Rows::Sparse(rows), Some(columns))
+            if columns.n_rows() == rows.n_columns() && columns.n_columns() == rows.n_rows() =>
+        {
+            sparse_step(x, columns, &model, assignment, control)
+        }
+        (Rows::Sparse(rows), _) => Err(Error::Shape {
+            name: "transposed",
+            expected: format!("({}, {})", rows.n_columns(), rows.n_rows()),
+            got: transposed.map_or(vec![], |t| vec![t.n_rows(), t.n_columns()]),
+        }),
+    }
+}
+
+/// Log-sum-exp of the logits of every row: the log-density of a mixture.
+///
+/// # Errors
+/// As [`step`].
+pub fn log_sum_exp<T: Lanes>(
+    x: Rows<'_, T>,
+    components: Components<'_>,
+    control: &Control,
+) -> Result<Vec<f64>, Error> {
+    let model = Packed::<T>::new(x, components)?;
+    let mut out = vec![0.0; x.n_rows()];
+    for_each_chunk(&mut out, x.block(), control, |start, out| {
+        let mut logits = model.logits(x, start..start + out.len());
+        posteriors(&mut logits, model.stride, out);
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// Posterior probabilities of the components for every row: shape (n, k).
+///
+/// # Errors
+/// As [`step`].
+pub fn responsibilities<T: Lanes>(
+    x: Rows<'_, T>,
+    components: Components<'_>,
+    control: &Control,
+) -> Result<Array2<f64>, Error> {
+    let model = Packed::<T>::new(x, components)?;
+    let mut out = Array2::zeros((x.n_rows(), model.k));
+    if let Some(out) = out.as_slice_mut() {
+        for_each_chunk(out, x.block() * model.k, control, |start, out| {
+            let (start, rows) = (start / model.k, out.len() / model.k);
+            let mut r = model.logits(x, start..start + rows);
+            posteriors(&mut r, model.stride, &mut vec![0.0; rows]);
+            unpad(&r, model.stride, out, model.k);
+            Ok(())
+        })?;
+    }
+    Ok(out)
+}
+
+/// The likeliest component of every row.
+///
+/// # Errors
+/// As [`step`].
+pub fn labels<T: Lanes>(
+    x: Rows<'_, T>,
+    components: Components<'_>,
+    control: &Control,
+) -> Result<Vec<usize>, Error> {
+    let model = Packed::<T>::new(x, components)?;
+    let mut out = vec![0; x.n_rows()];
+    for_each_chunk(&mut out, x.block(), control, |start, out| {
+        let logits = model.logits(x, start..start + out.len());
+        for (label, logits) in out.iter_mut().zip(logits.chunks_exact(model.stride)) {
+            *label = largest(logits).0;
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// Components with columns padded to whole vectors; the padding has logits of minus infinity.
+struct Packed<T> {
+    k: usize,
+    stride: usize,
+    directions: Vec<T>,
+    scale: Vec<f64>,
+    offset: Vec<f64>,
+}
+
+impl<T: Lanes> Packed<T> {
+    fn new(x: Rows<'_, T>, components: Components<'_>) -> Result<Self, Error> {
+        let Components { directions, scale, offset } = components;
+        let (d, k) = directions.dim();
+        if d != x.n_columns() || k == 0 || scale.len() != k || offset.len() != k {
+            return Err(Error::Shape {
+                name: "directions",
+                expected: format!("({}, {})", x.n_columns(), scale.len()),
+                got: vec![d, k],
+            });
+        }
+        let stride = skinny::padded::<T>(k);
+        let mut packed = vec![T::from_f64(0.0); d * stride];
+        for (row, packed) in directions.rows().into_iter().zip(packed.chunks_exact_mut(stride)) {
+            for (&value, packed) in row.iter().zip(packed) {
+                *packed = T::from_f64(value);
+            }
+        }
+        let pad = |values: ArrayView1<'_, f64>, with| {
+            values.iter().copied().chain(core::iter::repeat(with)).take(stride).collect()
+        };
+        let (scale, offset) = (pad(scale, 0.0), pad(offset, f64::NEG_INFINITY));
+        Ok(Self { k, stride, directions: packed, scale, offset })
+    }
+
+    /// The logits of some rows, `stride` a row.
+    fn logits(&self, x: Rows<'_, T>, range: Range<usize>) -> Vec<f64> {
+        let mut logits = vec![0.0; range.len() * self.stride];
+        x.multiply(range, &self.directions, self.stride, &mut logits);
+        for row in logits.chunks_exact_mut(self.stride) {
+            for ((logit, scale), offset) in row.iter_mut().zip(&self.scale).zip(&self.offset) {
+                *logit = *logit * scale + offset;
+            }
+        }
+        logits
+    }
+}
+
+/// Sums over some rows; the resultants, where they are summed here, are padded.
+struct Sums {
+    resultants: Vec<f64>,
+    counts: Vec<f64>,
+    squared_counts: Vec<f64>,
+    log_likelihood: f64,
+    /// The lowest log-likelihood of a row, and which row has it.
+    worst: (f64, usize),
+}
+
+impl Sums {
+    fn new(d: usize, stride: usize) -> Self {
+        Self {
+            resultants: vec![0.0; d * stride],
+            counts: vec![0.0; stride],
+            squared_counts: vec![0.0; stride],
+            log_likelihood: 0.0,
+            worst: (f64::INFINITY, 0),
+        }
+    }
+
+    /// Turns the logits of the rows from `start` on into responsibilities and counts them.
+    fn add(&mut self, start: usize, logits: &mut [f64], assignment: Assignment) {
+        let stride = self.counts.len();
+        let mut values = vec![0.0; logits.len() / stride];
+        match assignment {
+            Assignment::Soft => posteriors(logits, stride, &mut values),
+            Assignment::Hard => winners(logits, stride, &mut values),
+        }
+        for r in logits.chunks_exact(stride) {
+            for ((count, square), r) in self.counts.iter_mut().zip(&mut self.squared_counts).zip(r)
+            {
+                *count += r;
+                *square += r * r;
+            }
+        }
+        for (i, value) in values.into_iter().enumerate() {
+            self.log_likelihood += value;
+            if value < self.worst.0 {
+                self.worst = (value, start + i);
+            }
+        }
+    }
+
+    fn merge(mut self, other: &Self) -> Self {
+        let add = |a: &mut [f64], b: &[f64]| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        add(&mut self.resultants, &other.resultants);
+        add(&mut self.counts, &other.counts);
+        add(&mut self.squared_counts, &other.squared_counts);
+        self.log_likelihood += other.log_likelihood;
+        if other.worst.0 < self.worst.0 {
+            self.worst = other.worst;
+        }
+        self
+    }
+
+    fn finish(mut self, k: usize, resultants: Array2<f64>) -> Step {
+        self.counts.truncate(k);
+        self.squared_counts.truncate(k);
+        let mut squared_norms = vec![0.0; k];
+        for row in resultants.rows() {
+            for (norm, value) in squared_norms.iter_mut().zip(row) {
+                *norm += value * value;
+            }
+        }
+        Step {
+            resultants,
+            squared_norms,
+            counts: self.counts,
+            squared_counts: self.squared_counts,
+            log_likelihood: self.log_likelihood,
+            worst: self.worst.1,
+        }
+    }
+}
+
+fn dense_step<T: Lanes>(
+    x: Rows<'_, T>,
+    model: &Packed<T>,
+    assignment: Assignment,
+    control: &Control,
+) -> Result<Step, Error> {
+    let Rows::Dense { values, n_columns: d } = x else { unreachable!("the caller has looked") };
+    let (n, stride, block) = (x.n_rows(), model.stride, x.block());
+    // Every leaf of the tree has resultants of its own: many leaves to share among threads, but few
+    // where the resultants are large.
+    let leaves = if d * stride > 1 << 17 { 16 } else { 64 };
+    let sums = reduce_blocks(
+        n,
+        n.div_ceil(leaves).next_multiple_of(block),
+        control,
+        |range| {
+            let mut sums = Sums::new(d, stride);
+            for start in range.clone().step_by(block) {
+                control.check()?;
+                let rows = start..(start + block).min(range.end);
+                let mut r = model.logits(x, rows.clone());
+                sums.add(start, &mut r, assignment);
+                let r: Vec<T> = r.into_iter().map(T::from_f64).collect();
+                let x = &values[rows.start * d..rows.end * d];
+                skinny::transpose_multiply_add(x, d, &r, stride, &mut sums.resultants);
+            }
+            Ok(sums)
+        },
+        |a, b| a.merge(&b),
+    )?;
+    let sums = sums.ok_or_else(no_rows)?;
+    let mut resultants = Array2::zeros((d, model.k));
+    if let Some(out) = resultants.as_slice_mut() {
+        unpad(&sums.resultants, stride, out, model.k);
+    }
+    Ok(sums.finish(model.k, resultants))
+}
+
+fn sparse_step<T: Lanes>(
+    x: Rows<'_, T>,
+    columns: Csr<'_, T>,
+    model: &Packed<T>,
+    assignment: Assignment,
+    control: &Control,
+) -> Result<Step, Error> {
+    let (n, d, k, stride) = (x.n_rows(), x.n_columns(), model.k, model.stride);
+    let sums = reduce_blocks(
+        n,
+        x.block(),
+        control,
+        |range| {
+            let mut sums = Sums::new(0, stride);
+            let mut r = model.logits(x, range.clone());
+            sums.add(range.start, &mut r, assignment);
+            Ok((sums, vec![r.into_iter().map(T::from_f64).collect::<Vec<T>>()]))
+        },
+        |(a, mut r), (b, mut s)| {
+            r.append(&mut s);
+            (a.merge(&b), r)
+        },
+    )?;
+    let (sums, r) = sums.ok_or_else(no_rows)?;
+    let r = r.concat();
+    // The resultants are x' r: the sparse product once more. Summed into every block of rows, they
+    // would cost the size of the dense directions a block.
+    let columns = Rows::Sparse(columns);
+    let mut resultants = Array2::zeros((d, k));
+    if let Some(out) = resultants.as_slice_mut() {
+        for_each_chunk(out, 64 * k, control, |start, out| {
+            let (start, rows) = (start / k, out.len() / k);
+            let mut padded = vec![0.0; rows * stride];
+            columns.multiply(start..start + rows, &r, stride, &mut padded);
+            unpad(&padded, stride, out, k);
+            Ok(())
+        })?;
+    }
+    Ok(sums.finish(k, resultants))
+}
+
+fn no_rows() -> Error {
+    Error::Shape { name: "x", expected: "at least one row".into(), got: vec![0] }
+}
+
+/// Copies rows of length `stride` to rows of length `k`.
+fn unpad(padded: &[f64], stride: usize, out: &mut [f64], k: usize) {
+    for (padded, out) in padded.chunks_exact(stride).zip(out.chunks_exact_mut(k)) {
+        out.copy_from_slice(&padded[..k]);
+    }
+}
+
+/// Below this a posterior probability counts as zero: it could change nothing, but subnormal
+/// factors slow the products down.
+const NEGLIGIBLE: f64 = 1e-30;
+
+/// Replaces the rows of `logits` by their softmax; their log-sum-exp goes to `values`.
+fn posteriors(logits: &mut [f64], stride: usize, values: &mut [f64]) {
+    let mut sums = vec![0.0; values.len()];
+    vectorize(
+        #[inline(always)]
+        || {
+            let rows = logits.chunks_exact_mut(stride);
+            for ((row, value), total) in rows.zip(values.iter_mut()).zip(&mut sums) {
+                let mut high = [f64::NEG_INFINITY; 8];
+                for chunk in row.chunks_exact(8) {
+                    for i in 0..8 {
+                        high[i] = larger(chunk[i], high[i]);
+                    }
+                }
+                let high = fold(high, larger);
+                let mut sum = [0.0; 8];
+                for chunk in row.chunks_exact_mut(8) {
+                    for i in 0..8 {
+                        chunk[i] = math::exp(chunk[i] - high);
+                        sum[i] += chunk[i];
+                    }
+                }
+                let sum = fold(sum, |a, b| a + b);
+                let inverse = 1.0 / sum;
+                for r in row {
+                    let share = *r * inverse;
+                    *r = if share < NEGLIGIBLE { 0.0 } else { share };
+                }
+                *value = high;
+                *total = sum;
+            }
+            // The logarithms last and together: they vectorise too.
+            for (value, &total) in values.iter_mut().zip(&sums) {
+                *value += math::ln(total);
+            }
+        },
+    );
+}
+
+#[inline(always)]
+fn larger(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
+}
+
+/// Joins eight lanes in a tree.
+#[inline(always)]
+fn fold(lanes: [f64; 8], join: impl Fn(f64, f64) -> f64) -> f64 {
+    let [a, b, c, d, e, f, g, h] = lanes;
+    join(join(join(a, e), join(c, g)), join(join(b, f), join(d, h)))
+}
+
+/// Replaces the rows of `logits` by 1 at their first maximum and 0 elsewhere; the maximum goes to
+/// `values`.
+fn winners(logits: &mut [f64], stride: usize, values: &mut [f64]) {
+    for (row, value) in logits.chunks_exact_mut(stride).zip(values) {
+        let (winner, high) = largest(row);
+        row.fill(0.0);
+        row[winner] = 1.0;
+        *value = high;
+    }
+}
+
+/// The place of the first maximum, and the maximum.
+fn largest(row: &[f64]) -> (usize, f64) {
+    let mut best = (0, f64::NEG_INFINITY);
+    for (k, &value) in row.iter().enumerate() {
+        if value > best.1 {
+            best = (k, value);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array1, Axis};
+
+    use super::*;
+
+    const N: usize = 1500;
+    const D: usize = 37;
+    const K: usize = 5;
+
+    /// Half of the entries zero, and components whose logits reach from -9 to 9.
+    fn case<T: Lanes>() -> (Array2<T>, Array2<f64>, Array1<f64>, Array1<f64>) {
+        let x = Array2::from_shape_fn((N, D), |(i, j)| {
+            let u = ((i * 7919 + j * 104729 + i * j * 31) % 1009) as f64 / 1009.0;
+            T::from_f64(if u < 0.5 { 0.0 } else { u - 0.75 })
+        });
+        let directions =
+            Array2::from_shape_fn((D, K), |(j, k)| ((j * 31 + k * 17) % 101) as f64 / 101.0 - 0.5);
+        let scale = Array1::from_shape_fn(K, |k| 3.0 + k as f64);
+        let offset = Array1::from_shape_fn(K, |k| -0.3 * k as f64);
+        (x, directions, scale, offset)
+    }
+
+    /// The formulas of the module's head, word for word.
+    fn plain<T: Lanes>(assignment: Assignment) -> (Array2<f64>, Vec<f64>, f64) {
+        let (x, directions, scale, offset) = case::<T>();
+        let x = x.mapv(Into::<f64>::into);
+        let mut r = x.dot(&directions) * &scale + &offset;
+        let mut total = 0.0;
+        for mut row in r.rows_mut() {
+            let high = row.fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+            let sum: f64 = row.iter().map(|l| (l - high).exp()).sum();
+            match assignment {
+                Assignment::Soft => {
+                    row.mapv_inplace(|l| (l - high).exp() / sum);
+                    total += high + sum.ln();
+                }
+                Assignment::Hard => {
+                    row.mapv_inplace(|l| f64::from(u8::from(l >= high)));
+                    total += high;
+                }
+            }
+        }
+        (x.t().dot(&r), r.sum_axis(Axis(0)).to_vec(), total)
+    }
+
+    struct Compressed<T> {
+        indptr: Vec<u64>,
+        indices: Vec<u32>,
+        values: Vec<T>,
+    }
+
+    fn compress<T: Lanes>(x: &ArrayView2<'_, T>) -> Compressed<T> {
+        let mut out = Compressed { indptr: vec![0], indices: vec![], values: vec![] };
+        for row in x.rows() {
+            for (j, &value) in row.iter().enumerate().filter(|(_, value)| (**value).into() != 0.0) {
+                out.indices.push(j as u32);
+                out.values.push(value);
+            }
+            out.indptr.push(out.values.len() as u64);
+        }
+        out
+    }
+
+    fn check<T: Lanes>(tolerance: f64) {
+        let (x, directions, scale, offset) = case::<T>();
+        let components = Components {
+            directions: directions.view(),
+            scale: scale.view(),
+            offset: offset.view(),
+        };
+        let dense = Rows::dense(x.view()).unwrap();
+        let (rows, columns) = (compress(&x.view()), compress(&x.t()));
+        let sparse = Csr::new(&rows.indptr, &rows.indices, &rows.values, D).unwrap();
+        let turned = Csr::new(&columns.indptr, &columns.indices, &columns.values, N).unwrap();
+        let control = Control::sequential();
+        for assignment in [Assignment::Soft, Assignment::Hard] {
+            let (resultants, counts, total) = plain::<T>(assignment);
+            for (x, transposed) in [(dense, None), (Rows::Sparse(sparse), Some(turned))] {
+                let found = step(x, transposed, components, assignment, &control).unwrap();
+                let error = (&found.resultants - &resultants).mapv(f64::abs).sum();
+                assert!(error <= tolerance * N as f64, "{assignment:?} {error}");
+                assert!((found.log_likelihood - total).abs() <= tolerance * N as f64);
+                for (a, b) in found.counts.iter().zip(&counts) {
+                    assert!((a - b).abs() <= tolerance * N as f64);
+                }
+                // On the pool: the same bits.
+                let again = step(x, transposed, components, assignment, &Control::new()).unwrap();
+                assert_eq!(found, again);
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_agrees_with_the_formulas_dense_and_sparse_on_any_threads() {
+        check::<f64>(1e-14);
+        check::<f32>(1e-6);
+    }
+
+    #[test]
+    fn rows_agree_with_sums() {
+        let (x, directions, scale, offset) = case::<f64>();
+        let components = Components {
+            directions: directions.view(),
+            scale: scale.view(),
+            offset: offset.view(),
+        };
+        let rows = Rows::dense(x.view()).unwrap();
+        let control = Control::sequential();
+        let values = log_sum_exp(rows, components, &control).unwrap();
+        let found = step(rows, None, components, Assignment::Soft, &control).unwrap();
+        assert!((values.iter().sum::<f64>() - found.log_likelihood).abs() < 1e-9);
+        assert!(values.iter().all(|value| *value >= values[found.worst]));
+        let r = responsibilities(rows, components, &control).unwrap();
+        assert!(r.sum_axis(Axis(1)).iter().all(|sum| (sum - 1.0).abs() < 1e-15));
+        let labels = labels(rows, components, &control).unwrap();
+        for (label, r) in labels.into_iter().zip(r.rows()) {
+            assert!(r.iter().all(|share| *share <= r[label]));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let (x, directions, scale, offset) = case::<f64>();
+        let components = Components {
+            directions: directions.view(),
+            scale: scale.view(),
+            offset: offset.view(),
+        };
+        let control = Control::sequential();
+        let short = Rows::dense(x.view()).unwrap();
+        let narrow = Components { directions: directions.t(), ..components };
+        assert!(step(short, None, narrow, Assignment::Soft, &control).is_err());
+        let empty: Rows<'_, f64> = Rows::Dense { values: &[], n_columns: D };
+        assert!(step(empty, None, components, Assignment::Soft, &control).is_err());
+        let rows = compress(&x.view());
+        let sparse = Csr::new(&rows.indptr, &rows.indices, &rows.values, D).unwrap();
+        let lonely = step(Rows::Sparse(sparse), None, components, Assignment::Soft, &control);
+        assert!(lonely.is_err());
+        assert!(Csr::new(&[0, 2, 1], &[0], &[1.0], 1).is_err());
+        assert!(Csr::new(&[0, 1], &[3], &[1.0], 3).is_err());
+        assert!(Csr::<f64>::new(&[], &[], &[], 3).is_err());
+        let cancelled = Control::new();
+        cancelled.cancel();
+        let stopped = step(short, None, components, Assignment::Soft, &cancelled);
+        assert_eq!(stopped, Err(Error::Cancelled));
+    }
+}

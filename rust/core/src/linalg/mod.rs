@@ -1,0 +1,7 @@
+//! Dense and sparse matrices of samples, and the products that many kernels share.
+
+mod rows;
+pub(crate) mod skinny;
+
+pub use rows::{Csr, Rows};
+pub use skinny::Lanes;
