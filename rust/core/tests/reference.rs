@@ -57,7 +57,9 @@ fn worst_error(column: &str, table: &str, scale: &str) -> (f64, f64, f64) {
                 "one" => y.abs().max(1.0),
                 "order" => y.abs().max(v).max(1.0),
                 "slope" => y.abs().max(v / x),
-                _ => y.abs().max(v.hypot(x)),
+                "curvature" => y.abs().max(v.hypot(x).powi(-2)),
+                "hypot" => y.abs().max(v.hypot(x)),
+                _ => panic!("unknown scale {scale}"),
             };
             let error = if got == y { 0.0 } else { (got - y).abs() / size };
             (error, v, x)
