@@ -2,9 +2,11 @@
 
 use pulp::NullaryFnOnce;
 
+use super::Function;
 use super::edge::edge;
+use super::jet::Partials;
 use super::large::{self, EXTREME};
-use super::{Function, Partials};
+use super::small_i;
 
 /// Elements per chunk: enough to fill every group, and small enough for the first-level cache.
 pub(crate) const CHUNK: usize = 2048;
@@ -21,14 +23,14 @@ pub(crate) type Tile = [[f64; LANES]; 6];
 /// One formula at one element; inlined into vector code.
 trait Kernel: Copy {
     /// How many derivatives it gives: see [`level`].
-    const LEVEL: u8;
+    const LEVEL: usize;
 
     fn at(self, v: f64, x: f64) -> Partials;
 }
 
 /// The level of detail that a list of derivatives asks for: 0 value; 1 value and d/dx; 2 also d/dv;
 /// 3 all up to total order two.
-pub(crate) fn level(derivatives: &[(u8, u8)]) -> u8 {
+pub(crate) fn level(derivatives: &[(u8, u8)]) -> usize {
     let one = |&(i, j): &(u8, u8)| match (i, j) {
         (0, 0) => 0,
         (0, 1) => 1,
@@ -97,10 +99,10 @@ fn sweep<K: Kernel>(kernel: K, group: Group, sink: &mut Sink) {
 macro_rules! kernels {
     ($($name:ident { $($field:ident: $type:ty),* } |$v:ident, $x:ident| $value:expr;)*) => {$(
         #[derive(Clone, Copy)]
-        struct $name<const LEVEL: u8, const CLASS: usize> { $($field: $type),* }
+        struct $name<const LEVEL: usize, const CLASS: usize> { $($field: $type),* }
 
-        impl<const LEVEL: u8, const CLASS: usize> Kernel for $name<LEVEL, CLASS> {
-            const LEVEL: u8 = LEVEL;
+        impl<const LEVEL: usize, const CLASS: usize> Kernel for $name<LEVEL, CLASS> {
+            const LEVEL: usize = LEVEL;
 
             #[inline(always)]
             fn at(self, $v: f64, $x: f64) -> Partials {
@@ -122,18 +124,32 @@ kernels! {
     LargeHyp0f1 {} |b, z| large::reduced::<LEVEL, CLASS, false>(1.0, b, 2.0 * z.sqrt());
     LargeMatern {} |nu, x| large::reduced::<LEVEL, CLASS, false>(-1.0, nu, x);
     LowHyp0f1 {} |b, z| large::reduced::<LEVEL, CLASS, true>(1.0, b, 2.0 * z.sqrt());
+    SmallLogI { shift: f64 } |v, x| {
+        let p = small_i::log_i::<LEVEL, CLASS>(v, x);
+        Partials { f: (-shift).mul_add(x, p.f), x: p.x - shift, ..p }
+    };
     LowMatern {} |nu, x| large::reduced::<LEVEL, CLASS, true>(-1.0, nu, x);
 }
 
-/// Sweeps with `$kernel::<LEVEL, CLASS>` for the run-time level and class, among those listed.
+/// Sweeps with `$kernel::<LEVEL, CLASS>` for the run-time level and class, among those listed. In
+/// the expansion d/dv comes almost free once d/dx is wanted, so `large` has no code for level 1.
 macro_rules! sweep_with {
-    ($group:ident, $sink:ident, $level:expr, $class:expr, [$($c:literal)*], $kernel:ident $fields:tt) => {
-        match ($level, $class) {
-            $(
-                (0, $c) => sweep::<$kernel<0, $c>>($kernel $fields, $group, $sink),
-                (1 | 2, $c) => sweep::<$kernel<2, $c>>($kernel $fields, $group, $sink),
-                (_, $c) => sweep::<$kernel<3, $c>>($kernel $fields, $group, $sink),
-            )*
+    (large, $group:ident, $sink:ident, $level:ident, $class:expr, $kernel:ident $fields:tt) => {{
+        let level = if $level == 1 { 2 } else { $level };
+        sweep_with!($group, $sink, level, $class, [0 2 3], [0 1 2 3 4 5 6], $kernel $fields)
+    }};
+    (small, $group:ident, $sink:ident, $level:ident, $class:expr, $classes:tt, $kernel:ident $fields:tt) => {
+        sweep_with!($group, $sink, $level, $class, [0 1 2 3], $classes, $kernel $fields)
+    };
+    ($group:ident, $sink:ident, $level:ident, $class:expr, [$($l:literal)*], $classes:tt, $kernel:ident $fields:tt) => {
+        match $level {
+            $($l => sweep_with!(@class $group, $sink, $l, $class, $classes, $kernel $fields),)*
+            _ => unreachable!("a level without a kernel"),
+        }
+    };
+    (@class $group:ident, $sink:ident, $l:literal, $class:expr, [$($c:literal)*], $kernel:ident $fields:tt) => {
+        match $class {
+            $($c => sweep::<$kernel<$l, $c>>($kernel $fields, $group, $sink),)*
             _ => unreachable!("a class without a kernel"),
         }
     };
@@ -167,7 +183,7 @@ fn classify(function: Function, v: f64, x: f64) -> u8 {
     let square = order * order + argument * argument;
     let extreme = square > 1e300 || argument < 1e-280;
     if square < large::START * large::START {
-        return SMALL as u8;
+        return (SMALL + small_i::class(order, argument)) as u8;
     }
     let low = reduced && order < STIRLING;
     let bin: usize = large::BINS[1..].iter().map(|t| usize::from(square >= t * t)).sum();
@@ -175,40 +191,53 @@ fn classify(function: Function, v: f64, x: f64) -> u8 {
     (bin + if low { LOW } else { LARGE }) as u8
 }
 
-fn run(function: Function, level: u8, class: usize, group: Group, sink: &mut Sink) {
+fn run(function: Function, level: usize, class: usize, group: Group, sink: &mut Sink) {
     use Function::{
         BesselRatio, BesselRatioComplement, LogHyp0f1, LogIv, LogIve, LogKv, LogKve, LogMatern,
     };
-    if class == EDGE || class >= SMALL {
+    if class == EDGE {
         for &place in group.at {
             let i = place as usize;
             sink(&[place], &edge(function, group.v[i], group.x[i]).into_tile());
         }
         return;
     }
-    match function {
-        LogIv | LogIve | LogKv | LogKve => {
-            let sigma = if matches!(function, LogIv | LogIve) { 1.0 } else { -1.0 };
-            let scaled = matches!(function, LogIve | LogKve);
-            sweep_with!(group, sink, level, class - LARGE, [0 1 2 3 4 5 6],
-                LargeLog { sigma, scaled });
+    let scaled = matches!(function, LogIve | LogKve);
+    let complement = function == BesselRatioComplement;
+    if class >= SMALL {
+        let class = class - SMALL;
+        match function {
+            LogIv | LogIve => {
+                let shift = if scaled { 1.0 } else { 0.0 };
+                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5], SmallLogI { shift });
+            }
+            _ => {
+                for &place in group.at {
+                    let i = place as usize;
+                    sink(&[place], &edge(function, group.v[i], group.x[i]).into_tile());
+                }
+            }
         }
-        BesselRatio | BesselRatioComplement => {
-            let complement = function == BesselRatioComplement;
-            sweep_with!(group, sink, level, class - LARGE, [0 1 2 3 4 5 6],
-                LargeRatio { complement });
+    } else if class >= LOW {
+        let bin = class - LOW;
+        match function {
+            LogHyp0f1 => sweep_with!(large, group, sink, level, bin, LowHyp0f1 {}),
+            _ => sweep_with!(large, group, sink, level, bin, LowMatern {}),
         }
-        LogHyp0f1 if class < LOW => {
-            sweep_with!(group, sink, level, class - LARGE, [0 1 2 3 4 5 6], LargeHyp0f1 {});
-        }
-        LogHyp0f1 => {
-            sweep_with!(group, sink, level, class - LOW, [0 1 2 3 4 5 6], LowHyp0f1 {});
-        }
-        LogMatern if class < LOW => {
-            sweep_with!(group, sink, level, class - LARGE, [0 1 2 3 4 5 6], LargeMatern {});
-        }
-        LogMatern => {
-            sweep_with!(group, sink, level, class - LOW, [0 1 2 3 4 5 6], LowMatern {});
+    } else {
+        let bin = class - LARGE;
+        match function {
+            LogIv | LogIve => {
+                sweep_with!(large, group, sink, level, bin, LargeLog { sigma: 1.0, scaled });
+            }
+            LogKv | LogKve => {
+                sweep_with!(large, group, sink, level, bin, LargeLog { sigma: -1.0, scaled });
+            }
+            BesselRatio | BesselRatioComplement => {
+                sweep_with!(large, group, sink, level, bin, LargeRatio { complement });
+            }
+            LogHyp0f1 => sweep_with!(large, group, sink, level, bin, LargeHyp0f1 {}),
+            LogMatern => sweep_with!(large, group, sink, level, bin, LargeMatern {}),
         }
     }
 }
@@ -226,7 +255,13 @@ impl Partials {
 
 /// Evaluates `function` at the points (v, x), at most [`CHUNK`] of them, and hands the results to
 /// `sink` in an order of its own.
-pub(crate) fn evaluate_chunk(function: Function, level: u8, v: &[f64], x: &[f64], sink: &mut Sink) {
+pub(crate) fn evaluate_chunk(
+    function: Function,
+    level: usize,
+    v: &[f64],
+    x: &[f64],
+    sink: &mut Sink,
+) {
     if v.len() <= SHORT {
         sort_and_run::<SHORT>(function, level, v, x, sink);
     } else {
@@ -237,7 +272,7 @@ pub(crate) fn evaluate_chunk(function: Function, level: u8, v: &[f64], x: &[f64]
 /// Counting sort by class. `N` bounds the number of points.
 fn sort_and_run<const N: usize>(
     function: Function,
-    level: u8,
+    level: usize,
     v: &[f64],
     x: &[f64],
     sink: &mut Sink,

@@ -1,9 +1,11 @@
 //! Values and derivatives outside of the open domain: at 0, at infinity, and NaN beyond.
 
+use super::Function;
+use super::jet::Partials;
 use super::large::trigamma;
-use super::{Function, Partials};
 
 const INF: f64 = f64::INFINITY;
+const NAN: f64 = f64::NAN;
 
 /// The limits of `function` at a point where v or x is 0, infinite or out of the domain. NaN where
 /// there is no limit.
@@ -11,7 +13,7 @@ pub(crate) fn edge(function: Function, v: f64, x: f64) -> Partials {
     use Function::{
         BesselRatio, BesselRatioComplement, LogHyp0f1, LogIv, LogIve, LogKv, LogKve, LogMatern,
     };
-    let nan = Partials::all(f64::NAN);
+    let nan = Partials { f: NAN, v: NAN, x: NAN, vv: NAN, vx: NAN, xx: NAN };
     if v.is_nan() || x.is_nan() || x < 0.0 || (v.is_infinite() && x.is_infinite()) {
         return nan;
     }

@@ -18,8 +18,9 @@
 //!
 //! The functions are written for one element, without branches, and are widened by the caller.
 
-use super::Partials;
 use super::debye_table::{D, TERMS};
+use super::gamma;
+use super::jet::{Jet, Partials};
 use super::math::{horner, ln, ln_1p};
 
 /// From here on the expansion is used.
@@ -79,7 +80,7 @@ const fn row_of_e<const N: usize>() -> [f64; N] {
 
 /// A polynomial in w with its first two derivatives, as far as `LEVEL` asks for them.
 #[inline(always)]
-fn polynomial<const N: usize, const LEVEL: u8>(c: &[f64; N], w: f64) -> [f64; 3] {
+fn polynomial<const N: usize, const LEVEL: usize>(c: &[f64; N], w: f64) -> [f64; 3] {
     if LEVEL == 0 {
         return [horner(c, w), 0.0, 0.0];
     }
@@ -126,7 +127,7 @@ macro_rules! sum_of_rows {
 
 /// T(w, y), the sum of `D_k(w)` y^k over k >= 1.
 #[inline(always)]
-fn sum_of_d<const BIN: usize, const LEVEL: u8>(w: f64, y: f64) -> Series {
+fn sum_of_d<const BIN: usize, const LEVEL: usize>(w: f64, y: f64) -> Series {
     let terms = const { if LEVEL == 0 { VALUE_TERMS[BIN] } else { SLOPE_TERMS[BIN] } };
     sum_of_rows!(row_of_d, LEVEL, terms, w, y, 0.0,
         24 23 22 21 20 19 18 17 16 15 14 13 12 11 10 9 8 7 6 5 4 3 2 1)
@@ -134,7 +135,7 @@ fn sum_of_d<const BIN: usize, const LEVEL: u8>(w: f64, y: f64) -> Series {
 
 /// G(w, y), the sum of `E_k(w)` y^k over k >= 0, where `E_0` = 1/2.
 #[inline(always)]
-fn sum_of_e<const BIN: usize, const LEVEL: u8>(w: f64, y: f64) -> Series {
+fn sum_of_e<const BIN: usize, const LEVEL: usize>(w: f64, y: f64) -> Series {
     let terms = const { SLOPE_TERMS[BIN] };
     sum_of_rows!(row_of_e, LEVEL, terms, w, y, 0.5,
         24 23 22 21 20 19 18 17 16 15 14 13 12 11 10 9 8 7 6 5 4 3 2 1)
@@ -196,7 +197,7 @@ fn asinh_of_quotient<const BIN: usize>(p: &Point, s_minus_x: f64) -> f64 {
 
 /// What T adds to the derivatives of a logarithm, with those of -ln(s)/2.
 #[inline(always)]
-fn common_part<const LEVEL: u8>(p: &Point, t: &Series) -> Partials {
+fn common_part<const LEVEL: usize>(p: &Point, t: &Series) -> Partials {
     let Point { v, x, y, w, u, .. } = *p;
     let y2 = y * y;
     let mut out = Partials { f: t.f, ..Partials::default() };
@@ -222,7 +223,7 @@ fn common_part<const LEVEL: u8>(p: &Point, t: &Series) -> Partials {
 /// log `I_v(x)` for `sigma` = 1, log `K_v(x)` for `sigma` = -1; with `scaled`, of
 /// e^(-sigma x) times the function.
 #[inline(always)]
-pub(crate) fn log_bessel<const LEVEL: u8, const BIN: usize>(
+pub(crate) fn log_bessel<const LEVEL: usize, const BIN: usize>(
     sigma: f64,
     scaled: bool,
     v: f64,
@@ -259,7 +260,7 @@ pub(crate) fn log_bessel<const LEVEL: u8, const BIN: usize>(
 /// r = x / (s + v) - x y^2 G(w, y),    1 - r = (v + s - x) / (s + v) + x y^2 G(w, y).
 /// ```
 #[inline(always)]
-pub(crate) fn ratio<const LEVEL: u8, const BIN: usize>(
+pub(crate) fn ratio<const LEVEL: usize, const BIN: usize>(
     complement: bool,
     v: f64,
     x: f64,
@@ -298,67 +299,20 @@ pub(crate) fn ratio<const LEVEL: u8, const BIN: usize>(
     out
 }
 
-/// Binet's function ln Gamma(z) - (z - 1/2) ln z + z - ln(2 pi)/2 for z >= 8, with its first two
-/// derivatives, by Stirling's series (DLMF 5.11.1).
+/// ln Gamma(b) with its derivatives, for 0 < b < 10.
 #[inline(always)]
-fn binet(z: f64) -> [f64; 3] {
-    const VALUE: [f64; 10] = [
-        1.0 / 12.0,
-        -1.0 / 360.0,
-        1.0 / 1260.0,
-        -1.0 / 1680.0,
-        1.0 / 1188.0,
-        -691.0 / 360360.0,
-        1.0 / 156.0,
-        -3617.0 / 122400.0,
-        43867.0 / 244188.0,
-        -174611.0 / 125400.0,
-    ];
-    const fn differentiate(c: [f64; 10], order: usize) -> [f64; 10] {
-        let mut row = c;
-        let mut n = 0;
-        while n < 10 {
-            row[n] *= -((2 * n + order) as f64);
-            n += 1;
-        }
-        row
-    }
-    const FIRST: [f64; 10] = differentiate(VALUE, 1);
-    const SECOND: [f64; 10] = differentiate(FIRST, 2);
-    let r = 1.0 / z;
-    let t = r * r;
-    [r * horner(&VALUE, t), t * horner(&FIRST, t), t * r * horner(&SECOND, t)]
+fn ln_gamma(b: f64) -> Jet<3> {
+    let r = 1.0 / b;
+    gamma::ln_gamma_1p::<3>(b) - Jet([ln(b), r, -0.5 * r * r])
 }
 
-/// ln Gamma(b) with its first two derivatives for 0 < b < 10: absolute accuracy only.
-#[inline(always)]
-fn ln_gamma(b: f64) -> [f64; 3] {
-    // Gamma(b) = Gamma(b + 8) / (b (b + 1) .. (b + 7)).
-    let (mut f, mut first, mut second) = (b, 1.0f64, 0.0f64);
-    for k in 1..8 {
-        let factor = b + f64::from(k);
-        second = second.mul_add(factor, 2.0 * first);
-        first = first.mul_add(factor, f);
-        f *= factor;
-    }
-    let z = b + 8.0;
-    let [c, c1, c2] = binet(z);
-    let (l, r) = (ln(z), 1.0 / z);
-    let slope = first / f;
-    [
-        (z - 0.5).mul_add(l, -z) + HALF_LN_2PI + c - ln(f),
-        l - 0.5 * r + c1 - slope,
-        r + 0.5 * r * r + c2 - (second / f - slope * slope),
-    ]
-}
-
-/// The second derivative of ln Gamma, b > 0.
+/// The second derivative of ln Gamma(b), for b > 0.
 pub(crate) fn trigamma(b: f64) -> f64 {
     if b < 8.0 {
-        return ln_gamma(b)[2];
+        return ln_gamma(b).second();
     }
     let r = 1.0 / b;
-    r + 0.5 * r * r + binet(b)[2]
+    (0.5 * r).mul_add(r, r) + gamma::binet::<3>(b).second()
 }
 
 /// The functions that are 0 at x = 0: with `sigma` = 1, log 0F1(; b; x^2/4) with b = nu + 1 and its
@@ -375,7 +329,7 @@ pub(crate) fn trigamma(b: f64) -> f64 {
 /// f = sigma (s - nu log((s + nu)/2) - log(2 pi)/2 + log Gamma(b)) - log(s)/2 + T(w, sigma y).
 /// ```
 #[inline(always)]
-pub(crate) fn reduced<const LEVEL: u8, const BIN: usize, const LOW: bool>(
+pub(crate) fn reduced<const LEVEL: usize, const BIN: usize, const LOW: bool>(
     sigma: f64,
     b: f64,
     x: f64,
@@ -388,19 +342,19 @@ pub(crate) fn reduced<const LEVEL: u8, const BIN: usize, const LOW: bool>(
     // The derivatives in nu, but for those of T: that of the rest is -sigma times a logarithm, ..
     let y2 = y * y;
     if LOW {
-        let [g, g1, g2] = ln_gamma(b);
+        let g = ln_gamma(b);
         let l = ln(0.5 * (s + nu));
-        out.f += -0.5 * ln(s) + sigma * ((-nu).mul_add(l, s) - HALF_LN_2PI + g);
-        out.v = sigma * (g1 - l) - 0.5 * (nu * y) * y;
-        out.vv = sigma * (g2 - y) + y2 * (w - 0.5);
+        out.f += -0.5 * ln(s) + sigma * ((-nu).mul_add(l, s) - HALF_LN_2PI + g.value());
+        out.v = sigma * (g.first() - l) - 0.5 * (nu * y) * y;
+        out.vv = sigma * (g.second() - y) + y2 * (w - 0.5);
     } else {
-        let [c, c1, c2] = binet(nu);
+        let c = gamma::binet::<3>(nu);
         let d = p.s_minus_v();
         let (r, d_nu) = (1.0 / nu, d / nu);
         let l = ln_1p(0.5 * d_nu);
-        out.f += sigma * c - 0.5 * ln_1p(d_nu) + sigma * (-nu).mul_add(l, d);
-        out.v = sigma * (c1 - l) + 0.5 * u * r;
-        out.vv = sigma * (c2 + d_nu * y) + y2 * (w - 0.5) - 0.5 * r * r;
+        out.f += sigma * c.value() - 0.5 * ln_1p(d_nu) + sigma * (-nu).mul_add(l, d);
+        out.v = sigma * (c.first() - l) + 0.5 * u * r;
+        out.vv = sigma * (c.second() + d_nu * y) + y2 * (w - 0.5) - 0.5 * r * r;
     }
     // .. and the one in x is x h, h = sigma / (s + nu) - y^2 (1/2 + E), without cancellation.
     let a = 1.0 / (s + nu);
@@ -414,10 +368,17 @@ pub(crate) fn reduced<const LEVEL: u8, const BIN: usize, const LOW: bool>(
         let (f_w, f_y) = (2.0 * (u * t.ww - t.w) - t.wy, 2.0 * u * t.wy - t.y - t.yy);
         out.vv += y2 * (f - w * (2.0 * f + f_y - 2.0 * u * f_w));
         // dh/dx / x and dh/dnu.
-        let h_x = y * (y * y2 * (1.0 + 2.0 * e + e_y + 2.0 * w * e_w) - sigma * a * a);
-        let h_v = y * ((nu * y) * y2 * (1.0 + 2.0 * e + e_y - 2.0 * u * e_w) - sigma * a);
-        out.xx = if sigma > 0.0 { 4.0 * h_x } else { (x * x).mul_add(h_x, h) };
-        out.vx = if sigma > 0.0 { 2.0 * h_v } else { x * h_v };
+        let curve = 1.0 + 2.0 * e + e_y;
+        let h_x = y * (y * y2 * (curve + 2.0 * w * e_w) - sigma * a * a);
+        let h_v = y * ((nu * y) * y2 * (curve - 2.0 * u * e_w) - sigma * a);
+        if sigma > 0.0 {
+            out.xx = 4.0 * h_x;
+            out.vx = 2.0 * h_v;
+        } else {
+            // h + x^2 dh/dx / x, whose leading terms cancel where x is large.
+            out.xx = sigma * (nu * y) * a + y2 * (u * (curve + 2.0 * w * e_w) - (0.5 + e));
+            out.vx = x * h_v;
+        }
     }
     // What a level does not ask for is dead code up to here.
     Partials {

@@ -75,25 +75,6 @@ impl Real for f32 {
     }
 }
 
-/// A value with its partial derivatives in the order v and the argument x. Those that were not
-/// asked for are 0.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Partials {
-    pub f: f64,
-    pub v: f64,
-    pub x: f64,
-    pub vv: f64,
-    pub vx: f64,
-    pub xx: f64,
-}
-
-impl Partials {
-    /// The same number everywhere.
-    pub(crate) const fn all(value: f64) -> Self {
-        Self { f: value, v: value, x: value, vv: value, vx: value, xx: value }
-    }
-}
-
 /// Evaluates partial derivatives of `function`, elementwise with broadcasting, in one pass.
 ///
 /// Each pair (i, j) of `derivatives` asks for the i-th derivative in the first argument (v, b or
@@ -155,7 +136,7 @@ pub fn evaluate<T: Real>(
 /// Elements `start .. start + count` of the broadcast arrays; `N` bounds `count`.
 fn evaluate_range<T: Real, const N: usize>(
     function: Function,
-    level: u8,
+    level: usize,
     broadcast: &Broadcast<'_, T>,
     start: usize,
     count: usize,
