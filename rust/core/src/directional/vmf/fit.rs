@@ -1,0 +1,231 @@
+//! Sufficient statistics: mean direction, mean resultant length and its complement, in one pass.
+
+use ndarray::{Array1, ArrayView1, ArrayView2};
+
+use super::{check_dim, check_norm};
+use crate::simd::vectorize;
+use crate::{Control, Error, Real, parallel};
+
+/// Rows in a block whose sums run in order; blocks are summed in a tree.
+const BLOCK: usize = 64;
+/// Lanes of the running sums over a row.
+const LANES: usize = 16;
+/// Below this complement of the resultant length, `1 - length` has lost digits to be recovered.
+const CONCENTRATED: f64 = 1e-3;
+
+/// What a sample of unit vectors says of its von Mises-Fisher distribution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeanDirection {
+    /// The direction of the weighted sum of the rows; the first axis where that sum is zero.
+    pub loc: Array1<f64>,
+    /// The mean resultant length R, the norm of the weighted mean of the rows.
+    pub length: f64,
+    /// 1 - R, with full relative precision however near R comes to 1.
+    pub complement: f64,
+    /// The sum of the weights W.
+    pub total_weight: f64,
+    /// The effective number of rows, W^2 over the sum of the squared weights.
+    pub n_effective: f64,
+}
+
+/// The mean direction of the unit vectors in the rows of `x`, and their mean resultant length.
+///
+/// One pass over the data checks the rows and sums them. A second one follows only where R is above
+/// 1 - 10^-3, for 1 - R = mean of |x - mu|^2 / 2. Cost O(n d). Rows of weight zero are checked too.
+///
+/// # Errors
+/// [`Error::NotFinite`] or [`Error::NotUnit`] for the first bad row, [`Error::Domain`] for no rows, a
+/// negative weight or weights that are all zero, [`Error::Shape`], [`Error::Cancelled`].
+pub fn mean_direction<T: Real>(
+    x: ArrayView2<'_, T>,
+    weights: Option<ArrayView1<'_, f64>>,
+    control: &Control,
+) -> Result<MeanDirection, Error> {
+    let (n, dim) = x.dim();
+    check_dim("x", dim)?;
+    let weight = weight_of(n, weights)?;
+    let x = x.as_standard_layout();
+    let rows: Vec<&[T]> = x.rows().into_iter().filter_map(|row| row.to_slice()).collect();
+
+    let block_sum = |block: core::ops::Range<usize>| {
+        let mut sum = Sum { vector: vec![0.0; dim], weight: 0.0, square: 0.0 };
+        for i in block {
+            let w = weight(i);
+            let square = add_row(&mut sum.vector, rows[i], w);
+            check_norm::<T>("x", i, square).map_err(|error| not_finite(&rows).unwrap_or(error))?;
+            sum.weight += w;
+            sum.square += w * w;
+        }
+        Ok(sum)
+    };
+    let Some(sum) = parallel::reduce_blocks(n, BLOCK, control, block_sum, Sum::merge)? else {
+        return Err(Error::Domain { name: "x", expected: "of one row or more", got: 0.0 });
+    };
+    if !(sum.weight > 0.0) {
+        return Err(Error::Domain {
+            name: "weights",
+            expected: "positive for at least one row",
+            got: sum.weight,
+        });
+    }
+
+    let mut loc = Array1::from_vec(sum.vector);
+    let norm = loc.dot(&loc).sqrt();
+    if norm > 0.0 {
+        loc /= norm;
+    } else {
+        loc[0] = 1.0;
+    }
+    let length = (norm / sum.weight).min(1.0);
+    let mut complement = 1.0 - length;
+    if complement < CONCENTRATED {
+        let mu = loc.as_slice().unwrap_or_default();
+        let block_spread = |block: core::ops::Range<usize>| {
+            Ok(block.map(|i| weight(i) * half_square_distance(rows[i], mu).0).sum())
+        };
+        let spread = parallel::reduce_blocks(n, BLOCK, control, block_spread, |a: f64, b| a + b)?;
+        complement = spread.unwrap_or(0.0) / sum.weight;
+    }
+    let n_effective = sum.weight * sum.weight / sum.square;
+    Ok(MeanDirection { loc, length, complement, total_weight: sum.weight, n_effective })
+}
+
+/// 1 - mu . x for each row x of `x`, by |x - mu|^2 / 2, which keeps full relative precision where
+/// the two are near each other.
+///
+/// Row i is paired with row i mod m of `loc`. Where a norm is off by e, within tolerance, the result is
+/// off by e relative to itself and e^2 / 2; that of 1 - mu . x would be off by e.
+///
+/// # Errors
+/// [`Error::NotUnit`] for the first row of `x` that is no unit vector, [`Error::Shape`],
+/// [`Error::Cancelled`].
+pub fn one_minus_dot<T: Real>(
+    x: ArrayView2<'_, T>,
+    loc: ArrayView2<'_, T>,
+    control: &Control,
+) -> Result<Array1<f64>, Error> {
+    let dim = x.ncols();
+    if loc.ncols() != dim || loc.nrows() == 0 {
+        return Err(Error::Shape {
+            name: "loc",
+            expected: format!("(m, {dim}) with m >= 1"),
+            got: loc.shape().to_vec(),
+        });
+    }
+    let (x, loc) = (x.as_standard_layout(), loc.as_standard_layout());
+    let rows: Vec<&[T]> = x.rows().into_iter().filter_map(|row| row.to_slice()).collect();
+    let locs: Vec<&[T]> = loc.rows().into_iter().filter_map(|row| row.to_slice()).collect();
+    let mut out = Array1::zeros(rows.len());
+    let elements = out.as_slice_mut().unwrap_or_default();
+    parallel::for_each_chunk(elements, BLOCK, control, |start, chunk| {
+        for (i, value) in chunk.iter_mut().enumerate() {
+            let i = start + i;
+            let (distance, square) = half_square_distance(rows[i], locs[i % locs.len()]);
+            check_norm::<T>("x", i, square).map_err(|error| not_finite(&rows).unwrap_or(error))?;
+            *value = distance;
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// Sums over a block of rows.
+struct Sum {
+    vector: Vec<f64>,
+    weight: f64,
+    square: f64,
+}
+
+impl Sum {
+    fn merge(mut self, other: Self) -> Self {
+        for (a, b) in self.vector.iter_mut().zip(&other.vector) {
+            *a += b;
+        }
+        self.weight += other.weight;
+        self.square += other.square;
+        self
+    }
+}
+
+/// The weight of row i, 1 where none are given.
+fn weight_of(
+    n: usize,
+    weights: Option<ArrayView1<'_, f64>>,
+) -> Result<impl Fn(usize) -> f64 + Sync, Error> {
+    if let Some(weights) = &weights {
+        if weights.len() != n {
+            return Err(Error::Shape {
+                name: "weights",
+                expected: format!("({n},)"),
+                got: vec![weights.len()],
+            });
+        }
+        if let Some(&got) = weights.iter().find(|w| !(0.0..f64::INFINITY).contains(*w)) {
+            return Err(Error::Domain { name: "weights", expected: "finite and >= 0", got });
+        }
+    }
+    Ok(move |i: usize| weights.as_ref().map_or(1.0, |w| w[i]))
+}
+
+/// Where and how many entries are infinite or NaN, if any are.
+fn not_finite<T: Real>(rows: &[&[T]]) -> Option<Error> {
+    let mut bad = rows.iter().enumerate().flat_map(|(row, values)| {
+        let is_bad = |&(_, &value): &(usize, &T)| !Into::<f64>::into(value).is_finite();
+        values.iter().enumerate().filter(is_bad).map(move |(column, _)| (row, column))
+    });
+    let (row, column) = bad.next()?;
+    Some(Error::NotFinite { name: "x", count: 1 + bad.count(), row, column })
+}
+
+/// Adds `weight` times `row` to `sum`; returns row . row.
+fn add_row<T: Real>(sum: &mut [f64], row: &[T], weight: f64) -> f64 {
+    vectorize(
+        #[inline(always)]
+        || {
+            let mut square = [0.0; LANES];
+            let (sum_body, sum_tail) = sum.as_chunks_mut::<LANES>();
+            let (body, tail) = row.as_chunks::<LANES>();
+            for (s, x) in sum_body.iter_mut().zip(body) {
+                for l in 0..LANES {
+                    let value: f64 = x[l].into();
+                    s[l] = weight.mul_add(value, s[l]);
+                    square[l] = value.mul_add(value, square[l]);
+                }
+            }
+            for (l, (s, x)) in sum_tail.iter_mut().zip(tail).enumerate() {
+                let value: f64 = (*x).into();
+                *s = weight.mul_add(value, *s);
+                square[l] = value.mul_add(value, square[l]);
+            }
+            square.iter().sum()
+        },
+    )
+}
+
+/// (|x - mu|^2 / 2, |x|^2).
+fn half_square_distance<T: Real, U: Real>(x: &[T], mu: &[U]) -> (f64, f64) {
+    vectorize(
+        #[inline(always)]
+        || {
+            let mut distance = [0.0; LANES];
+            let mut square = [0.0; LANES];
+            let (x_body, x_tail) = x.as_chunks::<LANES>();
+            let (mu_body, mu_tail) = mu.as_chunks::<LANES>();
+            for (a, b) in x_body.iter().zip(mu_body) {
+                for l in 0..LANES {
+                    let value: f64 = a[l].into();
+                    let gap = value - b[l].into();
+                    distance[l] = gap.mul_add(gap, distance[l]);
+                    square[l] = value.mul_add(value, square[l]);
+                }
+            }
+            for (l, (a, b)) in x_tail.iter().zip(mu_tail).enumerate() {
+                let value: f64 = (*a).into();
+                let gap = value - (*b).into();
+                distance[l] = gap.mul_add(gap, distance[l]);
+                square[l] = value.mul_add(value, square[l]);
+            }
+            (0.5 * distance.iter().sum::<f64>(), square.iter().sum())
+        },
+    )
+}
