@@ -1,7 +1,9 @@
 //! Python binding of `pyprobe-core`: check, view, call, wrap. No mathematics lives here.
 
 mod gate;
+mod mixture;
 mod pool;
+mod special;
 
 /// Compiled kernels of pyprobe; private, see the public functions above it.
 #[pyo3::pymodule]
@@ -10,6 +12,14 @@ mod _core {
 
     #[pymodule_export]
     use crate::gate::Cancelled;
+
+    #[pymodule_export]
+    use crate::mixture::{
+        spherical_plus_plus, vmf_mixture_labels, vmf_mixture_log_prob,
+        vmf_mixture_responsibilities, vmf_mixture_step,
+    };
+    #[pymodule_export]
+    use crate::special::bessel;
 
     /// Number of threads that the next kernel will use.
     #[pyfunction]
