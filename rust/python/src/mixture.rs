@@ -221,3 +221,16 @@ pub fn spherical_plus_plus(
         Samples::Single(x) => run(py, &x, k, Key::new(key)),
     }
 }
+
+/// Checks that every row of `x` is a unit vector.
+#[pyfunction]
+pub fn check_unit_rows(py: Python<'_>, x: Samples<'_>) -> PyResult<()> {
+    fn run<T: Lanes + Element>(py: Python<'_>, x: &Matrix<'_, T>) -> PyResult<()> {
+        let rows = x.rows()?;
+        gate::run(py, work(rows, 4), |control| rows.check_unit("x", control))
+    }
+    match x {
+        Samples::Double(x) => run(py, &x),
+        Samples::Single(x) => run(py, &x),
+    }
+}

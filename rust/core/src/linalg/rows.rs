@@ -5,7 +5,9 @@ use core::ops::Range;
 use ndarray::ArrayView2;
 
 use super::skinny::{self, Lanes};
-use crate::Error;
+use crate::parallel::reduce_blocks;
+use crate::simd::vectorize;
+use crate::{Control, Error};
 
 /// A matrix in compressed sparse row form.
 ///
@@ -124,6 +126,51 @@ impl<'a, T: Lanes> Rows<'a, T> {
         }
     }
 
+    /// Checks that every row is a unit vector, to the tolerance of its float type.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] or else [`Error::NotUnit`] for the first bad row; [`Error::Cancelled`].
+    pub fn check_unit(&self, name: &'static str, control: &Control) -> Result<(), Error> {
+        let check = |range: Range<usize>| {
+            for i in range {
+                let norm = squared_norm(self.entries(i)).sqrt();
+                // Not a NaN either.
+                if !((norm - 1.0).abs() <= T::UNIT_TOLERANCE) {
+                    return Err(self.not_finite(name).unwrap_or(Error::NotUnit {
+                        name,
+                        row: i,
+                        norm,
+                    }));
+                }
+            }
+            Ok(())
+        };
+        reduce_blocks(self.n_rows(), self.block(), control, check, |(), ()| ()).map(|_| ())
+    }
+
+    /// The stored entries of row `i`.
+    fn entries(&self, i: usize) -> &'a [T] {
+        match self {
+            Self::Dense { values, n_columns: d } => &values[i * d..(i + 1) * d],
+            Self::Sparse(x) => x.row(i).1,
+        }
+    }
+
+    /// Where and how many entries are infinite or NaN, if any are.
+    fn not_finite(&self, name: &'static str) -> Option<Error> {
+        let bad = |row: usize| {
+            let entries = self.entries(row).iter().enumerate();
+            entries.filter(|&(_, &value)| !value.into().is_finite()).map(move |(at, _)| (row, at))
+        };
+        let mut all = (0..self.n_rows()).flat_map(bad);
+        let (row, at) = all.next()?;
+        let column = match self {
+            Self::Dense { .. } => at,
+            Self::Sparse(x) => x.row(row).0[at] as usize,
+        };
+        Some(Error::NotFinite { name, count: 1 + all.count(), row, column })
+    }
+
     /// Rows that make a good block: a dense one stays in the second-level cache between two uses.
     pub(crate) fn block(&self) -> usize {
         match self {
@@ -169,5 +216,58 @@ impl<'a, T: Lanes> Rows<'a, T> {
                 }
             }
         }
+    }
+}
+
+fn squared_norm<T: Lanes>(row: &[T]) -> f64 {
+    vectorize(
+        #[inline(always)]
+        || {
+            let (chunks, rest) = row.as_chunks::<8>();
+            let mut sums = [0.0; 8];
+            for chunk in chunks {
+                for i in 0..8 {
+                    let value: f64 = chunk[i].into();
+                    sums[i] = value.mul_add(value, sums[i]);
+                }
+            }
+            for (sum, &value) in sums.iter_mut().zip(rest) {
+                let value: f64 = value.into();
+                *sum = value.mul_add(value, *sum);
+            }
+            sums.iter().sum()
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::arr2;
+
+    use super::*;
+
+    #[test]
+    fn the_first_bad_row_is_named() {
+        let control = Control::sequential();
+        let check = |x: ArrayView2<'_, f64>| Rows::dense(x).unwrap().check_unit("x", &control);
+        assert_eq!(check(arr2(&[[0.6, 0.8], [1.0, 0.0]]).view()), Ok(()));
+        assert_eq!(
+            check(arr2(&[[0.6, 0.8], [0.0, 0.5], [0.0, 0.0]]).view()),
+            Err(Error::NotUnit { name: "x", row: 1, norm: 0.5 })
+        );
+        assert_eq!(
+            check(arr2(&[[0.0, 2.0], [f64::NAN, 0.0], [0.0, f64::INFINITY]]).view()),
+            Err(Error::NotFinite { name: "x", count: 2, row: 1, column: 0 })
+        );
+        let sparse = Csr::new(&[0, 1, 1, 2], &[1, 3], &[1.0_f32, f32::NAN], 4).unwrap();
+        assert_eq!(
+            Rows::Sparse(sparse).check_unit("x", &control),
+            Err(Error::NotFinite { name: "x", count: 1, row: 2, column: 3 })
+        );
+        let sparse = Csr::new(&[0, 1, 1], &[1], &[1.0_f32], 4).unwrap();
+        assert_eq!(
+            Rows::Sparse(sparse).check_unit("x", &control),
+            Err(Error::NotUnit { name: "x", row: 1, norm: 0.0 })
+        );
     }
 }
