@@ -5,8 +5,10 @@ relative    ``|y|``
 one         ``max(1, |y|)``
 hypot       ``max(|y|, hypot(v, x))``: log I crosses zero as a difference of such terms
 order       ``max(1, |y|, v)``: what is left of that where ``exp(x)`` is divided out
-slope       ``max(|y|, v/x)``: the derivative of such a function crosses zero too
-curvature   ``max(|y|, 1/hypot(v, x)^2)``: exponentially small values at ``v = 0``
+order/x     ``max(|y|, v/x)``: the derivative of such a function crosses zero too
+order/x^2   ``max(|y|, v/x^2)``: and so does the second derivative of log I
+1/s^2       ``max(|y|, hypot(v, x)^-2)``: mixed derivatives, which cross zero, or are
+            exponentially small at ``v = 0``
 =========== ============================================================================
 """
 
@@ -64,9 +66,11 @@ def scaled_error(got: Floats, expected: Floats, v: Floats, x: Floats, scale: str
             size = np.maximum(size, np.hypot(v, x))
         elif scale == "order":
             size = np.maximum(np.maximum(size, v), 1)
-        elif scale == "slope":
+        elif scale == "order/x":
             size = np.maximum(size, v / x)
-        elif scale == "curvature":
+        elif scale == "order/x^2":
+            size = np.maximum(size, v / (x * x))
+        elif scale == "1/s^2":
             size = np.maximum(size, np.hypot(v, x) ** -2)
         elif scale != "relative":
             raise ValueError(f"unknown scale {scale!r}")

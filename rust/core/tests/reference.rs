@@ -56,8 +56,9 @@ fn worst_error(column: &str, table: &str, scale: &str) -> (f64, f64, f64) {
                 "relative" => y.abs(),
                 "one" => y.abs().max(1.0),
                 "order" => y.abs().max(v).max(1.0),
-                "slope" => y.abs().max(v / x),
-                "curvature" => y.abs().max(v.hypot(x).powi(-2)),
+                "order/x" => y.abs().max(v / x),
+                "order/x^2" => y.abs().max(v / (x * x)),
+                "1/s^2" => y.abs().max(v.hypot(x).powi(-2)),
                 "hypot" => y.abs().max(v.hypot(x)),
                 _ => panic!("unknown scale {scale}"),
             };
