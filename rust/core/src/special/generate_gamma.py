@@ -94,9 +94,9 @@ def main() -> None:
         rising = [x + y / j for x, y in zip([*rising, 0], [0, *rising], strict=True)]
     show("RISING", rising[1:], mpf(0), "(Gamma(8 + v) / (Gamma(8) Gamma(1 + v)) - 1) / v in v")
     text = "(1/Gamma(1 - u) - 1/Gamma(1 + u)) / 2u in u^2, for |u| <= 1/2"
-    show("GAMMA_1", *interpolate(gamma_1, 0, 0.25, 7), text)
+    show("GAMMA_1", *interpolate(gamma_1, 0, 0.25, 8), text)
     text = "(1/Gamma(1 - u) + 1/Gamma(1 + u)) / 2 in u^2, for |u| <= 1/2"
-    show("GAMMA_2", *interpolate(gamma_2, 0, 0.25, 7), text)
+    show("GAMMA_2", *interpolate(gamma_2, 0, 0.25, 8), text)
     stirling = [bernoulli(2 * k) / (2 * k * (2 * k - 1)) for k in range(1, 11)]
     text = "Stirling's coefficients B_2k / (2k (2k - 1)), for arguments from 8 on"
     show("STIRLING", stirling, abs(bernoulli(22) / (22 * 21 * mpf(8) ** 21)), text)

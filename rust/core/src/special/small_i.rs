@@ -7,33 +7,18 @@
 //! derivative is again a quotient of sums of one sign.
 
 use super::gamma;
-use super::jet::{Jet, Partials};
+use super::jet::{Jet, Partials, descending};
 
 /// Number of classes of `class`.
 pub(crate) const N_CLASSES: usize = 6;
 /// The largest x of each class, and the terms that leave less than 2^-57 of S - 1.
 const BOUNDS: [f64; N_CLASSES] = [2e-3, 0.1, 1.0, 4.0, 11.0, 22.0];
-const TERMS: [usize; N_CLASSES] = [3, 5, 9, 16, 25, 37];
+const TERMS: [i32; N_CLASSES] = [3, 5, 9, 16, 25, 37];
 
 /// The class of a point: everything in it takes the same number of terms.
 #[inline(always)]
 pub(crate) fn class(_v: f64, x: f64) -> usize {
     BOUNDS[..N_CLASSES - 1].iter().map(|&bound| usize::from(x > bound)).sum()
-}
-
-/// Straight-line code for `$k = n, .., 2`: a rolled inner loop would keep the loop over points
-/// from being vectorised.
-macro_rules! descending {
-    ($n:expr, |$k:ident| $body:block) => {
-        descending!(@ $n, $k, $body, 40 39 38 37 36 35 34 33 32 31 30 29 28 27 26 25 24 23 22 21 20
-            19 18 17 16 15 14 13 12 11 10 9 8 7 6 5 4 3 2)
-    };
-    (@ $n:expr, $k:ident, $body:block, $($i:literal)*) => {
-        $(if $i <= $n {
-            let $k = f64::from($i);
-            $body
-        })*
-    };
 }
 
 /// Taylor coefficients in q of S - 1, times a common denominator, and that denominator.
@@ -42,7 +27,7 @@ macro_rules! descending {
 /// division: the fraction a/d = 1 + q/m_k (a/d) with m_k = k (b + (k - 1) e) keeps a and d apart.
 #[inline(always)]
 fn series<const N: usize, const D: usize>(
-    terms: usize,
+    terms: i32,
     q: f64,
     b: Jet<N>,
     e: f64,
@@ -50,19 +35,14 @@ fn series<const N: usize, const D: usize>(
     let mut d = Jet::<N>::constant(1.0);
     let mut a = [Jet::<N>::constant(0.0); D];
     a[0] = d;
-    let n = terms as i32;
-    descending!(n, |k| {
+    descending!(terms, |k| {
+        let k = f64::from(k);
         d = d * b.scale_add(k, Jet::constant(k * (k - 1.0) * e));
         for i in (1..D).rev() {
             a[i] = a[i].scale_add(q, a[i - 1]);
         }
-        a[0] = a[0].scale_add(q, d);
+        a[0] = if k > 1.0 { a[0].scale_add(q, d) } else { a[0].scale(q) };
     });
-    d = d * b;
-    for i in (1..D).rev() {
-        a[i] = a[i].scale_add(q, a[i - 1]);
-    }
-    a[0] = a[0].scale(q);
     (a, d)
 }
 
@@ -78,7 +58,7 @@ pub(crate) fn log_i<const LEVEL: usize, const CLASS: usize>(v: f64, x: f64) -> P
 }
 
 #[inline(always)]
-fn log_i_jet<const N: usize, const D: usize>(terms: usize, v: f64, x: f64) -> Partials {
+fn log_i_jet<const N: usize, const D: usize>(terms: i32, v: f64, x: f64) -> Partials {
     let q = 0.25 * x * x;
     let (a, d) = series::<N, D>(terms, q, Jet::linear(1.0 + v, 1.0), 1.0);
     let s = a[0].div(d);
