@@ -1,5 +1,6 @@
-//! Broadcasting of two arrays, chunk by chunk and without forming the broadcast arrays.
+//! Broadcasting of several arrays, chunk by chunk and without forming the broadcast arrays.
 
+use core::array::from_fn;
 use std::borrow::Cow;
 
 use ndarray::ArrayViewD;
@@ -7,62 +8,69 @@ use ndarray::ArrayViewD;
 use super::Real;
 use crate::Error;
 
-/// One axis of the result: its length, and the step of either operand along it.
+/// One axis of the result: its length, and the step of each operand along it.
 #[derive(Clone, Copy)]
-struct Axis {
+struct Axis<const N: usize> {
     length: usize,
-    steps: [usize; 2],
+    steps: [usize; N],
 }
 
-/// Two operands in C order, read at any range of the elements of the broadcast result.
-pub(crate) struct Broadcast<'a, T: Clone> {
-    operands: [Cow<'a, [T]>; 2],
-    /// Axes of the result after merging those that both operands walk alike; the last one first.
-    axes: Vec<Axis>,
+/// Operands in C order, read at any range of the elements of the broadcast result.
+pub(crate) struct Broadcast<'a, T: Clone, const N: usize> {
+    operands: [Cow<'a, [T]>; N],
+    /// Axes of the result after merging those that all operands walk alike; the last one first.
+    axes: Vec<Axis<N>>,
     shape: Vec<usize>,
 }
 
-impl<'a, T: Real> Broadcast<'a, T> {
+impl<'a, T: Real, const N: usize> Broadcast<'a, T, N> {
     /// Checks that the shapes go together. `names` are those of the arguments.
     pub(crate) fn new(
-        names: [&'static str; 2],
-        a: &'a ArrayViewD<'a, T>,
-        b: &'a ArrayViewD<'a, T>,
+        names: [&'static str; N],
+        operands: [&'a ArrayViewD<'a, T>; N],
     ) -> Result<Self, Error> {
-        let dims = a.ndim().max(b.ndim());
-        let length = |shape: &[usize], axis: usize| {
-            (axis + shape.len()).checked_sub(dims).map_or(1, |i| shape[i])
+        let dims = operands.iter().map(|a| a.ndim()).max().unwrap_or(0);
+        // Missing axes on the left have length 1.
+        let length = |i: usize, axis: usize| {
+            let shape = operands[i].shape();
+            (axis + shape.len()).checked_sub(dims).map_or(1, |k| shape[k])
         };
-        let mut shape = Vec::with_capacity(dims);
-        for axis in 0..dims {
-            let (m, n) = (length(a.shape(), axis), length(b.shape(), axis));
-            if m != n && m != 1 && n != 1 {
-                return Err(Error::Shape {
-                    name: names[1],
-                    expected: format!("that broadcasts against {:?} of '{}'", a.shape(), names[0]),
-                    got: b.shape().to_vec(),
-                });
+        let mut shape = vec![1; dims];
+        for (i, operand) in operands.iter().enumerate() {
+            for (axis, total) in shape.iter_mut().enumerate() {
+                match (*total, length(i, axis)) {
+                    (m, n) if m == n || n == 1 => {}
+                    (1, n) => *total = n,
+                    _ => {
+                        return Err(Error::Shape {
+                            name: names[i],
+                            expected: format!(
+                                "that broadcasts against {:?} of '{}'",
+                                operands[0].shape(),
+                                names[0]
+                            ),
+                            got: operand.shape().to_vec(),
+                        });
+                    }
+                }
             }
-            shape.push(if m == 1 { n } else { m });
         }
-        let mut axes: Vec<Axis> = Vec::new();
-        let mut strides = [1, 1];
+        let mut axes: Vec<Axis<N>> = Vec::new();
+        let mut strides = [1; N];
         for axis in (0..dims).rev() {
-            let lengths = [length(a.shape(), axis), length(b.shape(), axis)];
-            let next = Axis {
-                length: shape[axis],
-                steps: [0, 1].map(|i| if lengths[i] == 1 { 0 } else { strides[i] }),
-            };
-            strides = [0, 1].map(|i| strides[i] * lengths[i]);
+            let lengths: [usize; N] = from_fn(|i| length(i, axis));
+            let steps = from_fn(|i| if lengths[i] == 1 { 0 } else { strides[i] });
+            let next = Axis { length: shape[axis], steps };
+            strides = from_fn(|i| strides[i] * lengths[i]);
             match axes.last_mut() {
                 _ if next.length == 1 => {}
-                Some(last) if (0..2).all(|i| next.steps[i] == last.steps[i] * last.length) => {
+                Some(last) if (0..N).all(|i| next.steps[i] == last.steps[i] * last.length) => {
                     last.length *= next.length;
                 }
                 _ => axes.push(next),
             }
         }
-        Ok(Self { operands: [in_order(a), in_order(b)], axes, shape })
+        Ok(Self { operands: operands.map(in_order), axes, shape })
     }
 
     pub(crate) fn shape(&self) -> &[usize] {
@@ -73,24 +81,26 @@ impl<'a, T: Real> Broadcast<'a, T> {
         self.shape.iter().product()
     }
 
-    /// Copies both operands at elements `start ..` of the result into `a` and `b`, as f64.
-    pub(crate) fn read(&self, start: usize, a: &mut [f64], b: &mut [f64]) {
+    /// Copies the operands at elements `start ..` of the result into `out`, as f64.
+    pub(crate) fn read(&self, start: usize, mut out: [&mut [f64]; N]) {
         let Some((row, outer)) = self.axes.split_first() else {
-            a.fill(self.operands[0][0].to_f64());
-            b.fill(self.operands[1][0].to_f64());
+            for (out, operand) in out.iter_mut().zip(&self.operands) {
+                out.fill(operand[0].to_f64());
+            }
             return;
         };
+        let count = out[0].len();
         let (mut done, mut column, mut index) = (0, start % row.length, start / row.length);
-        while done < a.len() {
-            let run = (row.length - column).min(a.len() - done);
+        while done < count {
+            let run = (row.length - column).min(count - done);
             let mut offsets = row.steps.map(|step| step * column);
             let mut rest = index;
             for axis in outer {
                 let i = rest % axis.length;
                 rest /= axis.length;
-                offsets = [0, 1].map(|k| offsets[k] + axis.steps[k] * i);
+                offsets = from_fn(|k| offsets[k] + axis.steps[k] * i);
             }
-            for (k, out) in [&mut *a, &mut *b].into_iter().enumerate() {
+            for (k, out) in out.iter_mut().enumerate() {
                 let (source, out) = (&self.operands[k][offsets[k]..], &mut out[done..done + run]);
                 if row.steps[k] == 0 {
                     out.fill(source[0].to_f64());
@@ -137,7 +147,7 @@ mod tests {
         for [a_shape, b_shape, shape] in shapes {
             let (a, b) = (ramp(a_shape), ramp(b_shape));
             let (a_view, b_view) = (a.view(), b.view());
-            let broadcast = Broadcast::new(["a", "b"], &a_view, &b_view).unwrap();
+            let broadcast = Broadcast::new(["a", "b"], [&a_view, &b_view]).unwrap();
             assert_eq!(broadcast.shape(), shape);
             let wanted = |array: &ArrayD<f64>| -> Vec<f64> {
                 array.broadcast(shape).unwrap().iter().copied().collect()
@@ -146,7 +156,7 @@ mod tests {
             for start in 0..n {
                 for end in start..=n {
                     let (mut p, mut q) = (vec![-1.0; end - start], vec![-1.0; end - start]);
-                    broadcast.read(start, &mut p, &mut q);
+                    broadcast.read(start, [&mut p, &mut q]);
                     assert_eq!(p, wanted(&a)[start..end]);
                     assert_eq!(q, wanted(&b)[start..end]);
                 }
@@ -160,9 +170,9 @@ mod tests {
         let a_view = a.slice(ndarray::s![..;2, ..;-3]).into_dyn();
         let b = ArrayD::from_shape_vec(IxDyn(&[2, 2]).f(), vec![0.0, 1.0, 2.0, 3.0]).unwrap();
         let b_view = b.view();
-        let broadcast = Broadcast::new(["a", "b"], &a_view, &b_view).unwrap();
+        let broadcast = Broadcast::new(["a", "b"], [&a_view, &b_view]).unwrap();
         let (mut p, mut q) = ([0.0; 4], [0.0; 4]);
-        broadcast.read(0, &mut p, &mut q);
+        broadcast.read(0, [&mut p, &mut q]);
         assert_eq!(p, [5.0, 2.0, 17.0, 14.0]);
         assert_eq!(q, [0.0, 2.0, 1.0, 3.0]);
     }
@@ -170,7 +180,7 @@ mod tests {
     #[test]
     fn shapes_that_do_not_go_together_are_named() {
         let (a, b) = (ramp(&[2, 3]), ramp(&[2]));
-        let error = Broadcast::new(["v", "x"], &a.view(), &b.view()).err();
+        let error = Broadcast::new(["v", "x"], [&a.view(), &b.view()]).err();
         assert!(matches!(error, Some(Error::Shape { name: "x", .. })));
     }
 }
