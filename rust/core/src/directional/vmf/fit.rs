@@ -99,9 +99,9 @@ pub fn mean_direction<T: Real>(
 /// # Errors
 /// [`Error::NotUnit`] for the first row of `x` that is no unit vector, [`Error::Shape`],
 /// [`Error::Cancelled`].
-pub fn one_minus_dot<T: Real>(
+pub fn one_minus_dot<T: Real, U: Real>(
     x: ArrayView2<'_, T>,
-    loc: ArrayView2<'_, T>,
+    loc: ArrayView2<'_, U>,
     control: &Control,
 ) -> Result<Array1<f64>, Error> {
     let dim = x.ncols();
@@ -114,7 +114,7 @@ pub fn one_minus_dot<T: Real>(
     }
     let (x, loc) = (x.as_standard_layout(), loc.as_standard_layout());
     let rows: Vec<&[T]> = x.rows().into_iter().filter_map(|row| row.to_slice()).collect();
-    let locs: Vec<&[T]> = loc.rows().into_iter().filter_map(|row| row.to_slice()).collect();
+    let locs: Vec<&[U]> = loc.rows().into_iter().filter_map(|row| row.to_slice()).collect();
     let mut out = Array1::zeros(rows.len());
     let elements = out.as_slice_mut().unwrap_or_default();
     parallel::for_each_chunk(elements, BLOCK, control, |start, chunk| {
