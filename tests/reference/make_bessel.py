@@ -19,7 +19,7 @@ from flint import arb, ctx
 FOLDER = Path(__file__).parent
 NEAR = (1 - 1e-12, 1 + 1e-12)
 SEAMS_IN_S = (22, 25, 28, 32, 36, 40, 50, 60, 80, 100, 150, 300, 500, 2e3, 1e4, 1e5)
-SEAMS_IN_X = (1.5, 4, 10)
+SEAMS_IN_X = (1e-3, 2e-3, 0.1, 0.15, 0.7, 1, 1.5, 3, 4, 10, 11)
 
 Point = tuple[float, float]
 
@@ -59,11 +59,11 @@ def bessel_points() -> Iterator[Point]:
             scale = s / math.hypot(v, x)
             yield from ((v * scale * side, x * scale * side) for side in NEAR)
     for x in SEAMS_IN_X:
-        for v in (0, 0.3, 0.5, 1.5, 2.5, 7.2, 12.5, 20):
+        for v in (0, 0.3, 0.5, 1.4, 1.5, 2.5, 7.2, 12.5, 20):
             yield from ((float(v), x * side) for side in NEAR)
     for v in (0.5, 1, 1.5, 2, 2.5, 3, 5, 10, 10.5, 20, 21, 21.5):
         yield from ((float(v), x) for x in (1e-6, 1e-3, 0.1, 1.0, 3.0, 8.0, 20.0))
-    for v in (0.5, 1.5, 5.5, 15.5):  # where the nearest integer changes
+    for v in (0.5, 1.5, 5.5, 15.5):  # where the nearest integer changes, and K's recurrence starts
         yield from ((v + side, x) for side in (-1e-9, 1e-9) for x in (1e-3, 1.0, 5.0))
     for v in (3, 10, 20, 30, 100, 1e3, 1e5):  # log I is near 0
         yield float(v), 0.6627434193 * v
