@@ -6,7 +6,7 @@ use super::Function;
 use super::edge::edge;
 use super::jet::Partials;
 use super::large::{self, EXTREME};
-use super::small_i;
+use super::{small_i, small_k};
 
 /// Elements per chunk: enough to fill every group, and small enough for the first-level cache.
 pub(crate) const CHUNK: usize = 2048;
@@ -128,6 +128,12 @@ kernels! {
         let p = small_i::log_i::<LEVEL, CLASS>(v, x);
         Partials { f: (-shift).mul_add(x, p.f), x: p.x - shift, ..p }
     };
+    SmallLogK { shift: f64 } |v, x| {
+        let p = small_k::log_kve::<LEVEL, CLASS>(v.abs(), x);
+        let sign = 1f64.copysign(v);
+        Partials { f: (-shift).mul_add(x, p.f), x: p.x - shift, v: sign * p.v, vx: sign * p.vx, ..p }
+    };
+    SmallMatern {} |nu, x| small_k::log_matern::<LEVEL, CLASS>(nu, x);
     LowMatern {} |nu, x| large::reduced::<LEVEL, CLASS, true>(-1.0, nu, x);
 }
 
@@ -183,7 +189,11 @@ fn classify(function: Function, v: f64, x: f64) -> u8 {
     let square = order * order + argument * argument;
     let extreme = square > 1e300 || argument < 1e-280;
     if square < large::START * large::START {
-        return (SMALL + small_i::class(order, argument)) as u8;
+        let class = match function {
+            LogKv | LogKve | LogMatern => small_k::class(order, argument),
+            _ => small_i::class(order, argument),
+        };
+        return (SMALL + class) as u8;
     }
     let low = reduced && order < STIRLING;
     let bin: usize = large::BINS[1..].iter().map(|t| usize::from(square >= t * t)).sum();
@@ -210,6 +220,13 @@ fn run(function: Function, level: usize, class: usize, group: Group, sink: &mut 
             LogIv | LogIve => {
                 let shift = if scaled { 1.0 } else { 0.0 };
                 sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5], SmallLogI { shift });
+            }
+            LogKv | LogKve => {
+                let shift = if scaled { 0.0 } else { 1.0 };
+                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5 6 7 8 9], SmallLogK { shift });
+            }
+            LogMatern => {
+                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5 6 7 8 9], SmallMatern {});
             }
             _ => {
                 for &place in group.at {
