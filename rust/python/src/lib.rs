@@ -1,5 +1,6 @@
 //! Python binding of `pyprobe-core`: check, view, call, wrap. No mathematics lives here.
 
+mod directional;
 mod gate;
 mod mixture;
 mod pool;
@@ -11,11 +12,16 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use crate::directional::{
+        vmf_marginal_gradient, vmf_mean_direction, vmf_one_minus_dot, vmf_sample,
+        vmf_sample_marginal,
+    };
+    #[pymodule_export]
     use crate::gate::Cancelled;
 
     #[pymodule_export]
     use crate::mixture::{
-        spherical_plus_plus, vmf_mixture_labels, vmf_mixture_log_prob,
+        check_unit_rows, spherical_plus_plus, vmf_mixture_labels, vmf_mixture_log_prob,
         vmf_mixture_responsibilities, vmf_mixture_step,
     };
     #[pymodule_export]
