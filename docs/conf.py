@@ -15,7 +15,6 @@ extensions = [
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
@@ -28,7 +27,6 @@ html_title = f"pyprobe {release}"
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
-autosummary_generate = True
 autodoc_typehints = "none"  # the types stand in the docstrings, with the shapes
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False

@@ -14,6 +14,7 @@ from pyprobe import plot
 from pyprobe.datasets import python_docstrings, tf_idf
 from pyprobe.demo._tour import Tour
 from pyprobe.directional import SphericalUniform, VonMisesFisher, VonMisesFisherMixture
+from pyprobe.errors import NumericalWarning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,9 @@ def topics_of_docstrings(tour: Tour) -> None:
         "common, bias-corrected": {"common_concentration": True, "bias_correction": True},
     }.items():
         start = time.perf_counter()
-        mixture = VonMisesFisherMixture.fit(train, n_topics, rng=0, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumericalWarning)  # said in a column of the table
+            mixture = VonMisesFisherMixture.fit(train, n_topics, rng=0, **options)
         seconds = time.perf_counter() - start
         gain, error = mean_and_error(mixture.log_prob(test) - uniform_test, groups)
         rows.append(
@@ -62,18 +65,20 @@ def topics_of_docstrings(tour: Tour) -> None:
                 f"{np.median(mixture.concentrations):.0f}",
                 f"{np.mean(mixture.log_prob(train) - uniform_train):.1f}",
                 f"{gain:.1f} ± {error:.1f}",
+                f"{len(mixture.info.doubtful)}",
                 f"{mixture.info.n_iter}",
                 f"{seconds:.2f} s",
             ]
         )
     tour.table(
-        "<>>>>>",
-        ["concentration", "median", "fitted", "held out ± s.e.", "steps", "time"],
+        "<>>>>>>",
+        ["concentration", "median", "fitted", "held out ± s.e.", "doubtful", "steps", "time"],
         rows,
     )
     tour.say(
         "Fitted and held out: mean log-likelihood of a document in nats, above that of the uniform "
-        "distribution; the standard error takes a module, not a document, as independent. Topics "
+        "distribution; the standard error takes a module, not a document, as independent. Doubtful: "
+        "topics whose concentration the fit warns of, having fewer documents than words. Topics "
         "of the last mixture, whose common concentration keeps them of like breadth:"
     )
     order = np.argsort(-mixture.weights)

@@ -1,0 +1,103 @@
+"""Pictures show what they say they show."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from pyprobe import plot
+from pyprobe.directional import VonMisesFisher, VonMisesFisherMixture
+from pyprobe.errors import MissingDependencyError, ShapeError
+from pyprobe.special import bessel_ratio
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("agg")
+from matplotlib import pyplot  # noqa: E402  # only once the backend is chosen
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    before = matplotlib.rcParams.copy()
+    yield
+    assert matplotlib.rcParams == before
+    pyplot.close("all")
+
+
+@pytest.fixture
+def mixture():
+    locs = [[0.8, 0.6, 0.0], [0.0, 0.28, 0.96]]
+    return VonMisesFisherMixture(weights=[0.25, 0.75], locs=locs, concentrations=[5.0, 7.0])
+
+
+@pytest.fixture
+def vmf():
+    return VonMisesFisher([0.48, 0.6, 0.64], 12.0)
+
+
+def test_topics_are_listed_by_share_with_their_heaviest_words_first(mixture):
+    ax = plot.mixture_topics(mixture, ["ham", "spam", "egg"], n_words=2)
+    assert [text.get_text() for text in ax.texts] == ["egg", "spam", "ham", "spam"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["75.0%", "25.0%"]
+    np.testing.assert_array_equal(ax.images[0].get_array(), [[0.96, 0.28], [0.8, 0.6]])
+
+
+def test_topics_need_a_word_for_every_dimension(mixture):
+    with pytest.raises(ShapeError, match="'vocabulary' must hold 3 words.*got 2"):
+        plot.mixture_topics(mixture, ["ham", "spam"])
+
+
+def test_the_map_of_a_density_integrates_to_one(vmf):
+    n = 400
+    ax = plot.sphere_density(vmf, n_grid=n)
+    density = np.asarray(ax.collections[0].get_array()).reshape(n // 2, n)
+    latitude = (np.arange(n // 2) + 0.5) * 2 * np.pi / n - np.pi / 2
+    area = (2 * np.pi / n) ** 2 * np.cos(latitude)[:, None]
+    assert abs(np.sum(density * area) - 1) < 1e-3
+
+
+def test_the_map_is_brightest_at_the_mean_direction_and_shows_the_samples(vmf):
+    n = 180
+    ax = plot.sphere_density(vmf, n_grid=n, samples=[[0.0, 1.0, 0.0]])
+    density = np.asarray(ax.collections[0].get_array()).reshape(n // 2, n)
+    row, column = np.unravel_index(density.argmax(), density.shape)
+    longitude, latitude = np.arctan2(0.6, 0.48), np.arcsin(0.64)
+    cell = 2 * np.pi / n
+    assert abs((column + 0.5) * cell - np.pi - longitude) < cell
+    assert abs((row + 0.5) * cell - np.pi / 2 - latitude) < cell
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[np.pi / 2, 0]])
+
+
+def test_the_map_is_of_three_dimensions_only():
+    with pytest.raises(ShapeError, match="3"):
+        plot.sphere_density(VonMisesFisher([0.6, 0.8], 1.0))
+
+
+def test_the_profile_peaks_at_the_estimate_with_the_curvature_of_its_standard_error(vmf):
+    x = vmf.sample((400,), rng=0)
+    ax = plot.concentration_profile(x)
+    grid, curve = ax.lines[0].get_data()
+    fit = VonMisesFisher.fit(x)
+    resultant = np.linalg.norm(x.mean(axis=0))
+    assert abs(bessel_ratio(0.5, fit.concentration) - resultant) < 1e-12
+    peak = np.argmax(curve)
+    assert curve[peak] == 0
+    assert abs(grid[peak] - fit.concentration) <= grid[1] - grid[0]
+    # Half a nat is lost one standard error away, were the curve a parabola.
+    error = fit.info.concentration_stderr
+    np.testing.assert_allclose(
+        np.interp(fit.concentration + np.array([-error, error]), grid, curve), -0.5, atol=0.05
+    )
+
+
+def test_the_axes_given_are_the_axes_drawn_into(vmf, mixture):
+    figure, axes = pyplot.subplots(1, 2)
+    assert plot.concentration_profile(vmf.sample((50,), rng=0), ax=axes[0]) is axes[0]
+    assert plot.mixture_topics(mixture, ["a", "b", "c"], ax=axes[1]) is axes[1]
+    assert pyplot.get_fignums() == [figure.number]
+
+
+def test_without_matplotlib_the_extra_is_named(mixture, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot")
+    with pytest.raises(MissingDependencyError, match=r"pip install 'pyprobe-rs\[plot\]'"):
+        plot.mixture_topics(mixture, ["a", "b", "c"])
