@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import gpytorch
 import torch
@@ -109,8 +109,7 @@ class MaternKernel(Kernel):
     @property
     def nu(self) -> Tensor:
         r"""The smoothness, shape (\*batch_shape, 1, 1)."""
-        nu: Tensor = self.raw_nu_constraint.transform(self.raw_nu)
-        return nu
+        return self.raw_nu_constraint.transform(self.raw_nu)
 
     @nu.setter
     def nu(self, value: float | Tensor) -> None:
@@ -227,16 +226,16 @@ def _correlation(nu: Tensor, squared: Tensor) -> Tensor:
     argument = (2 * nu * torch.where(apart, squared, 1)).sqrt()
     smooth = nu > 1
     slope = torch.where(smooth, nu / (2 * (torch.where(smooth, nu, 2) - 1)), 0)
-    return torch.where(apart, log_matern(nu, argument).exp(), 1 - slope * squared)
+    log_correlation = cast(Tensor, log_matern(nu, argument))
+    return torch.where(apart, log_correlation.exp(), 1 - slope * squared)
 
 
 def _squared_distance(x1: Tensor, x2: Tensor) -> Tensor:
     # Outside the Function: what autograd sums over a broadcast batch is its own business.
-    batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])  # type: ignore[no-untyped-call]
-    squared: Tensor = _SquaredDistance.apply(
+    batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
+    return _SquaredDistance.apply(
         x1.expand(*batch, *x1.shape[-2:]), x2.expand(*batch, *x2.shape[-2:])
     )
-    return squared
 
 
 class _SquaredDistance(torch.autograd.Function):
