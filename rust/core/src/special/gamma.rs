@@ -38,32 +38,6 @@ const SLOPE: [f64; 22] = [
     2.4466651403066055e-11,
 ];
 
-/// psi(8 + v) as a polynomial in t; error below 2e-17.
-const DIGAMMA: [f64; 22] = [
-    2.638728683194113,
-    0.7217568397168699,
-    -0.00883473217906021,
-    0.03136089169076953,
-    -0.001120467617277587,
-    0.0024544764493432416,
-    -0.0001417753929226978,
-    0.00022871462863131948,
-    -1.789668151742198e-05,
-    2.319674633138596e-05,
-    -2.253695205301437e-06,
-    2.4726673453330746e-06,
-    -2.832717523574998e-07,
-    2.7233217426169295e-07,
-    -3.524833561548939e-08,
-    3.0502233242654586e-08,
-    -4.715629196625153e-09,
-    3.683578529118338e-09,
-    -3.591376947814819e-10,
-    2.826076393896329e-10,
-    -1.4127829215034524e-10,
-    9.364443221737147e-11,
-];
-
 /// psi'(8 + v) as a polynomial in t; error below 2e-15.
 const TRIGAMMA: [f64; 20] = [
     0.07143687969476913,
@@ -88,7 +62,7 @@ const TRIGAMMA: [f64; 20] = [
     -1.5776499591926536e-09,
 ];
 
-/// (Gamma(8 + v) / (Gamma(8) Gamma(1 + v)) - 1) / v in v.
+/// p(v) / v in v.
 const RISING: [f64; 7] = [
     2.592857142857143,
     2.6055555555555556,
@@ -97,6 +71,43 @@ const RISING: [f64; 7] = [
     0.06388888888888888,
     0.005555555555555556,
     0.0001984126984126984,
+];
+
+/// (p'(v) - p'(0) (1 + p(v))) / v in v.
+const RISING_SLOPE: [f64; 7] = [
+    -1.5117970521541952,
+    -2.726666666666667,
+    -1.926795634920635,
+    -0.6888888888888889,
+    -0.1323214285714286,
+    -0.013015873015873017,
+    -0.0005144557823129252,
+];
+
+/// psi(8 + v) - p'(0) as a polynomial in t; error below 2e-17.
+const DIGAMMA: [f64; 22] = [
+    0.04587154033696962,
+    0.7217568397168699,
+    -0.00883473217906021,
+    0.03136089169076953,
+    -0.001120467617277587,
+    0.0024544764493432416,
+    -0.0001417753929226978,
+    0.00022871462863131948,
+    -1.789668151742198e-05,
+    2.319674633138596e-05,
+    -2.253695205301437e-06,
+    2.4726673453330746e-06,
+    -2.832717523574998e-07,
+    2.7233217426169295e-07,
+    -3.524833561548939e-08,
+    3.0502233242654586e-08,
+    -4.715629196625153e-09,
+    3.683578529118338e-09,
+    -3.591376947814819e-10,
+    2.826076393896329e-10,
+    -1.4127829215034524e-10,
+    9.364443221737147e-11,
 ];
 
 /// (1/Gamma(1 - u) - 1/Gamma(1 + u)) / 2u in u^2, for |u| <= 1/2; error below 2e-22.
@@ -139,20 +150,10 @@ const STIRLING: [f64; 10] = [
     -1.3924322169059011,
 ];
 
-/// v ln(x/2) - ln(Gamma(8 + v) / Gamma(8)) + `rest`, for -1 < v <= 22 and x > 0.
+/// t in [-1, 1] for v in [-1, 22].
 #[inline(always)]
-pub(crate) fn add_log_power<const N: usize>(v: f64, x: f64, rest: Jet<N>) -> Jet<N> {
-    let t = (-MOEBIUS_B).mul_add(1.0 / (v + POLE), MOEBIUS_A);
-    let log = math::ln(0.5 * x);
-    let mut c = rest.0;
-    c[0] = v.mul_add(log - math::horner(&SLOPE, t), c[0]);
-    if N > 1 {
-        c[1] += log - math::horner(&DIGAMMA, t);
-    }
-    if N > 2 {
-        c[2] -= 0.5 * math::horner(&TRIGAMMA, t);
-    }
-    Jet(c)
+fn reduced(v: f64) -> f64 {
+    (-MOEBIUS_B).mul_add(1.0 / (v + POLE), MOEBIUS_A)
 }
 
 /// p(v) = Gamma(8 + v) / (Gamma(8) Gamma(1 + v)) - 1 = (1 + v)(1 + v/2)..(1 + v/7) - 1.
@@ -162,10 +163,39 @@ pub(crate) fn rising<const N: usize>(v: f64) -> Jet<N> {
     v * v.horner(&RISING)
 }
 
+/// g(v) = ln(Gamma(8 + v) / Gamma(8)) / v, for -1 < v <= 22.
+#[inline(always)]
+pub(crate) fn mean_log(v: f64) -> f64 {
+    math::horner(&SLOPE, reduced(v))
+}
+
+/// psi(1 + v) for -1 < v <= 22.
+#[inline(always)]
+pub(crate) fn digamma_1p(v: f64) -> f64 {
+    let p = rising::<1>(v).value();
+    math::horner(&DIGAMMA, reduced(v)) - v * math::horner(&RISING_SLOPE, v) / (1.0 + p)
+}
+
+/// psi'(1 + v) for -1 < v <= 22.
+#[inline(always)]
+pub(crate) fn trigamma_1p(v: f64) -> f64 {
+    let log = rising::<3>(v).shift(1.0).ln_with_value(0.0);
+    math::horner(&TRIGAMMA, reduced(v)) - log.second()
+}
+
 /// ln Gamma(1 + v) for -1 < v <= 22, relatively accurate at v = 0 too.
 #[inline(always)]
 pub(crate) fn ln_gamma_1p<const N: usize>(v: f64) -> Jet<N> {
-    -add_log_power(v, 2.0, rising::<N>(v).ln_1p())
+    let p = rising::<1>(v).value();
+    let mut c = [0.0; N];
+    c[0] = v.mul_add(mean_log(v), -math::ln_1p(p));
+    if N > 1 {
+        c[1] = digamma_1p(v);
+    }
+    if N > 2 {
+        c[2] = 0.5 * trigamma_1p(v);
+    }
+    Jet(c)
 }
 
 /// [G1, G2] at u in [-1/2, 1/2]: 1/Gamma(1 + u) = G2 - u G1 and 1/Gamma(1 - u) = G2 + u G1.

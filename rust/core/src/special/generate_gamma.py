@@ -85,14 +85,17 @@ def main() -> None:
 
     text = "(ln Gamma(8 + v) - ln Gamma(8)) / v as a polynomial in t"
     show("SLOPE", *interpolate(slope, -1, 1, 21), text)
-    text = "psi(8 + v) as a polynomial in t"
-    show("DIGAMMA", *interpolate(lambda t: digamma(8 + order(t)), -1, 1, 21), text)
     text = "psi'(8 + v) as a polynomial in t"
     show("TRIGAMMA", *interpolate(lambda t: psi(1, 8 + order(t)), -1, 1, 19), text)
     rising = [mpf(1)]
     for j in range(1, SHIFT + 1):
         rising = [x + y / j for x, y in zip([*rising, 0], [0, *rising], strict=True)]
-    show("RISING", rising[1:], mpf(0), "(Gamma(8 + v) / (Gamma(8) Gamma(1 + v)) - 1) / v in v")
+    show("RISING", rising[1:], mpf(0), "p(v) / v in v")
+    first = mpf(float(rising[1]))
+    numerator = [(k + 1) * rising[k + 1] - first * rising[k] for k in range(1, SHIFT)]
+    show("RISING_SLOPE", [*numerator, -first * rising[-1]], mpf(0), "(p'(v) - p'(0) (1 + p(v))) / v in v")
+    text = "psi(8 + v) - p'(0) as a polynomial in t"
+    show("DIGAMMA", *interpolate(lambda t: digamma(8 + order(t)) - first, -1, 1, 21), text)
     text = "(1/Gamma(1 - u) - 1/Gamma(1 + u)) / 2u in u^2, for |u| <= 1/2"
     show("GAMMA_1", *interpolate(gamma_1, 0, 0.25, 8), text)
     text = "(1/Gamma(1 - u) + 1/Gamma(1 + u)) / 2 in u^2, for |u| <= 1/2"

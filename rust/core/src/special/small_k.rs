@@ -13,6 +13,7 @@ use super::math;
 /// Classes in x: Temme's series with so many terms up to so large an x ..
 const TEMME_BOUNDS: [f64; 3] = [0.001, 0.15, 0.7];
 const TEMME_TERMS: [i32; 3] = [2, 5, 9];
+const MOST_TERMS: usize = 9;
 
 /// .. then the trapezoidal rule with this step and so many nodes beside the middle one. Its error
 /// is about exp(x - pi^2 / step); the nodes end where exp(-x (cosh t - 1)) is below 2^-57.
@@ -72,20 +73,21 @@ fn temme<const N: usize>(
     let mut r = (down * over_gamma[0]).scale(0.5);
     let square = u * u;
     let uq = u.scale(q);
-    let mut kept = [[f, p]; UNROLLED + 1];
+    let mut kept = [[f, p]; MOST_TERMS + 1];
     ascending!(terms, |k| {
-        let at = k as usize;
+        let at = (k as usize).min(MOST_TERMS);
         let k = f64::from(k);
         f = f.scale_add(k, p + r).scale(q);
         p = p * uq.shift(k * q);
         r = -(r * uq.shift(-k * q));
         kept[at] = [f, f.scale_add(-k, p)];
     });
+    let _ = r;
     // Backwards, so that the large first terms meet few roundings.
     let [mut sum, mut next] = kept[terms as usize];
     let mut scale = Jet::constant(1.0);
     descending!(terms, |k| {
-        let at = k as usize - 1;
+        let at = (k as usize - 1).min(MOST_TERMS);
         let k = f64::from(k);
         scale = scale * square.scale_add(-k, Jet::constant(k * k * k));
         sum = kept[at][0].mul_add(scale, sum);
