@@ -7,8 +7,8 @@ hypot       ``max(|y|, hypot(v, x))``: log I crosses zero as a difference of suc
 order       ``max(1, |y|, v)``: what is left of that where ``exp(x)`` is divided out
 order/x     ``max(|y|, v/x)``: the derivative of such a function crosses zero too
 order/x^2   ``max(|y|, v/x^2)``: and so does the second derivative of log I
-1/s^2       ``max(|y|, hypot(v, x)^-2)``: mixed derivatives, which cross zero, or are
-            exponentially small at ``v = 0``
+1/s^2       ``max(|y|, hypot(v, x)^-2)``: second derivatives that cross zero, or vanish at
+            ``v = 0`` (exponentially for I) or at ``nu = 1/2`` (log Matern is ``-x`` there)
 =========== ============================================================================
 """
 
