@@ -25,7 +25,7 @@ mod _core {
         vmf_mixture_responsibilities, vmf_mixture_step,
     };
     #[pymodule_export]
-    use crate::special::bessel;
+    use crate::special::{bessel, bessel_ratio_inverse, special_tables};
 
     /// Number of threads that the next kernel will use.
     #[pyfunction]

@@ -1,6 +1,7 @@
 //! `pyprobe.special`: elementwise kernels on broadcast arrays.
 
-use ndarray::ArrayViewD;
+use std::collections::HashMap;
+
 use numpy::{Element, IntoPyArray, PyReadonlyArrayDyn};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -56,7 +57,7 @@ fn evaluate<'py, T: Real + Element>(
     let (v, x) = (v.as_array(), x.as_array());
     let wanted: Vec<_> =
         (0..6).filter(|bit| mask >> bit & 1 == 1).map(|bit| DERIVATIVES[bit]).collect();
-    let arrays = gate::run(py, work(&[&v, &x]), |control| {
+    let arrays = gate::run(py, work(&[v.shape(), x.shape()]), |control| {
         special::evaluate(function, &wanted, v, x, control)
     })?;
     let mut arrays = arrays.into_iter().map(|array| array.into_pyarray(py));
@@ -68,8 +69,53 @@ fn evaluate<'py, T: Real + Element>(
     }
 }
 
-/// Elements of the broadcast result times their cost; too large only for shapes that do not fit.
-fn work<T>(arrays: &[&ArrayViewD<'_, T>]) -> usize {
-    let n = arrays.iter().map(|array| array.len()).max().unwrap_or(0);
-    COST * n
+/// The x with `bessel_ratio(v, x) = r`; `complement` is 1 - r, which counts where r is near 1.
+#[pyfunction]
+#[pyo3(signature = (v, r, complement=None))]
+pub fn bessel_ratio_inverse<'py>(
+    py: Python<'py>,
+    v: &Bound<'py, PyAny>,
+    r: &Bound<'py, PyAny>,
+    complement: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if v.extract::<PyReadonlyArrayDyn<'py, f64>>().is_ok() {
+        invert::<f64>(py, v, r, complement)
+    } else {
+        invert::<f32>(py, v, r, complement)
+    }
+}
+
+fn invert<'py, T: Real + Element>(
+    py: Python<'py>,
+    v: &Bound<'py, PyAny>,
+    r: &Bound<'py, PyAny>,
+    complement: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let array = |value: &Bound<'py, PyAny>| value.extract::<PyReadonlyArrayDyn<'py, T>>();
+    let (v, r, complement) = (array(v)?, array(r)?, complement.map(array).transpose()?);
+    let (v, r) = (v.as_array(), r.as_array());
+    let complement = complement.as_ref().map(PyReadonlyArrayDyn::as_array);
+    // A few evaluations an element.
+    let cost = 6 * work(&[v.shape(), r.shape(), complement.as_ref().map_or(&[], |c| c.shape())]);
+    let result = gate::run(py, cost, |control| {
+        special::bessel_ratio_inverse(v, r, complement, control)
+    })?;
+    Ok(result.into_pyarray(py).into_any())
+}
+
+/// The tables of coefficients behind the kernels, for the torch twin.
+#[pyfunction]
+pub fn special_tables() -> HashMap<&'static str, &'static [f64]> {
+    HashMap::from(special::tables())
+}
+
+/// Nanoseconds for the broadcast result: elements times their cost.
+fn work(shapes: &[&[usize]]) -> usize {
+    let rank = shapes.iter().map(|shape| shape.len()).max().unwrap_or(0);
+    // Axes are aligned at the last one; where lengths do not fit, the kernel will say so.
+    let length = |axis: usize| {
+        let lengths = shapes.iter().map(|shape| shape.iter().rev().nth(axis).copied().unwrap_or(1));
+        lengths.reduce(|a, b| if a == 1 { b } else { a }).unwrap_or(1)
+    };
+    (0..rank).map(length).fold(COST, usize::saturating_mul)
 }

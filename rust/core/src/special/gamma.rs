@@ -111,7 +111,7 @@ const DIGAMMA: [f64; 22] = [
 ];
 
 /// (1/Gamma(1 - u) - 1/Gamma(1 + u)) / 2u in u^2, for |u| <= 1/2; error below 2e-22.
-const GAMMA_1: [f64; 9] = [
+pub(super) const GAMMA_1: [f64; 9] = [
     -0.5772156649015329,
     0.04200263503409524,
     0.04219773455554432,
@@ -124,7 +124,7 @@ const GAMMA_1: [f64; 9] = [
 ];
 
 /// (1/Gamma(1 - u) + 1/Gamma(1 + u)) / 2 in u^2, for |u| <= 1/2; error below 3e-21.
-const GAMMA_2: [f64; 9] = [
+pub(super) const GAMMA_2: [f64; 9] = [
     1.0,
     -0.6558780715202539,
     0.1665386113822917,
@@ -137,7 +137,7 @@ const GAMMA_2: [f64; 9] = [
 ];
 
 /// Stirling's coefficients B_2k / (2k (2k - 1)), for arguments from 8 on; error below 1e-18.
-const STIRLING: [f64; 10] = [
+pub(super) const STIRLING: [f64; 10] = [
     0.08333333333333333,
     -0.002777777777777778,
     0.0007936507936507937,

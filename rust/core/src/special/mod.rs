@@ -275,6 +275,17 @@ scalar! {
     log_matern, LogMatern(nu, x);
 }
 
+/// The tables of coefficients behind the kernels, by name, for an implementation on other hardware;
+/// what each one holds is said where it stands, in `debye_table` and `gamma`.
+pub const fn tables() -> [(&'static str, &'static [f64]); 4] {
+    [
+        ("debye", &debye_table::D),
+        ("gamma_1", &gamma::GAMMA_1),
+        ("gamma_2", &gamma::GAMMA_2),
+        ("stirling", &gamma::STIRLING),
+    ]
+}
+
 fn value(function: Function, v: f64, x: f64) -> f64 {
     let mut value = f64::NAN;
     drive::evaluate_chunk(function, 0, &[v], &[x], &mut |_, tile| value = tile[0][0]);
