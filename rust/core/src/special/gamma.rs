@@ -111,7 +111,7 @@ const DIGAMMA: [f64; 22] = [
 ];
 
 /// (1/Gamma(1 - u) - 1/Gamma(1 + u)) / 2u in u^2, for |u| <= 1/2; error below 2e-22.
-pub(super) const GAMMA_1: [f64; 9] = [
+const GAMMA_1: [f64; 9] = [
     -0.5772156649015329,
     0.04200263503409524,
     0.04219773455554432,
@@ -124,7 +124,7 @@ pub(super) const GAMMA_1: [f64; 9] = [
 ];
 
 /// (1/Gamma(1 - u) + 1/Gamma(1 + u)) / 2 in u^2, for |u| <= 1/2; error below 3e-21.
-pub(super) const GAMMA_2: [f64; 9] = [
+const GAMMA_2: [f64; 9] = [
     1.0,
     -0.6558780715202539,
     0.1665386113822917,
@@ -137,7 +137,7 @@ pub(super) const GAMMA_2: [f64; 9] = [
 ];
 
 /// Stirling's coefficients B_2k / (2k (2k - 1)), for arguments from 8 on; error below 1e-18.
-pub(super) const STIRLING: [f64; 10] = [
+const STIRLING: [f64; 10] = [
     0.08333333333333333,
     -0.002777777777777778,
     0.0007936507936507937,
@@ -240,4 +240,26 @@ const fn times_index<const K: usize>(mut c: [f64; K]) -> [f64; K] {
         k += 1;
     }
     c
+}
+
+/// The tables above by name: those of functions of the order in t = a - b / (v + pole), with
+/// "moebius" for a, b and the pole.
+pub(crate) fn tables() -> impl Iterator<Item = (&'static str, &'static [f64])> {
+    /// psi(8 + v) itself.
+    const DIGAMMA_8: [f64; DIGAMMA.len()] = {
+        let mut c = DIGAMMA;
+        c[0] += RISING[0];
+        c
+    };
+    [
+        ("moebius", &[MOEBIUS_A, MOEBIUS_B, POLE] as &[f64]),
+        ("slope", &SLOPE),
+        ("digamma", &DIGAMMA_8),
+        ("trigamma", &TRIGAMMA),
+        ("rising", &RISING),
+        ("gamma_1", &GAMMA_1),
+        ("gamma_2", &GAMMA_2),
+        ("stirling", &STIRLING),
+    ]
+    .into_iter()
 }

@@ -116,3 +116,122 @@ fn log_i_jet<const N: usize, const D: usize>(terms: i32, v: f64, x: f64) -> Part
 fn ratio_slope<const N: usize>(q: f64, slope: Jet<N>, curvature: Jet<N>) -> Jet<N> {
     (curvature.scale(2.0) - slope * slope).scale_add(q, slope.scale(0.5))
 }
+
+/// r = I_{v+1}(x) / I_v(x), with r_v, r_x, r_vx and r_xx; r_vv is not offered.
+#[inline(always)]
+pub(crate) fn ratio<const LEVEL: usize, const CLASS: usize>(v: f64, x: f64) -> Partials {
+    match LEVEL {
+        0 => ratio_jet::<1, 2>(TERMS[CLASS], v, x),
+        1 => ratio_jet::<1, 3>(TERMS[CLASS] + 1, v, x),
+        2 => ratio_jet::<2, 3>(TERMS[CLASS] + 1, v, x),
+        _ => ratio_jet::<2, 4>(TERMS[CLASS] + 2, v, x),
+    }
+}
+
+#[inline(always)]
+fn ratio_jet<const N: usize, const D: usize>(terms: i32, v: f64, x: f64) -> Partials {
+    let q = 0.25 * x * x;
+    let series = Series::<N, D>::new(terms, q, Jet::linear(1.0 + v, 1.0), 1.0);
+    let [s] = series.slopes();
+    let mut out = Partials {
+        f: 0.5 * x * s.value(),
+        v: 0.5 * x * s.first(),
+        vv: f64::NAN,
+        ..Partials::default()
+    };
+    if D > 2 {
+        let [s, s2] = series.slopes();
+        let slope = ratio_slope(q, s, s2);
+        out.x = slope.value();
+        out.vx = slope.first();
+    }
+    if D > 3 {
+        // Once more d/dx = (x/2) d/dq, with ds/dq = 2 s2 - s^2 and ds2/dq = 3 s3 - s s2.
+        let [s, s2, s3] = series.slopes();
+        let [s, s2, s3] = [s.value(), s2.value(), s3.value()];
+        let first = 2.0 * s2 - s * s;
+        let second = 6.0 * s3 - 2.0 * s * (s2 + first);
+        out.xx = 0.5 * x * (1.5 * first + q * second);
+    }
+    out
+}
+
+/// 1 - r, and its derivatives.
+#[inline(always)]
+pub(crate) fn ratio_complement<const LEVEL: usize, const CLASS: usize>(v: f64, x: f64) -> Partials {
+    let r = ratio::<LEVEL, CLASS>(v, x);
+    let f = if BOUNDS[CLASS] <= 1.0 { 1.0 - r.f } else { complement(TERMS[CLASS], v, x) };
+    Partials { f, v: -r.v, x: -r.x, vv: f64::NAN, vx: -r.vx, xx: -r.xx }
+}
+
+/// 1 - r from (1 - r)(1 + r) = r' + (2v + 1) r/x = 2v r/x + Var(k)/q, where the terms of the series
+/// are the weights of k and r = (2/x) E(k).
+#[inline(always)]
+fn complement(terms: i32, v: f64, x: f64) -> f64 {
+    let q = 0.25 * x * x;
+    // Near E(k), so that little is subtracted from the second moment about it.
+    let center = 2.0 * q / (v + 0.5 + ((v + 1.5) * (v + 1.5) + x * x).sqrt());
+    let start = f64::from(terms) - center;
+    let (mut sum, mut d): (f64, f64) = (1.0, 1.0);
+    let (mut first, mut second) = (start, start * start);
+    descending!(terms, |k| {
+        let k = f64::from(k);
+        d *= k.mul_add(v, k * k);
+        let distance = k - 1.0 - center;
+        sum = sum.mul_add(q, d);
+        first = first.mul_add(q, d * distance);
+        second = second.mul_add(q, d * distance * distance);
+    });
+    let shift = first / sum;
+    let r = (center + shift) / (0.5 * x);
+    let variance = (-shift).mul_add(shift, second / sum);
+    (2.0 * v * r / x + variance / q) / (1.0 + r)
+}
+
+/// Number of classes of `class_hyp0f1`.
+pub(crate) const N_CLASSES_HYP0F1: usize = 7;
+/// The largest z of each class, and its terms; beyond the last bound z <= b.
+const HYP0F1_BOUNDS: [f64; N_CLASSES_HYP0F1 - 1] = [1e-6, 2.5e-3, 0.25, 4.0, 30.25, 121.0];
+const HYP0F1_TERMS: [i32; N_CLASSES_HYP0F1] = [3, 5, 9, 16, 25, 38, 20];
+
+/// The class of a point, as `class`.
+#[inline(always)]
+pub(crate) fn class_hyp0f1(_b: f64, z: f64) -> usize {
+    HYP0F1_BOUNDS.iter().map(|&bound| usize::from(z > bound)).sum()
+}
+
+/// log 0F1(; b; z), b > 0, for z <= b or 4 z + (b - 1)^2 < 22^2.
+#[inline(always)]
+pub(crate) fn log_hyp0f1<const LEVEL: usize, const CLASS: usize>(b: f64, z: f64) -> Partials {
+    let terms = HYP0F1_TERMS[CLASS];
+    match LEVEL {
+        0 => log_hyp0f1_jet::<1, 1>(terms, b, z),
+        1 => log_hyp0f1_jet::<1, 2>(terms, b, z),
+        2 => log_hyp0f1_jet::<2, 2>(terms, b, z),
+        _ => log_hyp0f1_jet::<3, 3>(terms + 1, b, z),
+    }
+}
+
+#[inline(always)]
+fn log_hyp0f1_jet<const N: usize, const D: usize>(terms: i32, b: f64, z: f64) -> Partials {
+    // In units of b, where it is large: no term overflows.
+    let over = 1.0 / if b > 1.0 { b } else { 1.0 };
+    let unit = if b > 1.0 { 1.0 } else { b };
+    let series = Series::<N, D>::new(terms, z * over, Jet::linear(unit, 1.0), over);
+    let s = series.excess();
+    let mut out = Partials { f: math::ln_1p(s.value()), ..Partials::default() };
+    if N > 1 {
+        out.v = over * series.order_slope;
+    }
+    if D > 1 {
+        let [slope] = series.slopes();
+        out.x = over * slope.value();
+    }
+    if D > 2 {
+        let [slope, curvature] = series.slopes();
+        out.vv = over * over * s.shift(1.0).ln_with_value(0.0).second();
+        out.vx = over * over * slope.first();
+        out.xx = over * over * (curvature.scale(2.0) - slope * slope).value();
+    }
+    out
+}
