@@ -13,7 +13,7 @@ const MOEBIUS_B: f64 = 83.19565217391305;
 const POLE: f64 = 22.5;
 
 /// (ln Gamma(8 + v) - ln Gamma(8)) / v as a polynomial in t; error below 5e-18.
-const SLOPE: [f64; 22] = [
+pub(crate) const SLOPE: [f64; 22] = [
     2.359305475161808,
     0.4348345213077945,
     0.03644378281927482,
@@ -39,7 +39,7 @@ const SLOPE: [f64; 22] = [
 ];
 
 /// psi'(8 + v) as a polynomial in t; error below 2e-15.
-const TRIGAMMA: [f64; 20] = [
+pub(crate) const TRIGAMMA: [f64; 20] = [
     0.07143687969476913,
     -0.051538200023276026,
     0.019206280197363926,
@@ -63,7 +63,7 @@ const TRIGAMMA: [f64; 20] = [
 ];
 
 /// p(v) / v in v.
-const RISING: [f64; 7] = [
+pub(crate) const RISING: [f64; 7] = [
     2.592857142857143,
     2.6055555555555556,
     1.3430555555555554,
@@ -74,7 +74,7 @@ const RISING: [f64; 7] = [
 ];
 
 /// (p'(v) - p'(0) (1 + p(v))) / v in v.
-const RISING_SLOPE: [f64; 7] = [
+pub(crate) const RISING_SLOPE: [f64; 7] = [
     -1.5117970521541952,
     -2.726666666666667,
     -1.926795634920635,
@@ -85,7 +85,7 @@ const RISING_SLOPE: [f64; 7] = [
 ];
 
 /// psi(8 + v) - p'(0) as a polynomial in t; error below 2e-17.
-const DIGAMMA: [f64; 22] = [
+pub(crate) const DIGAMMA: [f64; 22] = [
     0.04587154033696962,
     0.7217568397168699,
     -0.00883473217906021,
@@ -111,7 +111,7 @@ const DIGAMMA: [f64; 22] = [
 ];
 
 /// (1/Gamma(1 - u) - 1/Gamma(1 + u)) / 2u in u^2, for |u| <= 1/2; error below 2e-22.
-const GAMMA_1: [f64; 9] = [
+pub(crate) const GAMMA_1: [f64; 9] = [
     -0.5772156649015329,
     0.04200263503409524,
     0.04219773455554432,
@@ -124,7 +124,7 @@ const GAMMA_1: [f64; 9] = [
 ];
 
 /// (1/Gamma(1 - u) + 1/Gamma(1 + u)) / 2 in u^2, for |u| <= 1/2; error below 3e-21.
-const GAMMA_2: [f64; 9] = [
+pub(crate) const GAMMA_2: [f64; 9] = [
     1.0,
     -0.6558780715202539,
     0.1665386113822917,
@@ -137,7 +137,7 @@ const GAMMA_2: [f64; 9] = [
 ];
 
 /// Stirling's coefficients B_2k / (2k (2k - 1)), for arguments from 8 on; error below 1e-18.
-const STIRLING: [f64; 10] = [
+pub(crate) const STIRLING: [f64; 10] = [
     0.08333333333333333,
     -0.002777777777777778,
     0.0007936507936507937,
@@ -240,26 +240,4 @@ const fn times_index<const K: usize>(mut c: [f64; K]) -> [f64; K] {
         k += 1;
     }
     c
-}
-
-/// The tables above by name: those of functions of the order in t = a - b / (v + pole), with
-/// "moebius" for a, b and the pole.
-pub(crate) fn tables() -> impl Iterator<Item = (&'static str, &'static [f64])> {
-    /// psi(8 + v) itself.
-    const DIGAMMA_8: [f64; DIGAMMA.len()] = {
-        let mut c = DIGAMMA;
-        c[0] += RISING[0];
-        c
-    };
-    [
-        ("moebius", &[MOEBIUS_A, MOEBIUS_B, POLE] as &[f64]),
-        ("slope", &SLOPE),
-        ("digamma", &DIGAMMA_8),
-        ("trigamma", &TRIGAMMA),
-        ("rising", &RISING),
-        ("gamma_1", &GAMMA_1),
-        ("gamma_2", &GAMMA_2),
-        ("stirling", &STIRLING),
-    ]
-    .into_iter()
 }

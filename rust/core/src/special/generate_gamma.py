@@ -56,7 +56,7 @@ def interpolate(f: Function, low: float, high: float, degree: int) -> tuple[list
 def show(name: str, coefficients: list[mpf], error: mpf, text: str) -> None:
     """Print one table as Rust."""
     print(f"/// {text}{f'; error below {float(error):.0e}' if error else ''}.")
-    print(f"const {name}: [f64; {len(coefficients)}] = [")
+    print(f"pub(crate) const {name}: [f64; {len(coefficients)}] = [")
     for c in coefficients:
         print(f"    {float(c)!r},")
     print("];\n")
