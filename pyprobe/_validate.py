@@ -6,6 +6,7 @@ Every message names the argument, what was expected, what came, and a way out.
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,15 +37,18 @@ def as_float_array(name: str, value: npt.ArrayLike) -> FloatArray:
     float64, and so does float16. An unaligned field of a structured array is copied: a kernel would
     misread it in silence.
     """
-    if isinstance(value, np.ma.MaskedArray):
+    if type(value) is np.ndarray:
+        array = value
+    elif isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"'{name}' is a masked array, whose mask would be lost; "
             "fill it with numpy.ma.filled, or drop the masked entries."
         )
-    try:
-        array = np.asarray(value)
-    except ValueError as error:  # ragged sequences
-        raise ShapeError(f"'{name}' must be a regular array of numbers: {error}") from error
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:  # ragged sequences
+            raise ShapeError(f"'{name}' must be a regular array of numbers: {error}") from error
     dtype = array.dtype
     if (dtype is _FLOAT64 or dtype is _FLOAT32) and array.flags.aligned:
         return array
@@ -58,19 +62,25 @@ def as_float_array(name: str, value: npt.ArrayLike) -> FloatArray:
     return np.require(array, dtype=wanted, requirements="A")
 
 
-def as_float_arrays(**values: npt.ArrayLike) -> tuple[FloatArray, ...]:
-    """Return the arguments as float arrays of one dtype: float32 only where all arrays are.
+def as_float_arrays(names: Iterable[str], values: Sequence[npt.ArrayLike]) -> list[FloatArray]:
+    """Return the values as float arrays of one dtype: float32 only where all arrays are.
 
     Python numbers take the dtype of the arrays beside them, as in NumPy's own promotion.
     """
-    arrays = [as_float_array(name, value) for name, value in values.items()]
+    arrays = list(map(as_float_array, names, values))
+    dtype = arrays[0].dtype
+    for array in arrays:
+        if array.dtype is not dtype:
+            break
+    else:
+        return arrays
     wanted = {
         array.dtype
-        for array, value in zip(arrays, values.values(), strict=True)
+        for array, value in zip(arrays, values, strict=True)
         if not isinstance(value, (int, float)) or isinstance(value, np.generic)
     }
     dtype = _FLOAT32 if wanted == {_FLOAT32} else _FLOAT64
-    return tuple(array if array.dtype is dtype else array.astype(dtype) for array in arrays)
+    return [array if array.dtype is dtype else array.astype(dtype) for array in arrays]
 
 
 def as_matrix(name: str, value: npt.ArrayLike) -> FloatArray:

@@ -1,0 +1,216 @@
+"""Differentiable torch operations around kernels that autograd cannot look into.
+
+A kernel declares its derivative rule once, `op` makes three calls of it, and picks one:
+
+| when                                   | what runs                                             |
+|----------------------------------------|-------------------------------------------------------|
+| nothing needs a derivative             | the kernel itself                                     |
+| a gradient, a tangent or ``torch.func``| a ``torch.autograd.Function`` around the kernel       |
+| ``torch.compile`` traces               | a custom op with a fake kernel and the same rule      |
+
+Only while tracing: a custom op returns zero tangents in forward mode without an error.
+
+The rule is written with differentiable operations, usually the op itself under other parameters, so
+that second order comes free. First order stays cheap nevertheless: the kernel is asked for the
+value and the partial derivatives that will be wanted in one call, and the backward pass uses the
+rule only where it is itself to be differentiated (``create_graph=True``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+__all__ = ["Op", "op"]
+
+Kernel: TypeAlias = Callable[..., Sequence[Tensor]]
+"""``kernel(parameters, wanted, *inputs)``: the value, then the partial derivatives in the inputs
+that `wanted` marks, all of the broadcast shape. It may leave out the derivatives, and never sees a
+graph, a tangent or a batch of ``torch.func.vmap``."""
+
+Partial: TypeAlias = Callable[..., Tensor]
+"""``partial(parameters, index, *inputs)``: the derivative in input `index`, differentiable."""
+
+
+def op(name: str, n_inputs: int, kernel: Kernel, partial: Partial) -> Op:
+    """Make a differentiable elementwise operation of a kernel and its partial derivatives.
+
+    `name` is that of the custom op, ``pyprobe::name``. The result is called with the parameters, a
+    tuple of ints that `kernel` and `partial` know how to read, and `n_inputs` tensors of one
+    floating dtype and device, which broadcast.
+    """
+    return Op(name, n_inputs, kernel, partial)
+
+
+class Op:
+    """A differentiable elementwise operation; made by `op`."""
+
+    def __init__(self, name: str, n_inputs: int, kernel: Kernel, partial: Partial) -> None:
+        self.kernel, self.partial = kernel, partial
+        self._nothing_wanted = (False,) * n_inputs
+        inputs = ", ".join(f"Tensor input_{i}" for i in range(n_inputs))
+        self._traced = torch.library.custom_op(
+            f"pyprobe::{name}",
+            lambda *arguments: list(kernel(*_ordered(arguments))),
+            mutates_args=(),
+            schema=f"({inputs}, int[] parameters, bool[] wanted) -> Tensor[]",
+            # The twin may wait for the device, to gather the elements of a region.
+            tags=(torch.Tag.cudagraph_unsafe,) if hasattr(torch.Tag, "cudagraph_unsafe") else (),
+        )
+        self._traced.register_fake(_fake)
+        self._traced.register_autograd(self._traced_backward, setup_context=_traced_context)
+
+    def __call__(self, parameters: tuple[int, ...], *inputs: Tensor) -> Tensor:
+        """Evaluate at `inputs`."""
+        # Private names, but the only ones there are: torch's own functions ask in the same words.
+        transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001
+        if torch.compiler.is_compiling():
+            if transformed:
+                return self._untraced(parameters, *inputs)
+            return self._traced(*inputs, parameters, self._wanted(inputs))[0]  # type: ignore[no-any-return]
+        if transformed or forward_ad._current_level >= 0:  # noqa: SLF001
+            # These always differentiate through the rule: what would be saved could not be used.
+            return _Function.apply(self, parameters, self._nothing_wanted, *inputs)[0]  # type: ignore[no-any-return]
+        wanted = self._wanted(inputs)
+        if True in wanted:
+            return _Function.apply(self, parameters, wanted, *inputs)[0]  # type: ignore[no-any-return]
+        return self.kernel(parameters, wanted, *inputs)[0]
+
+    def _wanted(self, inputs: tuple[Tensor, ...]) -> tuple[bool, ...]:
+        if torch.is_grad_enabled():
+            return tuple([tensor.requires_grad for tensor in inputs])
+        return self._nothing_wanted
+
+    @torch.compiler.disable(reason="a custom op has no rule for torch.func's transforms")  # type: ignore[untyped-decorator]
+    def _untraced(self, parameters: tuple[int, ...], *inputs: Tensor) -> Tensor:
+        """Leave the traced graph: within it, ``torch.func.jvp`` would silently return zeros."""
+        return self(parameters, *inputs)
+
+    def gradients(
+        self,
+        parameters: tuple[int, ...],
+        inputs: Sequence[Tensor],
+        saved: Sequence[Tensor | None],
+        needs: Sequence[bool],
+        grad: Tensor,
+    ) -> list[Tensor | None]:
+        """Return the product of `grad` with each partial derivative that is needed."""
+        gradients: list[Tensor | None] = [None] * len(inputs)
+        for index, tensor in enumerate(inputs):
+            if needs[index]:
+                derivative = saved[index]
+                if derivative is None or torch.is_grad_enabled():
+                    derivative = self.partial(parameters, index, *inputs)
+                gradients[index] = _times(grad, derivative).sum_to_size(tensor.shape)
+        return gradients
+
+    def _traced_backward(self, ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
+        if grads[0] is None:
+            return (None,) * (len(ctx.wanted) + 2)
+        inputs, saved = _restore(ctx)
+        needs = ctx.needs_input_grad
+        return *self.gradients(ctx.parameters, inputs, saved, needs, grads[0]), None, None
+
+
+class _Function(torch.autograd.Function):
+    """The kernel of an `Op` with its rule, under reverse mode, forward mode and vmap, nested."""
+
+    @staticmethod
+    def forward(
+        op: Op, parameters: tuple[int, ...], wanted: tuple[bool, ...], *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        return tuple(op.kernel(parameters, wanted, *inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.op, ctx.parameters, ctx.wanted, *tensors = inputs
+        _save(ctx, tensors, output)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        if grads[0] is None:
+            return (None,) * (len(ctx.wanted) + 3)
+        inputs, saved = _restore(ctx)
+        needs = ctx.needs_input_grad[3:]
+        return None, None, None, *ctx.op.gradients(ctx.parameters, inputs, saved, needs, grads[0])
+
+    @staticmethod
+    def jvp(ctx: Any, *arguments: Tensor | None) -> tuple[Tensor | None, ...]:
+        tangents = arguments[3:]
+        # torch disables forward mode within a jvp rule, which would lose the tangents of an outer
+        # transform without a word (jacfwd of jacfwd). Enabled again, the rule must see the primals,
+        # or it would be asked for tangents of this level for ever.
+        inputs = [forward_ad.unpack_dual(tensor).primal for tensor in ctx.saved_tensors]
+        total: Tensor | None = None
+        with forward_ad._set_fwd_grad_enabled(True):  # noqa: SLF001
+            for index, tangent in enumerate(tangents):
+                if tangent is not None:
+                    term = _times(tangent, ctx.op.partial(ctx.parameters, index, *inputs))
+                    total = term if total is None else total + term
+        return total, *(None for _ in range(ctx.n_saved))
+
+    @staticmethod
+    def vmap(
+        info: Any,  # noqa: ARG004
+        in_dims: tuple[int | None, ...],
+        op: Op,
+        parameters: tuple[int, ...],
+        wanted: tuple[bool, ...],  # noqa: ARG004
+        *inputs: Tensor,
+    ) -> tuple[tuple[Tensor], tuple[int]]:
+        dims = in_dims[3:]
+        rank = max(t.ndim - (dim is not None) for t, dim in zip(inputs, dims, strict=True))
+        aligned = [
+            # The batch in front, then ones, so that the rest broadcasts as it did.
+            t if dim is None else t.movedim(dim, 0)[(slice(None), *[None] * (rank - t.ndim + 1))]
+            for t, dim in zip(inputs, dims, strict=True)
+        ]
+        return (op(parameters, *aligned),), (0,)
+
+
+def _save(ctx: Any, inputs: Sequence[Tensor], output: Sequence[Tensor]) -> None:
+    partials = output[1:]
+    ctx.n_saved = len(partials)
+    ctx.mark_non_differentiable(*partials)
+    ctx.save_for_backward(*inputs, *partials)
+    ctx.set_materialize_grads(False)
+
+
+def _restore(ctx: Any) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+    """Return the inputs, and for each its saved partial derivative or None."""
+    tensors, n = ctx.saved_tensors, len(ctx.wanted)
+    partials = iter(tensors[n:])
+    return tensors[:n], [next(partials, None) if wanted else None for wanted in ctx.wanted]
+
+
+def _traced_context(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
+    *tensors, parameters, wanted = inputs
+    ctx.parameters, ctx.wanted = tuple(parameters), tuple(wanted)
+    _save(ctx, tensors, output)
+
+
+def _ordered(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments of the custom op (schemas put tensors first) as a kernel takes them."""
+    *inputs, parameters, wanted = arguments
+    return tuple(parameters), tuple(wanted), *inputs
+
+
+def _fake(*arguments: Any) -> list[Tensor]:
+    *inputs, _, wanted = arguments
+    shape = torch.broadcast_shapes(*(tensor.shape for tensor in inputs))
+    return [inputs[0].new_empty(shape) for _ in range(1 + sum(wanted))]
+
+
+def _times(factor: Tensor, derivative: Tensor) -> Tensor:
+    """Return the product, with 0 for 0 * inf: a masked-out element sends a zero.
+
+    Only the infinite derivative is replaced: at a zero `factor` the product must keep its own
+    derivative in `factor`.
+    """
+    masked = (factor == 0) & derivative.isinf()
+    return factor * torch.where(masked, 0.0, derivative)
