@@ -191,14 +191,15 @@ impl<const N: usize> Jet<N> {
 }
 
 /// The longest loop that `ascending` and `descending` unroll.
-pub(crate) const UNROLLED: usize = 40;
+pub(crate) const UNROLLED: usize = 55;
 
 /// Straight-line code for `$k` = 1, .., `$n`, an `i32` known to the compiler and at most
 /// `UNROLLED`: a rolled inner loop would keep the loop over points from being vectorised.
 macro_rules! ascending {
     ($n:expr, |$k:ident| $body:block) => {
         ascending!(@ $n, $k, $body, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20
-            21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40)
+            21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40
+            41 42 43 44 45 46 47 48 49 50 51 52 53 54 55)
     };
     (@ $n:expr, $k:ident, $body:block, $($i:literal)*) => {
         $(if $i <= $n {
@@ -212,7 +213,7 @@ pub(crate) use ascending;
 /// The same for `$k` = `$n`, .., 1.
 macro_rules! descending {
     ($n:expr, |$k:ident| $body:block) => {
-        descending!(@ $n, $k, $body, 40 39 38 37 36 35 34 33 32 31 30 29 28 27 26 25 24 23 22 21
+        descending!(@ $n, $k, $body, 55 54 53 52 51 50 49 48 47 46 45 44 43 42 41 40 39 38 37 36 35 34 33 32 31 30 29 28 27 26 25 24 23 22 21
             20 19 18 17 16 15 14 13 12 11 10 9 8 7 6 5 4 3 2 1)
     };
     (@ $n:expr, $k:ident, $body:block, $($i:literal)*) => {

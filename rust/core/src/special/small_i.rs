@@ -15,6 +15,8 @@ pub(crate) const N_CLASSES: usize = 6;
 /// The largest x of each class, and the terms that leave less than 2^-57 of S - 1.
 const BOUNDS: [f64; N_CLASSES] = [2e-3, 0.1, 1.0, 4.0, 11.0, 22.0];
 const TERMS: [i32; N_CLASSES] = [3, 5, 9, 16, 25, 37];
+/// The same for the series of r'.
+const SLOPE_TERMS: [i32; N_CLASSES] = [3, 6, 11, 20, 35, 55];
 
 /// The class of a point: everything in it takes the same number of terms.
 #[inline(always)]
@@ -76,17 +78,17 @@ impl<const N: usize, const D: usize> Series<N, D> {
 #[inline(always)]
 pub(crate) fn log_i<const LEVEL: usize, const CLASS: usize>(v: f64, x: f64) -> Partials {
     match LEVEL {
-        0 => log_i_jet::<1, 1>(TERMS[CLASS], v, x),
-        1 => log_i_jet::<1, 2>(TERMS[CLASS], v, x),
-        2 => log_i_jet::<2, 2>(TERMS[CLASS], v, x),
-        _ => log_i_jet::<3, 3>(TERMS[CLASS] + 1, v, x),
+        0 => log_i_jet::<1, 1, CLASS>(v, x),
+        1 => log_i_jet::<1, 2, CLASS>(v, x),
+        2 => log_i_jet::<2, 2, CLASS>(v, x),
+        _ => log_i_jet::<3, 2, CLASS>(v, x),
     }
 }
 
 #[inline(always)]
-fn log_i_jet<const N: usize, const D: usize>(terms: i32, v: f64, x: f64) -> Partials {
+fn log_i_jet<const N: usize, const D: usize, const CLASS: usize>(v: f64, x: f64) -> Partials {
     let q = 0.25 * x * x;
-    let series = Series::<N, D>::new(terms, q, Jet::linear(1.0 + v, 1.0), 1.0);
+    let series = Series::<N, D>::new(TERMS[CLASS], q, Jet::linear(1.0 + v, 1.0), 1.0);
     let s = series.excess();
     let p = gamma::rising::<1>(v).value();
     let log = math::ln(0.5 * x);
@@ -103,35 +105,71 @@ fn log_i_jet<const N: usize, const D: usize>(terms: i32, v: f64, x: f64) -> Part
         let whole = (series.terms[0] + series.scale).value();
         out.x = whole.mul_add(v, 2.0 * q * series.terms[1].value()) / (x * whole);
     }
-    if D > 2 {
-        let [slope, curvature] = series.slopes();
+    if N > 2 {
+        let [slope] = series.slopes();
         out.vx = (0.5 * x).mul_add(slope.first(), 1.0 / x);
-        out.xx = ratio_slope(q, slope, curvature).value() - v / x / x;
+        out.xx = RatioSlope::<1, 1>::new(SLOPE_TERMS[CLASS], q, v).value(v, &series) - v / x / x;
     }
     out
 }
 
-/// d/dx of r = (x/2) S'/S, given S'/S and S''/(2 S).
-#[inline(always)]
-fn ratio_slope<const N: usize>(q: f64, slope: Jet<N>, curvature: Jet<N>) -> Jet<N> {
-    (curvature.scale(2.0) - slope * slope).scale_add(q, slope.scale(0.5))
+/// r' S^2 = W / (2v + 2), W = 1 + .., a series of positive terms in q. It comes from r' I_v^2 =
+/// I_v^2 - I_{v+1}^2 - (2v + 1) I_v I_{v+1} / x and the power series of the products (DLMF 10.31.3);
+/// its terms have the quotients 2 (2v + 2k - 1) q / (k (v + k + 1) (2v + k + 1)).
+struct RatioSlope<const N: usize, const D: usize> {
+    /// The Taylor coefficients in q of W, times `scale`; jets in v.
+    terms: [Jet<N>; D],
+    scale: Jet<N>,
+}
+
+impl<const N: usize, const D: usize> RatioSlope<N, D> {
+    /// As `Series`.
+    #[inline(always)]
+    fn new(terms: i32, q: f64, v: f64) -> Self {
+        let v = Jet::<N>::linear(v, 1.0);
+        let one = Jet::constant(1.0);
+        let (mut a, mut d) = ([Jet::constant(0.0); D], one);
+        a[0] = one;
+        descending!(terms, |k| {
+            // A power of two near k^-3 keeps the products in range.
+            let unit = f64::from_bits((1023 - 3 * u64::from(k.ilog2())) << 52);
+            let k = f64::from(k);
+            let up = v.scale(2.0).shift(2.0 * k - 1.0).scale(2.0 * unit);
+            let down = v.shift(k + 1.0) * v.scale(2.0).shift(k + 1.0);
+            d = d * down.scale(k * unit);
+            for i in (1..D).rev() {
+                a[i] = a[i].scale_add(q, a[i - 1]) * up;
+            }
+            a[0] = a[0].mul_add(up.scale(q), d);
+        });
+        Self { terms: a, scale: d }
+    }
+
+    /// r'.
+    #[inline(always)]
+    fn value<const M: usize, const E: usize>(&self, v: f64, series: &Series<M, E>) -> f64 {
+        let over_s = series.scale.value() / (series.terms[0] + series.scale).value();
+        over_s * over_s * self.terms[0].value() / (self.scale.value() * (2.0 * v + 2.0))
+    }
 }
 
 /// r = I_{v+1}(x) / I_v(x), with r_v, r_x, r_vx and r_xx; r_vv is not offered.
 #[inline(always)]
 pub(crate) fn ratio<const LEVEL: usize, const CLASS: usize>(v: f64, x: f64) -> Partials {
     match LEVEL {
-        0 => ratio_jet::<1, 2>(TERMS[CLASS], v, x),
-        1 => ratio_jet::<1, 3>(TERMS[CLASS] + 1, v, x),
-        2 => ratio_jet::<2, 3>(TERMS[CLASS] + 1, v, x),
-        _ => ratio_jet::<2, 4>(TERMS[CLASS] + 2, v, x),
+        0 | 1 => ratio_jet::<1, 1, LEVEL, CLASS>(v, x),
+        2 => ratio_jet::<2, 1, LEVEL, CLASS>(v, x),
+        _ => ratio_jet::<2, 2, LEVEL, CLASS>(v, x),
     }
 }
 
 #[inline(always)]
-fn ratio_jet<const N: usize, const D: usize>(terms: i32, v: f64, x: f64) -> Partials {
+fn ratio_jet<const N: usize, const D: usize, const LEVEL: usize, const CLASS: usize>(
+    v: f64,
+    x: f64,
+) -> Partials {
     let q = 0.25 * x * x;
-    let series = Series::<N, D>::new(terms, q, Jet::linear(1.0 + v, 1.0), 1.0);
+    let series = Series::<N, 2>::new(TERMS[CLASS], q, Jet::linear(1.0 + v, 1.0), 1.0);
     let [s] = series.slopes();
     let mut out = Partials {
         f: 0.5 * x * s.value(),
@@ -139,19 +177,15 @@ fn ratio_jet<const N: usize, const D: usize>(terms: i32, v: f64, x: f64) -> Part
         vv: f64::NAN,
         ..Partials::default()
     };
-    if D > 2 {
-        let [s, s2] = series.slopes();
-        let slope = ratio_slope(q, s, s2);
-        out.x = slope.value();
-        out.vx = slope.first();
-    }
-    if D > 3 {
-        // Once more d/dx = (x/2) d/dq, with ds/dq = 2 s2 - s^2 and ds2/dq = 3 s3 - s s2.
-        let [s, s2, s3] = series.slopes();
-        let [s, s2, s3] = [s.value(), s2.value(), s3.value()];
-        let first = 2.0 * s2 - s * s;
-        let second = 6.0 * s3 - 2.0 * s * (s2 + first);
-        out.xx = 0.5 * x * (1.5 * first + q * second);
+    if LEVEL > 0 {
+        let slope = RatioSlope::<N, D>::new(SLOPE_TERMS[CLASS], q, v);
+        out.x = slope.value(v, &series);
+        if D > 1 {
+            let log = slope.terms[0].div(slope.scale).ln_with_value(0.0);
+            out.vx = out.x * (log.first() - 1.0 / (v + 1.0) - 2.0 * series.order_slope);
+            let log_q = slope.terms[1].value() / slope.terms[0].value();
+            out.xx = 0.5 * x * out.x * (log_q - 2.0 * s.value());
+        }
     }
     out
 }
