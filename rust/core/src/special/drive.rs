@@ -113,14 +113,18 @@ macro_rules! kernels {
     )*};
 }
 
+/// What holds at -v, given the same at |v|, for a function even in v. (I comes with v >= 0.)
+#[inline(always)]
+fn even(v: f64, p: Partials) -> Partials {
+    let sign = 1f64.copysign(v);
+    Partials { v: sign * p.v, vx: sign * p.vx, ..p }
+}
+
 kernels! {
-    LargeLog { sigma: f64, scaled: bool } |v, x| {
-        // K is even in v, and so is the expansion; I comes with v >= 0.
-        let p = large::log_bessel::<LEVEL, CLASS>(sigma, scaled, v.abs(), x);
-        let sign = 1f64.copysign(v);
-        Partials { v: sign * p.v, vx: sign * p.vx, ..p }
-    };
-    LargeRatio { complement: bool } |v, x| large::ratio::<LEVEL, CLASS>(complement, v, x);
+    LargeLog { sigma: f64 } |v, x| even(v, large::log_bessel::<LEVEL, CLASS, false>(sigma, v.abs(), x));
+    LargeLogScaled { sigma: f64 } |v, x| even(v, large::log_bessel::<LEVEL, CLASS, true>(sigma, v.abs(), x));
+    LargeRatio {} |v, x| large::ratio::<LEVEL, CLASS, false>(v, x);
+    LargeComplement {} |v, x| large::ratio::<LEVEL, CLASS, true>(v, x);
     LargeHyp0f1 {} |b, z| large::reduced::<LEVEL, CLASS, false>(1.0, b, 2.0 * z.sqrt());
     LargeMatern {} |nu, x| large::reduced::<LEVEL, CLASS, false>(-1.0, nu, x);
     LowHyp0f1 {} |b, z| large::reduced::<LEVEL, CLASS, true>(1.0, b, 2.0 * z.sqrt());
@@ -129,9 +133,8 @@ kernels! {
         Partials { f: (-shift).mul_add(x, p.f), x: p.x - shift, ..p }
     };
     SmallLogK { shift: f64 } |v, x| {
-        let p = small_k::log_kve::<LEVEL, CLASS>(v.abs(), x);
-        let sign = 1f64.copysign(v);
-        Partials { f: (-shift).mul_add(x, p.f), x: p.x - shift, v: sign * p.v, vx: sign * p.vx, ..p }
+        let p = even(v, small_k::log_kve::<LEVEL, CLASS>(v.abs(), x));
+        Partials { f: (-shift).mul_add(x, p.f), x: p.x - shift, ..p }
     };
     SmallMatern {} |nu, x| small_k::log_matern::<LEVEL, CLASS>(nu, x);
     LowMatern {} |nu, x| large::reduced::<LEVEL, CLASS, true>(-1.0, nu, x);
@@ -183,22 +186,52 @@ fn classify(function: Function, v: f64, x: f64) -> u8 {
     };
     let reduced = matches!(function, LogHyp0f1 | LogMatern);
     let inside = if reduced { v > 0.0 } else { order >= 0.0 };
-    if !(inside && x > 0.0 && order < f64::INFINITY && x < f64::INFINITY) {
-        return EDGE as u8;
-    }
-    let square = order * order + argument * argument;
-    let extreme = square > 1e300 || argument < 1e-280;
-    if square < large::START * large::START {
-        let class = match function {
-            LogKv | LogKve | LogMatern => small_k::class(order, argument),
-            _ => small_i::class(order, argument),
-        };
-        return (SMALL + class) as u8;
-    }
-    let low = reduced && order < STIRLING;
+    let inside = inside & (x > 0.0) & (order < f64::INFINITY) & (x < f64::INFINITY);
+    let square = order.mul_add(order, argument * argument);
+    let low = reduced & (order < STIRLING);
     let bin: usize = large::BINS[1..].iter().map(|t| usize::from(square >= t * t)).sum();
-    let bin = if extreme { EXTREME } else { bin };
-    (bin + if low { LOW } else { LARGE }) as u8
+    let extreme = (square > 1e300) | (argument < 1e-280);
+    let bin = if extreme { EXTREME } else { bin } + if low { LOW } else { LARGE };
+    let class = match function {
+        LogKv | LogKve | LogMatern => small_k::class(order, argument),
+        _ => small_i::class(order, argument),
+    };
+    let class = if square < large::START * large::START { SMALL + class } else { bin };
+    (if inside { class } else { EDGE }) as u8
+}
+
+/// The formula of every point.
+struct Classify<'a> {
+    function: Function,
+    v: &'a [f64],
+    x: &'a [f64],
+    classes: &'a mut [u8],
+}
+
+impl NullaryFnOnce for Classify<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        use Function::{
+            BesselRatio, BesselRatioComplement, LogHyp0f1, LogIv, LogIve, LogKv, LogKve, LogMatern,
+        };
+        let Self { function, v, x, classes } = self;
+        macro_rules! classify_as {
+            ($function:ident) => {
+                for ((class, &v), &x) in classes.iter_mut().zip(v).zip(x) {
+                    *class = classify($function, v, x);
+                }
+            };
+        }
+        // A loop for each function whose regions differ: a known function leaves no branches.
+        match function {
+            LogIv | LogIve | BesselRatio | BesselRatioComplement => classify_as!(LogIv),
+            LogKv | LogKve => classify_as!(LogKv),
+            LogHyp0f1 => classify_as!(LogHyp0f1),
+            LogMatern => classify_as!(LogMatern),
+        }
+    }
 }
 
 fn run(function: Function, level: usize, class: usize, group: Group, sink: &mut Sink) {
@@ -213,7 +246,6 @@ fn run(function: Function, level: usize, class: usize, group: Group, sink: &mut 
         return;
     }
     let scaled = matches!(function, LogIve | LogKve);
-    let complement = function == BesselRatioComplement;
     if class >= SMALL {
         let class = class - SMALL;
         match function {
@@ -244,14 +276,13 @@ fn run(function: Function, level: usize, class: usize, group: Group, sink: &mut 
     } else {
         let bin = class - LARGE;
         match function {
-            LogIv | LogIve => {
-                sweep_with!(large, group, sink, level, bin, LargeLog { sigma: 1.0, scaled });
-            }
-            LogKv | LogKve => {
-                sweep_with!(large, group, sink, level, bin, LargeLog { sigma: -1.0, scaled });
-            }
-            BesselRatio | BesselRatioComplement => {
-                sweep_with!(large, group, sink, level, bin, LargeRatio { complement });
+            LogIv => sweep_with!(large, group, sink, level, bin, LargeLog { sigma: 1.0 }),
+            LogKv => sweep_with!(large, group, sink, level, bin, LargeLog { sigma: -1.0 }),
+            LogIve => sweep_with!(large, group, sink, level, bin, LargeLogScaled { sigma: 1.0 }),
+            LogKve => sweep_with!(large, group, sink, level, bin, LargeLogScaled { sigma: -1.0 }),
+            BesselRatio => sweep_with!(large, group, sink, level, bin, LargeRatio {}),
+            BesselRatioComplement => {
+                sweep_with!(large, group, sink, level, bin, LargeComplement {});
             }
             LogHyp0f1 => sweep_with!(large, group, sink, level, bin, LargeHyp0f1 {}),
             LogMatern => sweep_with!(large, group, sink, level, bin, LargeMatern {}),
@@ -294,18 +325,16 @@ fn sort_and_run<const N: usize>(
     x: &[f64],
     sink: &mut Sink,
 ) {
-    use Function::{
-        BesselRatio, BesselRatioComplement, LogHyp0f1, LogIv, LogIve, LogKv, LogKve, LogMatern,
-    };
     let mut classes = [0u8; N];
     let classes = &mut classes[..v.len()];
-    // One loop for each function whose regions differ, so that each is free of branches.
-    match function {
-        LogIv | LogIve => classify_all(LogIv, v, x, classes),
-        LogKv | LogKve => classify_all(LogKv, v, x, classes),
-        BesselRatio | BesselRatioComplement => classify_all(BesselRatio, v, x, classes),
-        LogHyp0f1 => classify_all(LogHyp0f1, v, x, classes),
-        LogMatern => classify_all(LogMatern, v, x, classes),
+    pulp::Arch::new().dispatch(Classify { function, v, x, classes });
+    let mut places = [0u16; N];
+    let first = classes[0];
+    if classes.iter().fold(true, |same, &class| same & (class == first)) {
+        let places = &mut places[..v.len()];
+        places.iter_mut().zip(0..).for_each(|(place, i)| *place = i);
+        run(function, level, first as usize, Group { v, x, at: places }, sink);
+        return;
     }
     let mut ends = [0u16; CLASSES];
     for &class in &*classes {
@@ -317,7 +346,6 @@ fn sort_and_run<const N: usize>(
         *end = total;
         total += count;
     }
-    let mut places = [0u16; N];
     for (i, &class) in classes.iter().enumerate() {
         let end = &mut ends[class as usize];
         places[*end as usize] = i as u16;
@@ -330,12 +358,5 @@ fn sort_and_run<const N: usize>(
             run(function, level, class, Group { v, x, at }, sink);
             start = end;
         }
-    }
-}
-
-#[inline(always)]
-fn classify_all(function: Function, v: &[f64], x: &[f64], classes: &mut [u8]) {
-    for ((class, &v), &x) in classes.iter_mut().zip(v).zip(x) {
-        *class = classify(function, v, x);
     }
 }

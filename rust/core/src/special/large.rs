@@ -183,16 +183,20 @@ impl Point {
     }
 }
 
-/// asinh(v / x), from s - x.
+/// asinh(v / x) and 1 / x, with one division. `EXTREME` points need three.
 #[inline(always)]
-fn asinh_of_quotient<const BIN: usize>(p: &Point, s_minus_x: f64) -> f64 {
-    let quotient = (p.v + s_minus_x) / p.x;
+fn asinh_of_quotient<const BIN: usize>(p: &Point) -> [f64; 2] {
+    let Point { v, x, s, .. } = *p;
     if BIN == EXTREME {
         // Beyond 1e300 the quotient may overflow; there s = v.
-        let apart = ln(p.v) + core::f64::consts::LN_2 - ln(p.x);
-        return if quotient < 1e300 { ln_1p(quotient) } else { apart };
+        let quotient = (v + p.s_minus_x()) / x;
+        let apart = ln(v) + core::f64::consts::LN_2 - ln(x);
+        return [if quotient < 1e300 { ln_1p(quotient) } else { apart }, 1.0 / x];
     }
-    ln_1p(quotient)
+    // (v + s - x) / x, where s - x = v^2 / (s + x).
+    let sum = s + x;
+    let inverse = 1.0 / (sum * x);
+    [ln_1p(v * (sum + v) * inverse), sum * inverse]
 }
 
 /// What T adds to the derivatives of a logarithm, with those of -ln(s)/2.
@@ -220,12 +224,11 @@ fn common_part<const LEVEL: usize>(p: &Point, t: &Series) -> Partials {
     out
 }
 
-/// log `I_v(x)` for `sigma` = 1, log `K_v(x)` for `sigma` = -1; with `scaled`, of
+/// log `I_v(x)` for `sigma` = 1, log `K_v(x)` for `sigma` = -1; with `SCALED`, of
 /// e^(-sigma x) times the function.
 #[inline(always)]
-pub(crate) fn log_bessel<const LEVEL: usize, const BIN: usize>(
+pub(crate) fn log_bessel<const LEVEL: usize, const BIN: usize, const SCALED: bool>(
     sigma: f64,
-    scaled: bool,
     v: f64,
     x: f64,
 ) -> Partials {
@@ -233,20 +236,19 @@ pub(crate) fn log_bessel<const LEVEL: usize, const BIN: usize>(
     let signed_y = sigma * p.y;
     let t = sum_of_d::<BIN, LEVEL>(p.w, signed_y);
     let mut out = common_part::<LEVEL>(&p, &t);
-    let s_minus_x = p.s_minus_x();
-    let l = asinh_of_quotient::<BIN>(&p, s_minus_x);
+    let [l, over_x] = asinh_of_quotient::<BIN>(&p);
     let constant = if sigma > 0.0 { -HALF_LN_2PI } else { HALF_LN_HALF_PI };
-    let exponent = (-v).mul_add(l, if scaled { s_minus_x } else { p.s });
+    let s = if SCALED { p.s_minus_x() } else { p.s };
     out.f += (-0.5f64).mul_add(ln(p.s), constant);
-    out.f += sigma * exponent;
+    out.f += sigma * (-v).mul_add(l, s);
     if LEVEL >= 1 {
-        out.x += sigma * ((if scaled { s_minus_x } else { p.s }) / x);
+        out.x += sigma * (s * over_x);
     }
     if LEVEL >= 2 {
         out.v -= sigma * l;
     }
     if LEVEL >= 3 {
-        let slope = v / x;
+        let slope = v * over_x;
         out.xx -= sigma * (slope * p.y) * slope;
         out.vx += sigma * (slope * p.y);
         out.vv -= sigma * p.y;
@@ -254,14 +256,13 @@ pub(crate) fn log_bessel<const LEVEL: usize, const BIN: usize>(
     out
 }
 
-/// r = `I_(v+1)(x)` / `I_v(x)`, or 1 - r with `complement`, from
+/// r = `I_(v+1)(x)` / `I_v(x)`, or 1 - r with `COMPLEMENT`, from
 ///
 /// ```text
 /// r = x / (s + v) - x y^2 G(w, y),    1 - r = (v + s - x) / (s + v) + x y^2 G(w, y).
 /// ```
 #[inline(always)]
-pub(crate) fn ratio<const LEVEL: usize, const BIN: usize>(
-    complement: bool,
+pub(crate) fn ratio<const LEVEL: usize, const BIN: usize, const COMPLEMENT: bool>(
     v: f64,
     x: f64,
 ) -> Partials {
@@ -271,8 +272,8 @@ pub(crate) fn ratio<const LEVEL: usize, const BIN: usize>(
     let a = 1.0 / (s + v);
     let (xy, y2) = (x * y, y * y);
     let series = xy * y * g.f;
-    let sign = if complement { -1.0 } else { 1.0 };
-    let value = if complement { (v + p.s_minus_x()) * a + series } else { x.mul_add(a, -series) };
+    let sign = if COMPLEMENT { -1.0 } else { 1.0 };
+    let value = if COMPLEMENT { (v + p.s_minus_x()) * a + series } else { x.mul_add(a, -series) };
     let mut out = Partials { f: value, ..Partials::default() };
     // d/dx [y^2 G] = -x y^4 Q, d/dv [y^2 G] = -v y^4 R.
     let q = 2.0 * g.f + g.y + 2.0 * w * g.w;
