@@ -17,13 +17,17 @@ from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Size, Tensor
 
 from pyprobe._autograd import op
+from pyprobe.directional import _numpy
+from pyprobe.directional._mixture_torch import check_unit_rows
 from pyprobe.special import bessel_ratio, bessel_ratio_complement, log_hyp0f1, log_ive
 
 __all__ = [
+    "draw",
     "entropy",
     "kl_divergence",
     "kl_to_uniform",
@@ -31,6 +35,7 @@ __all__ = [
     "log_prob_components",
     "log_uniform",
     "marginal_gradient",
+    "mean_direction",
     "mean_resultant_length",
     "sample",
     "variances",
@@ -90,6 +95,42 @@ def kl_divergence(
     apart = 0.5 * (loc - other_loc).square().sum(-1)
     turned = other_concentration * mean_resultant_length(concentration, dim) * apart
     return turned + _bregman((dim,), concentration, other_concentration)
+
+
+def draw(loc: Tensor, concentration: Tensor, shape: tuple[int, ...], key: int) -> Tensor:
+    """Draw tensors of shape (*shape, *batch, d), where batch is that of the parameters."""
+    if loc.device.type == "cpu":
+        parameters = loc.numpy(force=True), concentration.numpy(force=True)
+        return torch.from_numpy(_numpy.draw(*parameters, shape, key))
+    batch = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
+    with torch.random.fork_rng([loc.device], device_type=loc.device.type):
+        torch.manual_seed(key % 2**63)
+        return sample(loc, concentration, (*shape, *batch))[0]
+
+
+@torch.no_grad()
+def mean_direction(
+    x: Tensor, weights: npt.NDArray[np.float64] | None
+) -> tuple[Tensor | npt.NDArray[np.float64], float, float, float, float]:
+    """Return the mean direction, R, 1 - R, the total weight and the effective number of rows.
+
+    CPU tensors go to the Rust kernel, which checks the rows; others are checked here.
+    """
+    if x.device.type == "cpu":
+        return _numpy.mean_direction(np.ascontiguousarray(x.numpy(force=True)), weights)
+    check_unit_rows(x)
+    rows = x.double()
+    n = len(rows)
+    w = rows.new_ones(n) if weights is None else torch.as_tensor(weights, device=x.device)
+    total = w.sum()
+    mean = (w @ rows) / total
+    length = torch.linalg.vector_norm(mean)
+    loc = mean / length if length > 0 else torch.eye(1, x.shape[1], device=x.device)[0].double()
+    complement = 1 - length
+    if complement < 1e-3:  # else 1 - R has kept its digits
+        complement = 0.5 * (w @ (rows - loc).square().sum(1)) / total
+    effective = total**2 / w.square().sum()
+    return loc, min(float(length), 1.0), float(complement), float(total), float(effective)
 
 
 def sample(loc: Tensor, concentration: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
