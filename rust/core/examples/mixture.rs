@@ -1,0 +1,163 @@
+//! From directions to a fitted mixture, with this crate alone.
+//!
+//! Draws 30 000 directions from three von Mises-Fisher distributions in 64 dimensions, fits one
+//! distribution (with the standard error of its concentration) to the directions of the first, then
+//! a mixture to all of them, and compares what it finds with what it drew from.
+//!
+//! Run it with `cargo run --release --example mixture`.
+
+use ndarray::{Array1, Array2, Axis, aview0, aview1};
+use pyprobe_core::cluster::spherical_plus_plus;
+use pyprobe_core::directional::mixture::{Assignment, Components, step};
+use pyprobe_core::directional::vmf;
+use pyprobe_core::linalg::Rows;
+use pyprobe_core::random::{Key, Stream};
+use pyprobe_core::special::{Function, bessel_ratio, bessel_ratio_inverse, evaluate, log_hyp0f1};
+use pyprobe_core::{Control, Error};
+
+const DIM: usize = 64;
+const SIZES: [usize; 3] = [15_000, 10_000, 5_000];
+const CONCENTRATIONS: [f64; 3] = [40.0, 80.0, 20.0];
+
+fn main() -> Result<(), Error> {
+    let control = Control::new();
+    let (x, locs) = draw(&control)?;
+
+    // One distribution: the mean direction, and kappa from the mean resultant length R.
+    let first = vmf::mean_direction(x.view().split_at(Axis(0), SIZES[0]).0, None, &control)?;
+    let order = DIM as f64 / 2.0 - 1.0;
+    let concentration = solve(order, &[first.length], &[first.complement], &control)?[0];
+    // The variance of <loc, x> is A'(kappa), which is the Fisher information of kappa.
+    let information = evaluate(
+        Function::BesselRatio,
+        &[(0, 1)],
+        aview0(&order).into_dyn(),
+        aview0(&concentration).into_dyn(),
+        &control,
+    )?[0]
+        .sum();
+    let standard_error = (SIZES[0] as f64 * information).sqrt().recip();
+    println!("one distribution: concentration {concentration:.2} +- {standard_error:.2}");
+    assert!((concentration - CONCENTRATIONS[0]).abs() < 5.0 * standard_error);
+
+    // All three: EM from a k-means++ start, until the log-likelihood stands still.
+    let seeds = spherical_plus_plus(Rows::dense(x.view())?, 3, Key::new(2), &control)?;
+    let mut fit = Fit::start(&x.select(Axis(0), &seeds));
+    let mut last = f64::NEG_INFINITY;
+    for iteration in 1..=100 {
+        let log_likelihood = fit.improve(&x, &control)?;
+        if log_likelihood - last < 1e-9 * log_likelihood.abs() {
+            println!("mixture: {iteration} iterations, log-likelihood {log_likelihood:.1}");
+            break;
+        }
+        last = log_likelihood;
+    }
+
+    println!("\n  weight        concentration   cosine with the truth");
+    for (k, loc) in locs.iter().enumerate() {
+        let cosines = fit.directions.t().dot(loc) / &fit.norms;
+        let (found, cosine) =
+            cosines.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap_or((0, &0.0));
+        let truth = (SIZES[k] as f64 / x.nrows() as f64, CONCENTRATIONS[k]);
+        println!(
+            "  {:.3} ({:.3})  {:6.2} ({:5.2})  {cosine:.6}",
+            fit.weights[found], truth.0, fit.concentrations[found], truth.1
+        );
+        assert!((fit.concentrations[found] / truth.1 - 1.0).abs() < 0.03 && *cosine > 0.998);
+    }
+    Ok(())
+}
+
+/// Directions around three random axes, and those axes.
+fn draw(control: &Control) -> Result<(Array2<f64>, Vec<Array1<f64>>), Error> {
+    let mut x = Array2::zeros((0, DIM));
+    let mut locs = Vec::new();
+    for (k, (&n, &concentration)) in SIZES.iter().zip(&CONCENTRATIONS).enumerate() {
+        let mut normals = vec![0.0; DIM];
+        Stream::new(Key::new(1), k as u64).fill_normal(&mut normals);
+        let normals = Array1::from(normals);
+        let norm: f64 = normals.dot(&normals);
+        let loc = normals / norm.sqrt();
+        let rows = vmf::sample(
+            loc.view().insert_axis(Axis(0)),
+            aview1(&[concentration]),
+            n,
+            Key::new(1).with_tag(1 + k as u64),
+            control,
+        )?;
+        x.append(Axis(0), rows.view()).map_err(|_| Error::Shape {
+            name: "rows",
+            expected: format!("({n}, {DIM})"),
+            got: rows.shape().to_vec(),
+        })?;
+        locs.push(loc);
+    }
+    Ok((x, locs))
+}
+
+/// Concentrations of mean resultant lengths, given those and their complements to one.
+fn solve(
+    order: f64,
+    lengths: &[f64],
+    complements: &[f64],
+    control: &Control,
+) -> Result<Vec<f64>, Error> {
+    let concentrations = bessel_ratio_inverse(
+        aview0(&order).into_dyn(),
+        aview1(lengths).into_dyn(),
+        Some(aview1(complements).into_dyn()),
+        control,
+    )?;
+    Ok(concentrations.into_iter().collect())
+}
+
+/// A mixture on its way to the maximum of the likelihood.
+struct Fit {
+    weights: Vec<f64>,
+    /// Unnormalised: the resultants of the last M-step, one a column, and their norms.
+    directions: Array2<f64>,
+    norms: Array1<f64>,
+    concentrations: Vec<f64>,
+}
+
+impl Fit {
+    fn start(seeds: &Array2<f64>) -> Self {
+        let k = seeds.nrows();
+        Self {
+            weights: vec![1.0 / k as f64; k],
+            directions: seeds.t().to_owned(),
+            norms: Array1::ones(k),
+            // Flat responsibilities go nowhere: start with clusters about as tight as a dimension.
+            concentrations: vec![DIM as f64; k],
+        }
+    }
+
+    /// One EM iteration; returns the log-likelihood before it, relative to the uniform density.
+    fn improve(&mut self, x: &Array2<f64>, control: &Control) -> Result<f64, Error> {
+        let order = DIM as f64 / 2.0 - 1.0;
+        let concentrations = Array1::from(self.concentrations.clone());
+        let scale = &concentrations / &self.norms;
+        let offset: Array1<f64> = (self.weights.iter().zip(&concentrations))
+            .map(|(weight, kappa)| weight.ln() - log_hyp0f1(order + 1.0, kappa * kappa / 4.0))
+            .collect();
+        let components = Components {
+            directions: self.directions.view(),
+            scale: scale.view(),
+            offset: offset.view(),
+        };
+        let rows = Rows::dense(x.view())?;
+        let sums = step(rows, None, components, Assignment::Soft, control)?;
+
+        self.norms = sums.squared_norms.iter().map(|square| square.sqrt()).collect();
+        let lengths: Vec<f64> = self.norms.iter().zip(&sums.counts).map(|(s, n)| s / n).collect();
+        let complements: Vec<f64> = lengths.iter().map(|length| 1.0 - length).collect();
+        self.concentrations = solve(order, &lengths, &complements, control)?;
+        self.weights = sums.counts.iter().map(|count| count / x.nrows() as f64).collect();
+        self.directions = sums.resultants;
+        // What the solver promises, checked where a reader can see it.
+        for (kappa, length) in self.concentrations.iter().zip(&lengths) {
+            debug_assert!((bessel_ratio(order, *kappa) - length).abs() < 1e-12);
+        }
+        Ok(sums.log_likelihood)
+    }
+}
