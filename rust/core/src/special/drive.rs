@@ -136,6 +136,9 @@ kernels! {
         let p = even(v, small_k::log_kve::<LEVEL, CLASS>(v.abs(), x));
         Partials { f: (-shift).mul_add(x, p.f), x: p.x - shift, ..p }
     };
+    SmallRatio {} |v, x| small_i::ratio::<LEVEL, CLASS>(v, x);
+    SmallComplement {} |v, x| small_i::ratio_complement::<LEVEL, CLASS>(v, x);
+    SmallHyp0f1 {} |b, z| small_i::log_hyp0f1::<LEVEL, CLASS>(b, z);
     SmallMatern {} |nu, x| small_k::log_matern::<LEVEL, CLASS>(nu, x);
     LowMatern {} |nu, x| large::reduced::<LEVEL, CLASS, true>(-1.0, nu, x);
 }
@@ -194,9 +197,12 @@ fn classify(function: Function, v: f64, x: f64) -> u8 {
     let bin = if extreme { EXTREME } else { bin } + if low { LOW } else { LARGE };
     let class = match function {
         LogKv | LogKve | LogMatern => small_k::class(order, argument),
+        LogHyp0f1 => small_i::class_hyp0f1(v, x),
         _ => small_i::class(order, argument),
     };
-    let class = if square < large::START * large::START { SMALL + class } else { bin };
+    // Where z < 1, the logarithm of 0F1 is so small that only its series is relatively accurate.
+    let series = matches!(function, LogHyp0f1) & (x < 1.0);
+    let class = if (square < large::START * large::START) | series { SMALL + class } else { bin };
     (if inside { class } else { EDGE }) as u8
 }
 
@@ -246,25 +252,30 @@ fn run(function: Function, level: usize, class: usize, group: Group, sink: &mut 
         return;
     }
     let scaled = matches!(function, LogIve | LogKve);
+    let sigma = if matches!(function, LogKv | LogKve) { -1.0 } else { 1.0 };
     if class >= SMALL {
         let class = class - SMALL;
+        let shift = if scaled == (sigma > 0.0) { 1.0 } else { 0.0 };
         match function {
             LogIv | LogIve => {
-                let shift = if scaled { 1.0 } else { 0.0 };
                 sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5], SmallLogI { shift });
             }
             LogKv | LogKve => {
-                let shift = if scaled { 0.0 } else { 1.0 };
-                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5 6 7 8 9], SmallLogK { shift });
+                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5 6 7 8 9],
+                    SmallLogK { shift });
+            }
+            BesselRatio => {
+                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5], SmallRatio {});
+            }
+            BesselRatioComplement => {
+                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5], SmallComplement {});
+            }
+            LogHyp0f1 => {
+                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5 6], SmallHyp0f1 {});
             }
             LogMatern => {
-                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5 6 7 8 9], SmallMatern {});
-            }
-            _ => {
-                for &place in group.at {
-                    let i = place as usize;
-                    sink(&[place], &edge(function, group.v[i], group.x[i]).into_tile());
-                }
+                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5 6 7 8 9],
+                    SmallMatern {});
             }
         }
     } else if class >= LOW {
@@ -276,10 +287,10 @@ fn run(function: Function, level: usize, class: usize, group: Group, sink: &mut 
     } else {
         let bin = class - LARGE;
         match function {
-            LogIv => sweep_with!(large, group, sink, level, bin, LargeLog { sigma: 1.0 }),
-            LogKv => sweep_with!(large, group, sink, level, bin, LargeLog { sigma: -1.0 }),
-            LogIve => sweep_with!(large, group, sink, level, bin, LargeLogScaled { sigma: 1.0 }),
-            LogKve => sweep_with!(large, group, sink, level, bin, LargeLogScaled { sigma: -1.0 }),
+            LogIv | LogKv => sweep_with!(large, group, sink, level, bin, LargeLog { sigma }),
+            LogIve | LogKve => {
+                sweep_with!(large, group, sink, level, bin, LargeLogScaled { sigma })
+            }
             BesselRatio => sweep_with!(large, group, sink, level, bin, LargeRatio {}),
             BesselRatioComplement => {
                 sweep_with!(large, group, sink, level, bin, LargeComplement {});

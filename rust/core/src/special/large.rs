@@ -261,6 +261,8 @@ pub(crate) fn log_bessel<const LEVEL: usize, const BIN: usize, const SCALED: boo
 /// ```text
 /// r = x / (s + v) - x y^2 G(w, y),    1 - r = (v + s - x) / (s + v) + x y^2 G(w, y).
 /// ```
+///
+/// Their second derivative in v is not offered.
 #[inline(always)]
 pub(crate) fn ratio<const LEVEL: usize, const BIN: usize, const COMPLEMENT: bool>(
     v: f64,
@@ -287,13 +289,12 @@ pub(crate) fn ratio<const LEVEL: usize, const BIN: usize, const COMPLEMENT: bool
     if LEVEL >= 3 {
         let q_y = 3.0 * g.y + g.yy + 2.0 * w * g.wy;
         let q_w = 4.0 * g.w + g.wy + 2.0 * w * g.ww;
-        let r_y = 3.0 * g.y + g.yy - 2.0 * u * g.wy;
-        let r_w = 4.0 * g.w + g.wy - 2.0 * u * g.ww;
         let (vy, y3) = (v * y, y * y2);
         out.xx = sign
             * xy
             * (y3 * (3.0 * q - u * (4.0 * q + q_y + 2.0 * w * q_w)) - (vy * a) * a * (2.0 + vy));
-        out.vv = sign * xy * y2 * (1.0 + y * (r - w * (4.0 * r + r_y - 2.0 * u * r_w)));
+        let r_y = 3.0 * g.y + g.yy - 2.0 * u * g.wy;
+        let r_w = 4.0 * g.w + g.wy - 2.0 * u * g.ww;
         out.vx =
             sign * y * ((1.0 - vy - w) * a + vy * y2 * (r - u * (4.0 * r + r_y + 2.0 * w * r_w)));
     }

@@ -106,12 +106,13 @@ impl Real for f32 {
 /// Evaluates partial derivatives of `function`, elementwise with broadcasting, in one pass.
 ///
 /// Each pair (i, j) of `derivatives` asks for the i-th derivative in the first argument (v, b or
-/// nu) and the j-th in the second (x or z); (0, 0) is the value. The results stand in that order.
+/// nu) and the j-th in the second (x or z), where i + j <= 2, and i <= 1 for the ratios; (0, 0) is
+/// the value. The results stand in that order.
 /// NaN passes through, and marks elements outside of the domain; at 0 and infinity the limits are
 /// taken.
 ///
 /// # Errors
-/// [`Error::Shape`] if the shapes do not broadcast, [`Error::Domain`] if i + j > 2, and
+/// [`Error::Shape`] if the shapes do not broadcast, [`Error::Domain`] for other pairs, and
 /// [`Error::Cancelled`].
 pub fn evaluate<T: Real>(
     function: Function,
@@ -120,16 +121,17 @@ pub fn evaluate<T: Real>(
     x: ArrayViewD<'_, T>,
     control: &Control,
 ) -> Result<Vec<ArrayD<T>>, Error> {
+    let ratio = matches!(function, Function::BesselRatio | Function::BesselRatioComplement);
     let slot = |&(i, j): &(u8, u8)| match (i, j) {
         (0, 0) => Ok(0),
         (1, 0) => Ok(1),
         (0, 1) => Ok(2),
-        (2, 0) => Ok(3),
+        (2, 0) if !ratio => Ok(3),
         (1, 1) => Ok(4),
         (0, 2) => Ok(5),
         _ => Err(Error::Domain {
             name: "derivatives",
-            expected: "of total order two at most",
+            expected: "of total order two at most, and once in the order for ratios",
             got: f64::from(i) + f64::from(j),
         }),
     };
