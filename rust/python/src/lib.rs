@@ -21,11 +21,11 @@ mod _core {
 
     #[pymodule_export]
     use crate::mixture::{
-        check_unit_rows, spherical_plus_plus, vmf_mixture_labels, vmf_mixture_log_prob,
+        check_unit_rows, spherical_seeds, vmf_mixture_labels, vmf_mixture_log_prob,
         vmf_mixture_responsibilities, vmf_mixture_step,
     };
     #[pymodule_export]
-    use crate::special::{bessel, bessel_ratio_inverse, special_tables};
+    use crate::special::{bessel, bessel_at, bessel_ratio_inverse, special_tables};
 
     /// Number of threads that the next kernel will use.
     #[pyfunction]

@@ -197,28 +197,30 @@ pub fn vmf_mixture_labels<'py>(
     .map(|labels| labels.into_pyarray(py))
 }
 
-/// Rows that start a spherical clustering: k indices.
+/// Rows that seed a spherical clustering with `k` clusters: `k` or more indices.
 #[pyfunction]
-pub fn spherical_plus_plus(
+pub fn spherical_seeds(
     py: Python<'_>,
     x: Samples<'_>,
     k: usize,
+    n_rounds: usize,
     key: u128,
 ) -> PyResult<Vec<usize>> {
     fn run<T: Lanes + Element>(
         py: Python<'_>,
         x: &Matrix<'_, T>,
         k: usize,
+        n_rounds: usize,
         key: Key,
     ) -> PyResult<Vec<usize>> {
         let rows = x.rows()?;
-        gate::run(py, k * work(rows, 8), |control| {
-            cluster::spherical_plus_plus(rows, k, key, control)
+        gate::run(py, n_rounds * work(rows, k), |control| {
+            cluster::spherical_seeds(rows, k, n_rounds, key, control)
         })
     }
     match x {
-        Samples::Double(x) => run(py, &x, k, Key::new(key)),
-        Samples::Single(x) => run(py, &x, k, Key::new(key)),
+        Samples::Double(x) => run(py, &x, k, n_rounds, Key::new(key)),
+        Samples::Single(x) => run(py, &x, k, n_rounds, Key::new(key)),
     }
 }
 
