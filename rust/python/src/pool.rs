@@ -30,11 +30,25 @@ impl Pool {
 static CURRENT: ArcSwapOption<Pool> = ArcSwapOption::const_empty();
 /// What the user asked for; 0 means one thread a processor.
 static WANTED: AtomicUsize = AtomicUsize::new(0);
+/// Processors that this process may use; 0 until somebody asks.
+static PROCESSORS: AtomicUsize = AtomicUsize::new(0);
 
 /// Number of threads that the next kernel will use.
 pub fn num_threads() -> usize {
     match WANTED.load(Ordering::Relaxed) {
-        0 => thread::available_parallelism().map_or(1, usize::from),
+        0 => processors(),
+        n => n,
+    }
+}
+
+/// Asked of the system once: it reads files, which takes longer than a short kernel.
+fn processors() -> usize {
+    match PROCESSORS.load(Ordering::Relaxed) {
+        0 => {
+            let n = thread::available_parallelism().map_or(1, usize::from);
+            PROCESSORS.store(n, Ordering::Relaxed);
+            n
+        }
         n => n,
     }
 }
