@@ -52,7 +52,8 @@ def wronskian_defect(v: Any, x: Any) -> Any:
     log_i, log_k = special.log_iv(v, x), special.log_kv(v, x)
     above = v / x - special.log_kv(v, x, derivative=(0, 1))  # K_{v+1} / K_v
     defect = log_i + log_k + np.log(special.bessel_ratio(v, x) + above) + np.log(x)
-    return np.abs(defect) / (EPS * np.maximum(np.maximum(1, np.hypot(v, x)), np.abs(log_i)))
+    terms = [np.ones_like(x), np.hypot(v, x), np.abs(log_i), np.abs(log_k), np.abs(np.log(x))]
+    return np.abs(defect) / (EPS * np.max(terms, axis=0))
 
 
 def test_wronskian_of_i_and_k_is_one_over_x_on_the_whole_grid() -> None:
