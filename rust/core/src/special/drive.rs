@@ -139,6 +139,11 @@ kernels! {
     SmallRatio {} |v, x| small_i::ratio::<LEVEL, CLASS>(v, x);
     SmallComplement {} |v, x| small_i::ratio_complement::<LEVEL, CLASS>(v, x);
     SmallHyp0f1 {} |b, z| small_i::log_hyp0f1::<LEVEL, CLASS>(b, z);
+    SeriesHyp0f1 {} |b, z| {
+        // Of the power series d2/dz2 would lose as many digits as b has.
+        let xx = large::reduced::<LEVEL, EXTREME, false>(1.0, b, 2.0 * z.sqrt()).xx;
+        Partials { xx, ..small_i::log_hyp0f1::<LEVEL, CLASS>(b, z) }
+    };
     SmallMatern {} |nu, x| small_k::log_matern::<LEVEL, CLASS>(nu, x);
     LowMatern {} |nu, x| large::reduced::<LEVEL, CLASS, true>(-1.0, nu, x);
 }
@@ -175,6 +180,10 @@ const LOW: usize = LARGE + large::BINS.len() + 1;
 const SMALL: usize = LOW + large::BINS.len() + 1;
 const CLASSES: usize = SMALL + 16;
 
+/// For 0F1 at s >= 22, where z is so small that only the power series is relatively accurate.
+const SERIES: usize = SMALL + 8;
+const SERIES_END: f64 = 1.0;
+
 /// The first order at which Stirling's series serves, for the functions that contain Gamma.
 const STIRLING: f64 = 8.0;
 
@@ -200,9 +209,8 @@ fn classify(function: Function, v: f64, x: f64) -> u8 {
         LogHyp0f1 => small_i::class_hyp0f1(v, x),
         _ => small_i::class(order, argument),
     };
-    // Where z < 1, the logarithm of 0F1 is so small that only its series is relatively accurate.
-    let series = matches!(function, LogHyp0f1) & (x < 1.0);
-    let class = if (square < large::START * large::START) | series { SMALL + class } else { bin };
+    let bin = if matches!(function, LogHyp0f1) & (x < SERIES_END) { SERIES + class } else { bin };
+    let class = if square < large::START * large::START { SMALL + class } else { bin };
     (if inside { class } else { EDGE }) as u8
 }
 
@@ -270,8 +278,12 @@ fn run(function: Function, level: usize, class: usize, group: Group, sink: &mut 
             BesselRatioComplement => {
                 sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5], SmallComplement {});
             }
+            LogHyp0f1 if class >= SERIES - SMALL => {
+                let class = class - (SERIES - SMALL);
+                sweep_with!(small, group, sink, level, class, [0 1 2 3], SeriesHyp0f1 {});
+            }
             LogHyp0f1 => {
-                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5 6], SmallHyp0f1 {});
+                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5], SmallHyp0f1 {});
             }
             LogMatern => {
                 sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5 6 7 8 9],

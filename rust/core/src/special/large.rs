@@ -356,7 +356,8 @@ pub(crate) fn reduced<const LEVEL: usize, const BIN: usize, const LOW: bool>(
         let l = ln_1p(0.5 * d_nu);
         out.f += sigma * c.value() - 0.5 * ln_1p(d_nu) + sigma * (-nu).mul_add(l, d);
         out.v = sigma * (c.first() - l) + 0.5 * u * r;
-        out.vv = sigma * (c.second() + d_nu * y) + y2 * (w - 0.5) - 0.5 * r * r;
+        // y^2 (w - 1/2) - 1/(2 nu^2), which would cancel where x is small.
+        out.vv = sigma * (c.second() + d_nu * y) - u * y2 - 0.5 * (d_nu * y) * (y + r);
     }
     // .. and the one in x is x h, h = sigma / (s + nu) - y^2 (1/2 + E), without cancellation.
     let a = 1.0 / (s + nu);
