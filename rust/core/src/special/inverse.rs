@@ -96,14 +96,14 @@ fn run(function: Function, problems: &mut [Problem]) {
     let of_complement = function == Function::BesselRatioComplement;
     let v: Vec<f64> = problems.iter().map(|p| p.v).collect();
     for _ in 0..MAX_STEPS {
+        if problems.iter().all(|p| p.settled) {
+            break;
+        }
         let x: Vec<f64> = problems.iter().map(|p| p.x).collect();
         drive::evaluate_chunk(function, 1, &v, &x, &mut |places, tile| {
             for (lane, &place) in places.iter().enumerate() {
                 problems[place as usize].step(of_complement, tile[0][lane], tile[2][lane]);
             }
         });
-        if problems.iter().all(|p| p.settled) {
-            break;
-        }
     }
 }
