@@ -1,12 +1,13 @@
 """Differentiable torch operations around kernels that autograd cannot look into.
 
-A kernel declares its derivative rule once, `op` makes three calls of it, and picks one:
+A kernel declares its derivative rule once; `op` makes these calls of it, and picks one:
 
-| when                                   | what runs                                             |
-|----------------------------------------|-------------------------------------------------------|
-| nothing needs a derivative             | the kernel itself                                     |
-| a gradient, a tangent or ``torch.func``| a ``torch.autograd.Function`` around the kernel       |
-| ``torch.compile`` traces               | a custom op with a fake kernel and the same rule      |
+| when                        | what runs                                                |
+|-----------------------------|----------------------------------------------------------|
+| nothing needs a derivative  | the kernel itself                                        |
+| a gradient is needed        | an ``autograd.Function`` around the kernel               |
+| forward mode, ``torch.func``| one with ``jvp`` and ``vmap``                            |
+| ``torch.compile`` traces    | a custom op with a fake kernel and the same rule         |
 
 Only while tracing: a custom op returns zero tangents in forward mode without an error.
 
@@ -39,9 +40,9 @@ Partial: TypeAlias = Callable[..., Tensor]
 def op(name: str, n_inputs: int, kernel: Kernel, partial: Partial) -> Op:
     """Make a differentiable elementwise operation of a kernel and its partial derivatives.
 
-    `name` is that of the custom op, ``pyprobe::name``. The result is called with the parameters, a
-    tuple of ints that `kernel` and `partial` know how to read, and `n_inputs` tensors of one
-    floating dtype and device, which broadcast.
+    `name` is that of the custom op, ``pyprobe::name``. The result is called with the parameters, one
+    or more ints in a tuple that `kernel` and `partial` know how to read (torch mistakes an empty one
+    for a list of tensors), and `n_inputs` tensors of one floating dtype and device, which broadcast.
     """
     return Op(name, n_inputs, kernel, partial)
 
@@ -51,7 +52,7 @@ class Op:
 
     def __init__(self, name: str, n_inputs: int, kernel: Kernel, partial: Partial) -> None:
         self.kernel, self.partial = kernel, partial
-        self._nothing_wanted = (False,) * n_inputs
+        self.nothing_wanted = (False,) * n_inputs
         inputs = ", ".join(f"Tensor input_{i}" for i in range(n_inputs))
         self._traced = torch.library.custom_op(
             f"pyprobe::{name}",
@@ -73,17 +74,16 @@ class Op:
                 return self._untraced(parameters, *inputs)
             return self._traced(*inputs, parameters, self._wanted(inputs))[0]  # type: ignore[no-any-return]
         if transformed or forward_ad._current_level >= 0:  # noqa: SLF001
-            # These always differentiate through the rule: what would be saved could not be used.
-            return _Function.apply(self, parameters, self._nothing_wanted, *inputs)[0]  # type: ignore[no-any-return]
+            return _Transformed.apply(self, parameters, *inputs)  # type: ignore[no-any-return]
         wanted = self._wanted(inputs)
         if True in wanted:
-            return _Function.apply(self, parameters, wanted, *inputs)[0]  # type: ignore[no-any-return]
+            return _Reverse.apply(self, parameters, wanted, *inputs)  # type: ignore[no-any-return]
         return self.kernel(parameters, wanted, *inputs)[0]
 
     def _wanted(self, inputs: tuple[Tensor, ...]) -> tuple[bool, ...]:
         if torch.is_grad_enabled():
             return tuple([tensor.requires_grad for tensor in inputs])
-        return self._nothing_wanted
+        return self.nothing_wanted
 
     @torch.compiler.disable(reason="a custom op has no rule for torch.func's transforms")  # type: ignore[untyped-decorator]
     def _untraced(self, parameters: tuple[int, ...], *inputs: Tensor) -> Tensor:
@@ -109,50 +109,78 @@ class Op:
         return gradients
 
     def _traced_backward(self, ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
-        if grads[0] is None:
-            return (None,) * (len(ctx.wanted) + 2)
         inputs, saved = _restore(ctx)
-        needs = ctx.needs_input_grad
-        return *self.gradients(ctx.parameters, inputs, saved, needs, grads[0]), None, None
+        gradients: list[Tensor | None] = [None] * len(inputs)
+        if grads[0] is not None:
+            needs = ctx.needs_input_grad
+            gradients = self.gradients(ctx.parameters, inputs, saved, needs, grads[0])
+        return *gradients, None, None
 
 
-class _Function(torch.autograd.Function):
-    """The kernel of an `Op` with its rule, under reverse mode, forward mode and vmap, nested."""
+class _Reverse(torch.autograd.Function):
+    """The kernel with its rule in reverse mode.
+
+    Not `_Transformed`: what torch does around ``setup_context`` takes ten times as long.
+    """
 
     @staticmethod
     def forward(
-        op: Op, parameters: tuple[int, ...], wanted: tuple[bool, ...], *inputs: Tensor
-    ) -> tuple[Tensor, ...]:
-        return tuple(op.kernel(parameters, wanted, *inputs))
+        ctx: Any,
+        op: Op,
+        parameters: tuple[int, ...],
+        wanted: tuple[bool, ...],
+        *inputs: Tensor,
+    ) -> Tensor:
+        value, *partials = op.kernel(parameters, wanted, *inputs)
+        ctx.op, ctx.parameters, ctx.wanted = op, parameters, wanted
+        ctx.save_for_backward(*inputs, *partials)
+        return value
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.op, ctx.parameters, ctx.wanted, *tensors = inputs
-        _save(ctx, tensors, output)
-        ctx.save_for_forward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        if grads[0] is None:
-            return (None,) * (len(ctx.wanted) + 3)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         inputs, saved = _restore(ctx)
         needs = ctx.needs_input_grad[3:]
         return None, None, None, *ctx.op.gradients(ctx.parameters, inputs, saved, needs, grads[0])
 
+
+class _Transformed(torch.autograd.Function):
+    """The kernel with its rule in forward mode and under the transforms of torch.func, nested.
+
+    These differentiate the rule itself, so that nothing but the inputs is saved.
+    """
+
     @staticmethod
-    def jvp(ctx: Any, *arguments: Tensor | None) -> tuple[Tensor | None, ...]:
-        tangents = arguments[3:]
+    def forward(op: Op, parameters: tuple[int, ...], *inputs: Tensor) -> Tensor:
+        return op.kernel(parameters, op.nothing_wanted, *inputs)[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        ctx.op, ctx.parameters, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        inputs, needs = ctx.saved_tensors, ctx.needs_input_grad[2:]
+        if grads[0] is None:
+            return (None,) * (len(inputs) + 2)
+        saved = [None] * len(inputs)
+        return None, None, *ctx.op.gradients(ctx.parameters, inputs, saved, needs, grads[0])
+
+    @staticmethod
+    def jvp(ctx: Any, *arguments: Tensor | None) -> Tensor | None:
         # torch disables forward mode within a jvp rule, which would lose the tangents of an outer
         # transform without a word (jacfwd of jacfwd). Enabled again, the rule must see the primals,
         # or it would be asked for tangents of this level for ever.
         inputs = [forward_ad.unpack_dual(tensor).primal for tensor in ctx.saved_tensors]
         total: Tensor | None = None
         with forward_ad._set_fwd_grad_enabled(True):  # noqa: SLF001
-            for index, tangent in enumerate(tangents):
+            for index, tangent in enumerate(arguments[2:]):
                 if tangent is not None:
                     term = _times(tangent, ctx.op.partial(ctx.parameters, index, *inputs))
                     total = term if total is None else total + term
-        return total, *(None for _ in range(ctx.n_saved))
+        return total
 
     @staticmethod
     def vmap(
@@ -160,25 +188,16 @@ class _Function(torch.autograd.Function):
         in_dims: tuple[int | None, ...],
         op: Op,
         parameters: tuple[int, ...],
-        wanted: tuple[bool, ...],  # noqa: ARG004
         *inputs: Tensor,
-    ) -> tuple[tuple[Tensor], tuple[int]]:
-        dims = in_dims[3:]
+    ) -> tuple[Tensor, int]:
+        dims = in_dims[2:]
         rank = max(t.ndim - (dim is not None) for t, dim in zip(inputs, dims, strict=True))
         aligned = [
             # The batch in front, then ones, so that the rest broadcasts as it did.
             t if dim is None else t.movedim(dim, 0)[(slice(None), *[None] * (rank - t.ndim + 1))]
             for t, dim in zip(inputs, dims, strict=True)
         ]
-        return (op(parameters, *aligned),), (0,)
-
-
-def _save(ctx: Any, inputs: Sequence[Tensor], output: Sequence[Tensor]) -> None:
-    partials = output[1:]
-    ctx.n_saved = len(partials)
-    ctx.mark_non_differentiable(*partials)
-    ctx.save_for_backward(*inputs, *partials)
-    ctx.set_materialize_grads(False)
+        return op(parameters, *aligned), 0
 
 
 def _restore(ctx: Any) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
@@ -191,7 +210,10 @@ def _restore(ctx: Any) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
 def _traced_context(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
     *tensors, parameters, wanted = inputs
     ctx.parameters, ctx.wanted = tuple(parameters), tuple(wanted)
-    _save(ctx, tensors, output)
+    partials = output[1:]
+    ctx.mark_non_differentiable(*partials)
+    ctx.save_for_backward(*tensors, *partials)
+    ctx.set_materialize_grads(False)
 
 
 def _ordered(arguments: tuple[Any, ...]) -> tuple[Any, ...]:

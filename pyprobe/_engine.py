@@ -52,21 +52,29 @@ def select(*arrays: Any) -> Engine:
     if torch is None:
         return _NATIVE
     tensor = torch.Tensor
-    tensors = [a for a in arrays if isinstance(a, tensor)]
-    if not tensors:
+    device, on_cpu, others = None, False, False
+    for array in arrays:
+        if isinstance(array, tensor):
+            if device is None:
+                device, on_cpu = array.device, array.is_cpu
+            elif array.device != device:
+                raise _mixture(arrays, tensor)
+        elif not (array is None or isinstance(array, (int, float))):
+            others = True
+    if device is None:
         return _NATIVE
-    device = tensors[0].device
-    if len(tensors) == len(arrays) or all(
-        a is None or isinstance(a, (tensor, int, float)) for a in arrays
-    ):
-        if all(other.device == device for other in tensors[1:]):
-            return _NATIVE_TORCH if device.type == "cpu" else _TORCH
+    if others:
+        raise _mixture(arrays, tensor)
+    return _NATIVE_TORCH if on_cpu else _TORCH
+
+
+def _mixture(arrays: tuple[Any, ...], tensor: type) -> TypeError:
     came = ", ".join(
         f"torch tensor on {a.device}" if isinstance(a, tensor) else type(a).__name__
         for a in arrays
         if a is not None
     )
-    raise TypeError(
+    return TypeError(
         f"arrays of one library on one device are expected; got {came}. Convert with "
         "torch.as_tensor, .to(device) or .numpy()."
     )

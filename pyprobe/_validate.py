@@ -69,10 +69,7 @@ def as_float_arrays(names: Iterable[str], values: Sequence[npt.ArrayLike]) -> li
     """
     arrays = list(map(as_float_array, names, values))
     dtype = arrays[0].dtype
-    for array in arrays:
-        if array.dtype is not dtype:
-            break
-    else:
+    if all([array.dtype is dtype for array in arrays]):  # noqa: C419  # half the time of a generator
         return arrays
     wanted = {
         array.dtype

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,18 +25,29 @@ from pyprobe.special._kernels import (
     MASKS,
     Function,
 )
+from pyprobe.typing import FloatArray
 
 __all__ = ["bessel", "bessel_ratio_inverse"]
+
+_NO_PARAMETERS = (0,)
+_COMPUTED = (torch.float64, torch.float32)
 
 
 def bessel(
     function: Function, first: Any, second: Any, derivative: tuple[int, int], engine: Engine
 ) -> Tensor:
     """Evaluate a derivative of `function` at tensors or numbers."""
-    (first, second), dtype = _as_tensors(first, second)
     operation = _NATIVE if engine is Engine.NATIVE_TORCH else _TWIN
-    result = operation((function.number, *derivative), first, second)
-    return result if result.dtype is dtype else result.to(dtype)
+    parameters = (function.number, *derivative)
+    if (
+        isinstance(first, Tensor)
+        and isinstance(second, Tensor)
+        and first.dtype is second.dtype
+        and first.dtype in _COMPUTED
+    ):
+        return operation(parameters, first, second)
+    (first, second), dtype = _as_tensors(first, second)
+    return operation(parameters, first, second).to(dtype)
 
 
 def bessel_ratio_inverse(v: Any, r: Any, complement: Any, engine: Engine) -> Tensor:
@@ -44,8 +56,7 @@ def bessel_ratio_inverse(v: Any, r: Any, complement: Any, engine: Engine) -> Ten
         complement = 1 - r  # exact where it counts, for r >= 1/2
     inputs, dtype = _as_tensors(v, r, complement)
     operation = _NATIVE_INVERSE if engine is Engine.NATIVE_TORCH else _TWIN_INVERSE
-    result = operation((), *inputs)
-    return result if result.dtype is dtype else result.to(dtype)
+    return operation(_NO_PARAMETERS, *inputs).to(dtype)
 
 
 # Engines: what to call without a graph.
@@ -54,13 +65,25 @@ def bessel_ratio_inverse(v: Any, r: Any, complement: Any, engine: Engine) -> Ten
 def _native_bessel(
     parameters: tuple[int, ...], wanted: tuple[bool, ...], first: Tensor, second: Tensor
 ) -> list[Tensor]:
+    if True not in wanted:
+        number, i, j = parameters
+        mask = MASKS[i, j]
+        if first.numel() == 1 and second.numel() == 1:
+            value = _core.bessel_at(number, mask, first.item(), second.item())
+            ndim = max(first.ndim, second.ndim)
+            dtype = np.float64 if first.dtype is torch.float64 else np.float32
+            return [torch.from_numpy(np.array(value, dtype, ndmin=ndim))]
+        return [torch.from_numpy(_core.bessel(number, mask, _view(first), _view(second)))]
     orders = _orders(parameters, wanted)
     mask = sum([MASKS[order] for order in orders])
+    found = _core.bessel(parameters[0], mask, _view(first), _view(second))
+    return [torch.from_numpy(array) for array in (found if len(orders) > 1 else [found])]
+
+
+def _view(tensor: Tensor) -> FloatArray:
     # `force` drops what autograd knows and resolves the lazy negation of a view; no copy otherwise.
-    found = _core.bessel(parameters[0], mask, first.numpy(force=True), second.numpy(force=True))
-    if len(orders) == 1:
-        return [torch.from_numpy(found)]
-    return [torch.from_numpy(array) for array in found]
+    array: FloatArray = tensor.numpy(force=True)
+    return array
 
 
 def _twin_bessel(
@@ -86,8 +109,8 @@ def _orders(parameters: tuple[int, ...], wanted: tuple[bool, ...]) -> list[tuple
 def _native_inverse(
     _: tuple[int, ...], wanted: tuple[bool, ...], v: Tensor, r: Tensor, complement: Tensor
 ) -> list[Tensor]:
-    orders, ratio, complements = (t.numpy(force=True) for t in (v, r, complement))
-    x = torch.from_numpy(_core.bessel_ratio_inverse(orders, ratio, complements))
+    found = _core.bessel_ratio_inverse(_view(v), _view(r), _view(complement))
+    x = torch.from_numpy(found)
     return [x, *_inverse_partials(_NATIVE, wanted, v.detach(), r.detach(), x)]
 
 
@@ -200,14 +223,8 @@ def _as_tensors(*values: Any) -> tuple[list[Tensor], torch.dtype]:
     over numbers, and integers become the default dtype. Half precision is computed in float32.
     """
     tensors = [value for value in values if isinstance(value, Tensor)]
-    dtype = tensors[0].dtype
-    if not (
-        len(tensors) == len(values)
-        and all(tensor.dtype is dtype for tensor in tensors)
-        and (dtype is torch.float64 or dtype is torch.float32)
-    ):
-        dtype = _result_type(tensors)
-    compute = dtype if dtype is torch.float64 else torch.float32
+    dtype = _result_type(tensors)
+    compute = dtype if dtype in _COMPUTED else torch.float32
     device = tensors[0].device
     return [
         value.to(compute)
