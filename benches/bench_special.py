@@ -132,7 +132,7 @@ def with_derivatives(v: np.ndarray, x: np.ndarray, rounds: int) -> str:
     for function, target in ((_kernels.LOG_IV, 3), (_kernels.LOG_KV, 2)):
         timings = interleave(
             {
-                name: lambda f=function.index, mask=mask: _core.bessel(f, mask, v, x)
+                name: lambda f=function.number, mask=mask: _core.bessel(f, mask, v, x)
                 for name, mask in masks.items()
             },
             rounds=rounds,

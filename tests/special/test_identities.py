@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+import pyprobe
 from pyprobe import special
 
 EPS = np.finfo(float).eps
@@ -323,6 +324,25 @@ def test_arguments_broadcast(function: Any) -> None:
     assert got.shape == (3, 1, 4)
     for i, j in np.ndindex(3, 4):
         assert got[i, 0, j] == function(v[i, 0, 0], x[j])
+
+
+@every_function
+@pytest.mark.parametrize("derivative", [(0, 0), (0, 1), (1, 1)])
+def test_bits_depend_neither_on_neighbors_nor_on_threads(
+    function: Any, derivative: tuple[int, int]
+) -> None:
+    v, x = (np.concatenate([a, a[::-1]]) for a in log_grid())
+    expected = function(v, x, derivative=derivative)
+    assert_array_equal(function(v[7:], x[7:], derivative=derivative), expected[7:])
+    for i in range(0, v.size, 37):
+        assert_array_equal(function(v[i], x[i], derivative=derivative), expected[i])
+    before = pyprobe.get_num_threads()
+    try:
+        for n in (1, 2, 4):
+            pyprobe.set_num_threads(n)
+            assert_array_equal(function(v, x, derivative=derivative), expected)
+    finally:
+        pyprobe.set_num_threads(before)
 
 
 @every_function
