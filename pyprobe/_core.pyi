@@ -1,5 +1,7 @@
 # Kept by hand, checked against the built module by tests/test_core_stub.py.
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,3 +27,23 @@ def vmf_mean_direction(
     x: FloatArray, weights: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], float, float, float, float]: ...
 def vmf_one_minus_dot(x: FloatArray, loc: FloatArray) -> NDArray[np.float64]: ...
+
+# cluster and mixtures: samples are a matrix in C order, or a sparse one row by row as
+# (indptr, indices, values, n_columns), with its transpose where an M-step follows
+
+_Compressed: TypeAlias = tuple[NDArray[np.uint64], NDArray[np.uint32], FloatArray, int]
+_Samples: TypeAlias = FloatArray | tuple[_Compressed, _Compressed | None]
+_Vector: TypeAlias = NDArray[np.float64]
+_Parameters: TypeAlias = tuple[NDArray[np.float64], _Vector, _Vector]
+
+def check_unit_rows(x: _Samples) -> None: ...
+def spherical_seeds(x: _Samples, k: int, n_rounds: int, key: int) -> list[int]: ...
+def merge_directions(resultants: NDArray[np.float64], k: int) -> list[int]: ...
+def vmf_mixture_step(
+    x: _Samples, parameters: _Parameters, hard: bool
+) -> tuple[NDArray[np.float64], _Vector, _Vector, _Vector, float, int]: ...
+def vmf_mixture_log_prob(x: _Samples, parameters: _Parameters) -> _Vector: ...
+def vmf_mixture_responsibilities(
+    x: _Samples, parameters: _Parameters
+) -> NDArray[np.float64]: ...
+def vmf_mixture_labels(x: _Samples, parameters: _Parameters) -> NDArray[np.uintp]: ...

@@ -7,7 +7,7 @@
 //! Run it with `cargo run --release --example mixture`.
 
 use ndarray::{Array1, Array2, Axis, aview0, aview1};
-use pyprobe_core::cluster::spherical_plus_plus;
+use pyprobe_core::cluster::{merge_directions, spherical_seeds};
 use pyprobe_core::directional::mixture::{Assignment, Components, step};
 use pyprobe_core::directional::vmf;
 use pyprobe_core::linalg::Rows;
@@ -40,9 +40,17 @@ fn main() -> Result<(), Error> {
     println!("one distribution: concentration {concentration:.2} +- {standard_error:.2}");
     assert!((concentration - CONCENTRATIONS[0]).abs() < 5.0 * standard_error);
 
-    // All three: EM from a k-means++ start, until the log-likelihood stands still.
-    let seeds = spherical_plus_plus(Rows::dense(x.view())?, 3, Key::new(2), &control)?;
-    let mut fit = Fit::start(&x.select(Axis(0), &seeds));
+    // All three: more seeds than components, their clusters merged; then EM, until the
+    // log-likelihood stands still.
+    let rows = Rows::dense(x.view())?;
+    let seeds = spherical_seeds(rows, SIZES.len(), 3, Key::new(2), &control)?;
+    let seeds = x.select(Axis(0), &seeds).reversed_axes();
+    let (scale, offset) = (Array1::ones(seeds.ncols()), Array1::zeros(seeds.ncols()));
+    let nearest =
+        Components { directions: seeds.view(), scale: scale.view(), offset: offset.view() };
+    let clusters = step(rows, None, nearest, Assignment::Hard, &control)?.resultants;
+    let groups = merge_directions(clusters.view(), SIZES.len(), &control)?;
+    let mut fit = Fit::start(&clusters, &groups);
     let mut last = f64::NEG_INFINITY;
     for iteration in 1..=100 {
         let log_likelihood = fit.improve(&x, &control)?;
@@ -121,12 +129,19 @@ struct Fit {
 }
 
 impl Fit {
-    fn start(seeds: &Array2<f64>) -> Self {
-        let k = seeds.nrows();
+    /// Sums up the clusters of each group.
+    fn start(clusters: &Array2<f64>, groups: &[usize]) -> Self {
+        let k = SIZES.len();
+        let mut directions = Array2::zeros((DIM, k));
+        for (cluster, &group) in clusters.columns().into_iter().zip(groups) {
+            let mut direction = directions.column_mut(group);
+            direction += &cluster;
+        }
+        let norms = directions.columns().into_iter().map(|s| s.dot(&s).sqrt()).collect();
         Self {
             weights: vec![1.0 / k as f64; k],
-            directions: seeds.t().to_owned(),
-            norms: Array1::ones(k),
+            directions,
+            norms,
             // Flat responsibilities go nowhere: start with clusters about as tight as a dimension.
             concentrations: vec![DIM as f64; k],
         }

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use ndarray::ArrayView2;
+
 use crate::linalg::{Lanes, Rows, skinny};
 use crate::parallel::for_each_chunk;
 use crate::random::{Key, Stream};
@@ -50,6 +52,67 @@ pub fn spherical_seeds<T: Lanes>(
     }
     seeds.sort_unstable();
     Ok(seeds)
+}
+
+/// Joins clusters of directions, the cheapest pair first, until `k` are left; returns the number of
+/// the cluster, below `k`, that each has gone to.
+///
+/// Column j of `resultants`, of shape (d, m), is the sum of the unit vectors of cluster j. Spherical
+/// k-means maximises the sum of the norms |S|, so joining two costs |S| + |S'| - |S + S'|: Ward's
+/// method (1963) on the sphere. Cost O(m^2 d + m^3).
+///
+/// # Errors
+/// [`Error::Shape`] where there are fewer than `k` clusters, or none; [`Error::Cancelled`].
+pub fn merge_directions(
+    resultants: ArrayView2<'_, f64>,
+    k: usize,
+    control: &Control,
+) -> Result<Vec<usize>, Error> {
+    let (d, m) = resultants.dim();
+    if m < k || k == 0 {
+        return Err(Error::Shape {
+            name: "resultants",
+            expected: format!("(d, m) with m at least {}", k.max(1)),
+            got: vec![d, m],
+        });
+    }
+    // Scalar products of all pairs: those of sums follow without looking at the vectors again.
+    let stride = skinny::padded::<f64>(m);
+    let columns: Vec<f64> = resultants.iter().copied().collect();
+    let mut padded = vec![0.0; d * stride];
+    for (padded, row) in padded.chunks_exact_mut(stride).zip(columns.chunks_exact(m)) {
+        padded[..m].copy_from_slice(row);
+    }
+    let mut dots = vec![0.0; m * stride];
+    skinny::transpose_multiply_add(&columns, m, &padded, stride, &mut dots);
+
+    let mut cluster: Vec<usize> = (0..m).collect();
+    let mut alive = cluster.clone();
+    while alive.len() > k {
+        control.check()?;
+        let square = |a: usize| dots[a * stride + a];
+        let mut best = (f64::INFINITY, 0, 1);
+        for (i, &a) in alive.iter().enumerate() {
+            for (j, &b) in alive.iter().enumerate().skip(i + 1) {
+                // Rounding may make the square of two opposite ones negative.
+                let joined = (square(a) + square(b) + 2.0 * dots[a * stride + b]).max(0.0);
+                let loss = square(a).sqrt() + square(b).sqrt() - joined.sqrt();
+                if loss < best.0 {
+                    best = (loss, i, j);
+                }
+            }
+        }
+        let (a, b) = (alive[best.1], alive.remove(best.2));
+        for c in 0..m {
+            dots[a * stride + c] += dots[b * stride + c];
+        }
+        for c in 0..m {
+            dots[c * stride + a] += dots[c * stride + b];
+        }
+        cluster.iter_mut().filter(|cluster| **cluster == b).for_each(|cluster| *cluster = a);
+    }
+    // `alive` rises: a number's place in it is its new number.
+    Ok(cluster.iter().map(|a| alive.partition_point(|other| other < a)).collect())
 }
 
 /// `k` different integers below `n`, by Floyd's algorithm.
@@ -110,7 +173,7 @@ fn lower<T: Lanes>(
 
 #[cfg(test)]
 mod tests {
-    use ndarray::Array2;
+    use ndarray::{Array2, arr2};
 
     use super::*;
 
@@ -141,5 +204,21 @@ mod tests {
         assert_eq!(spherical_seeds(rows, 4, 3, Key::new(1), &control).unwrap().len(), 4);
         assert_eq!(spherical_seeds(rows, 6, 3, Key::new(1), &control).unwrap(), [0, 1, 2, 3, 4, 5]);
         assert!(spherical_seeds(rows, 7, 3, Key::new(1), &control).is_err());
+    }
+
+    #[test]
+    fn the_cheapest_pairs_are_joined_first() {
+        // Small angles between long vectors cost more than larger ones between short vectors.
+        let resultants = arr2(&[[100.0, 99.0, 0.0, 0.1, -1.0], [0.0, 14.0, 2.0, 1.0, 0.0]]);
+        let merge = |k| merge_directions(resultants.view(), k, &Control::sequential()).unwrap();
+        assert_eq!(merge(5), [0, 1, 2, 3, 4]);
+        assert_eq!(merge(4), [0, 1, 2, 2, 3]);
+        // |(100, 0)| + |(99, 14)| - |(199, 14)| = 0.49, less than 1.0 for (-1, 0) and (0.1, 3).
+        assert_eq!(merge(3), [0, 0, 1, 1, 2]);
+        assert_eq!(merge(1), [0; 5]);
+        assert!(merge_directions(resultants.view(), 6, &Control::sequential()).is_err());
+        let copies = Array2::ones((3, 20));
+        let joined = merge_directions(copies.view(), 2, &Control::sequential()).unwrap();
+        assert_eq!(joined.iter().max(), Some(&1));
     }
 }

@@ -224,6 +224,18 @@ pub fn spherical_seeds(
     }
 }
 
+/// The cluster below `k` that each column of `resultants` (d, m) is merged into.
+#[pyfunction]
+pub fn merge_directions(
+    py: Python<'_>,
+    resultants: PyReadonlyArray2<'_, f64>,
+    k: usize,
+) -> PyResult<Vec<usize>> {
+    let resultants = resultants.as_array();
+    let (d, m) = resultants.dim();
+    gate::run(py, m * m * (d / 16 + m), |control| cluster::merge_directions(resultants, k, control))
+}
+
 /// Checks that every row of `x` is a unit vector.
 #[pyfunction]
 pub fn check_unit_rows(py: Python<'_>, x: Samples<'_>) -> PyResult<()> {
