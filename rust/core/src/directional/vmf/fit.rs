@@ -2,14 +2,12 @@
 
 use ndarray::{Array1, ArrayView1, ArrayView2};
 
-use super::{check_dim, check_norm};
+use super::{LANES, SEGMENT, check_dim, check_norm};
 use crate::simd::vectorize;
 use crate::{Control, Error, Real, parallel};
 
 /// Rows in a block whose sums run in order; blocks are summed in a tree.
 const BLOCK: usize = 64;
-/// Lanes of the running sums over a row.
-const LANES: usize = 16;
 /// Below this complement of the resultant length, `1 - length` has lost digits to be recovered.
 const CONCENTRATED: f64 = 1e-3;
 
@@ -202,30 +200,143 @@ fn add_row<T: Real>(sum: &mut [f64], row: &[T], weight: f64) -> f64 {
     )
 }
 
-/// (|x - mu|^2 / 2, |x|^2).
+/// (|x - mu|^2 / 2, |x|^2), summed in fixed lanes, segment by segment.
 fn half_square_distance<T: Real, U: Real>(x: &[T], mu: &[U]) -> (f64, f64) {
     vectorize(
         #[inline(always)]
         || {
-            let mut distance = [0.0; LANES];
-            let mut square = [0.0; LANES];
-            let (x_body, x_tail) = x.as_chunks::<LANES>();
-            let (mu_body, mu_tail) = mu.as_chunks::<LANES>();
-            for (a, b) in x_body.iter().zip(mu_body) {
-                for l in 0..LANES {
-                    let value: f64 = a[l].into();
-                    let gap = value - b[l].into();
+            let mut total = (0.0, 0.0);
+            for (x, mu) in x.chunks(SEGMENT).zip(mu.chunks(SEGMENT)) {
+                let mut distance = [0.0; LANES];
+                let mut square = [0.0; LANES];
+                let (x_body, x_tail) = x.as_chunks::<LANES>();
+                let (mu_body, mu_tail) = mu.as_chunks::<LANES>();
+                for (a, b) in x_body.iter().zip(mu_body) {
+                    for l in 0..LANES {
+                        let value: f64 = a[l].into();
+                        let gap = value - b[l].into();
+                        distance[l] = gap.mul_add(gap, distance[l]);
+                        square[l] = value.mul_add(value, square[l]);
+                    }
+                }
+                for (l, (a, b)) in x_tail.iter().zip(mu_tail).enumerate() {
+                    let value: f64 = (*a).into();
+                    let gap = value - (*b).into();
                     distance[l] = gap.mul_add(gap, distance[l]);
                     square[l] = value.mul_add(value, square[l]);
                 }
+                total.0 += 0.5 * distance.iter().sum::<f64>();
+                total.1 += square.iter().sum::<f64>();
             }
-            for (l, (a, b)) in x_tail.iter().zip(mu_tail).enumerate() {
-                let value: f64 = (*a).into();
-                let gap = value - (*b).into();
-                distance[l] = gap.mul_add(gap, distance[l]);
-                square[l] = value.mul_add(value, square[l]);
-            }
-            (0.5 * distance.iter().sum::<f64>(), square.iter().sum())
+            total
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array2, Axis, Slice, array};
+
+    use super::*;
+
+    fn circle(angles: &[f64]) -> Array2<f64> {
+        Array2::from_shape_fn((angles.len(), 2), |(i, j)| {
+            if j == 0 { angles[i].cos() } else { angles[i].sin() }
+        })
+    }
+
+    #[test]
+    fn a_pair_of_directions_has_the_mean_of_its_half_angle() {
+        for half in [1.0, 1e-3, 1e-6, 1e-9] {
+            let mean =
+                mean_direction(circle(&[half, -half]).view(), None, &Control::new()).unwrap();
+            let expected = 2.0 * (0.5 * half).sin().powi(2);
+            assert!((mean.loc[0] - 1.0).abs() < 1e-15 && mean.loc[1].abs() < 1e-15);
+            assert!((mean.length - half.cos()).abs() < 1e-15);
+            // The rounding of the rows themselves leaves 1e-16 / half of it.
+            let tolerance = 1e-13_f64.max(4e-16 / half);
+            assert!((mean.complement / expected - 1.0).abs() < tolerance, "{half}");
+        }
+    }
+
+    #[test]
+    fn weights_count_as_repetitions() {
+        let x = circle(&[0.1, 0.5, 2.0]);
+        let weights = array![2.0, 1.0, 0.0];
+        let weighted = mean_direction(x.view(), Some(weights.view()), &Control::new()).unwrap();
+        let repeated = circle(&[0.1, 0.1, 0.5]);
+        let plain = mean_direction(repeated.view(), None, &Control::new()).unwrap();
+        assert!((weighted.length - plain.length).abs() < 1e-15);
+        assert!((&weighted.loc - &plain.loc).iter().all(|d| d.abs() < 1e-15));
+        assert_eq!(weighted.total_weight, 3.0);
+        assert_eq!(weighted.n_effective, 9.0 / 5.0);
+        assert_eq!(plain.n_effective, 3.0);
+    }
+
+    #[test]
+    fn equal_rows_have_no_complement_and_opposite_ones_no_direction() {
+        let equal = array![[0.6, 0.8], [0.6, 0.8]];
+        assert_eq!(mean_direction(equal.view(), None, &Control::new()).unwrap().complement, 0.0);
+        let opposite = array![[0.6, 0.8], [-0.6, -0.8]];
+        let mean = mean_direction(opposite.view(), None, &Control::new()).unwrap();
+        assert_eq!((mean.length, mean.complement, mean.loc), (0.0, 1.0, array![1.0, 0.0]));
+    }
+
+    #[test]
+    fn threads_and_layout_never_change_a_bit() {
+        let x = circle(&(0..5000).map(|i| (f64::from(i) * 0.7).sin()).collect::<Vec<_>>());
+        let found = mean_direction(x.view(), None, &Control::new()).unwrap();
+        assert_eq!(found, mean_direction(x.view(), None, &Control::sequential()).unwrap());
+        let columns = x.t().as_standard_layout().into_owned();
+        assert_eq!(found, mean_direction(columns.t(), None, &Control::new()).unwrap());
+    }
+
+    #[test]
+    fn the_first_bad_row_is_named() {
+        let check = |edit: fn(&mut Array2<f64>)| {
+            let mut x = circle(&[0.3; 200]);
+            edit(&mut x);
+            let one =
+                one_minus_dot(x.view(), x.slice_axis(Axis(0), Slice::from(..1)), &Control::new());
+            let mean = mean_direction(x.view(), None, &Control::new()).unwrap_err();
+            assert_eq!(one.unwrap_err(), mean);
+            mean
+        };
+        assert_eq!(
+            check(|x| {
+                x[[170, 1]] = f64::NAN;
+                x[[100, 0]] = f64::INFINITY;
+            }),
+            Error::NotFinite { name: "x", count: 2, row: 100, column: 0 }
+        );
+        let error = check(|x| x.row_mut(150).fill(3.0));
+        assert!(matches!(error, Error::NotUnit { name: "x", row: 150, norm } if norm > 4.0));
+    }
+
+    #[test]
+    fn bad_arguments_are_named() {
+        let x = circle(&[0.1, 0.2]);
+        let fail = |weights: &[f64]| {
+            mean_direction(x.view(), Some(ArrayView1::from(weights)), &Control::new())
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(fail(&[1.0]).contains("'weights' must have shape (2,)"));
+        assert!(fail(&[1.0, -1.0]).contains("'weights' must be finite and >= 0; got -1"));
+        assert!(fail(&[0.0, 0.0]).contains("'weights' must be positive for at least one row"));
+        let empty = Array2::<f64>::zeros((0, 2));
+        let error = mean_direction(empty.view(), None, &Control::new()).unwrap_err().to_string();
+        assert!(error.contains("'x' must be of one row or more"));
+        let thin = Array2::<f64>::ones((2, 1));
+        assert!(mean_direction(thin.view(), None, &Control::new()).is_err());
+        assert!(one_minus_dot(x.view(), thin.view(), &Control::new()).is_err());
+    }
+
+    #[test]
+    fn one_minus_dot_keeps_its_digits_where_the_two_are_near() {
+        let x = array![[1.0, 1e-9], [1.0, 0.0], [-1.0, 0.0]];
+        let found = one_minus_dot(x.view(), array![[1.0, 0.0]].view(), &Control::new()).unwrap();
+        assert!((found[0] / 5e-19 - 1.0).abs() < 1e-15);
+        assert_eq!((found[1], found[2]), (0.0, 2.0));
+    }
 }

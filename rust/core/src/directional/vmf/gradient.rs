@@ -164,3 +164,93 @@ const NODES: [(f64, f64); 16] = [
     (0.9856115115452684, 0.01627439473090567),
     (0.9972638618494816, 0.007018610009470096),
 ];
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    fn at(dim: usize, kappa: f64, complements: &[f64]) -> Array1<f64> {
+        let complements = ArrayView1::from(complements);
+        marginal_gradient(dim, array![kappa].view(), complements, &Control::new()).unwrap()
+    }
+
+    /// The mean of dw/dkappa over the marginal law, by quadrature in the angle on 200 panels.
+    fn mean_gradient(dim: usize, kappa: f64) -> f64 {
+        let width = PI / 200.0;
+        let (angles, weights): (Vec<f64>, Vec<f64>) = (0..200)
+            .flat_map(|panel| {
+                NODES.into_iter().flat_map(move |(node, weight)| {
+                    [-node, node].map(|x| (width * (f64::from(panel) + 0.5 + 0.5 * x), weight))
+                })
+            })
+            .unzip();
+        let complements: Vec<f64> = angles.iter().map(|a| 2.0 * (a / 2.0).sin().powi(2)).collect();
+        let gradient = at(dim, kappa, &complements);
+        let height = |a: &f64| kappa * a.cos() + (dim - 2) as f64 * a.sin().ln();
+        let top = angles.iter().map(height).fold(f64::NEG_INFINITY, f64::max);
+        let mass: Vec<f64> =
+            angles.iter().zip(&weights).map(|(a, w)| w * (height(a) - top).exp()).collect();
+        let mean: f64 = mass.iter().zip(&gradient).map(|(m, g)| m * g).sum();
+        mean / mass.iter().sum::<f64>()
+    }
+
+    /// A'(kappa) from the ratio's differential equation, with the series at small concentrations.
+    fn slope(dim: usize, kappa: f64) -> f64 {
+        let order = array![0.5 * dim as f64 - 1.0].into_dyn();
+        let kappa = array![kappa].into_dyn();
+        let control = Control::sequential();
+        special::evaluate(Function::BesselRatio, &[(0, 1)], order.view(), kappa.view(), &control)
+            .unwrap()[0][0]
+    }
+
+    #[test]
+    fn the_mean_over_the_law_is_the_slope_of_the_mean() {
+        for dim in [2, 3, 4, 5, 10, 128, 2048] {
+            for kappa in [1e-3, 0.5, 2.0, 30.0, 1000.0] {
+                let error = (mean_gradient(dim, kappa) / slope(dim, kappa) - 1.0).abs();
+                assert!(error < 1e-12, "{dim} {kappa}: {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn on_the_sphere_in_space_it_is_the_derivative_of_the_closed_form() {
+        // 1 - w = -log1p((1 - u) expm1(-2k)) / k at a fixed u.
+        for kappa in [0.3, 2.0, 40.0] {
+            for u in [0.01, 0.3, 0.7, 0.99] {
+                let shrink = (1.0 - u) * f64::exp_m1(-2.0 * kappa);
+                let complement = -f64::ln_1p(shrink) / kappa;
+                let expected = complement / kappa
+                    - 2.0 * (1.0 - u) * (-2.0 * kappa).exp() / ((1.0 + shrink) * kappa);
+                let got = at(3, kappa, &[complement])[0];
+                assert!((got / expected - 1.0).abs() < 1e-12, "{kappa} {u}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_positive_and_vanishes_at_the_poles() {
+        for dim in [2, 3, 200] {
+            for kappa in [0.0, 1e-8, 1.0, 1e12, f64::INFINITY] {
+                let found = at(dim, kappa, &[0.0, 1e-300, 1e-20, 1e-3, 1.0, 1.9, 2.0]);
+                assert!(found.iter().all(|g| g.is_finite() && *g >= 0.0), "{dim} {kappa}: {found}");
+                assert!(found[0] < 1e-150 && found[6] < 1e-150, "{dim} {kappa}: {found}");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_arguments_are_named() {
+        let message = |dim, kappa: f64, complement: f64| {
+            marginal_gradient(dim, array![kappa].view(), array![complement].view(), &Control::new())
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(message(1, 1.0, 1.0).contains("'dim'"));
+        assert!(message(2, -1.0, 1.0).contains("'concentration'"));
+        assert!(message(2, 1.0, 2.5).contains("'complement' must be in [0, 2]; got 2.5"));
+        assert!(message(2, 1.0, f64::NAN).contains("'complement'"));
+    }
+}

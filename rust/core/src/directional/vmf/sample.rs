@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 
-use super::{check_concentration, check_dim, check_norm, n_distributions};
+use super::{LANES, SEGMENT, check_concentration, check_dim, check_norm, n_distributions};
 use crate::random::{Key, Stream, sin_cos};
 use crate::simd::vectorize;
 use crate::special::math;
@@ -12,10 +12,6 @@ use crate::{Control, Error, Real, parallel};
 const CHUNK: usize = 8192;
 /// Candidates tried together; a multiple of 8, the lanes of the widest registers.
 const CANDIDATES: usize = 64;
-/// Lanes of the running sums over a row.
-const LANES: usize = 16;
-/// Elements summed in lanes before they join the total.
-const SEGMENT: usize = 1024;
 
 /// Draws `n` vectors from each of m von Mises-Fisher distributions.
 ///
@@ -227,8 +223,7 @@ fn turn<T: Real>(row: &mut [T], loc: &[T], norm: f64, complement: f64) {
     );
 }
 
-/// (z . z, z . mu), summed in fixed lanes, segment by segment: with 10^5 elements a single sum
-/// would leave the norm of the result off by more than 4e-16.
+/// (z . z, z . mu), summed in fixed lanes, segment by segment.
 #[inline(always)]
 fn sums<T: Real>(z: &[T], mu: &[T]) -> (f64, f64) {
     let mut total = (0.0, 0.0);
@@ -253,4 +248,143 @@ fn sums<T: Real>(z: &[T], mu: &[T]) -> (f64, f64) {
         total.1 += dot.iter().sum::<f64>();
     }
     total
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array2, Array3, Axis, array};
+
+    use super::super::one_minus_dot;
+    use super::*;
+
+    fn axes(dim: usize) -> Array2<f64> {
+        // Directions at which a careless reflection would divide by zero, and a plain one.
+        let mut loc = Array2::zeros((3, dim));
+        loc[[0, 0]] = 1.0;
+        loc[[1, 0]] = -1.0;
+        loc.row_mut(2).fill(1.0 / (dim as f64).sqrt());
+        loc
+    }
+
+    /// The norm by compensated sums, exact to rounding.
+    fn norm(row: ArrayView1<'_, f64>) -> f64 {
+        let (mut sum, mut lost) = (0.0_f64, 0.0);
+        for &x in row {
+            let square = x * x;
+            let next = sum + square;
+            lost += (sum - next) + square + x.mul_add(x, -square);
+            sum = next;
+        }
+        (sum + lost).sqrt()
+    }
+
+    #[test]
+    fn draws_are_unit_vectors_about_their_directions() {
+        let control = Control::new();
+        for dim in [2, 3, 5, 64, 1000, 20_000] {
+            for kappa in [0.0, 1e-3, 10.0, 1e6, 1e12, 1e300] {
+                let loc = axes(dim);
+                let kappas = array![kappa, kappa, kappa];
+                let key = Key::new(dim as u128);
+                let x = sample(loc.view(), kappas.view(), 20, key, &control).unwrap();
+                let complement = sample_marginal(dim, kappas.view(), 20, key, &control).unwrap();
+                for row in x.rows() {
+                    assert!((norm(row) - 1.0).abs() <= 4.5e-16, "{dim} {kappa}");
+                }
+                let measured = one_minus_dot(x.view(), loc.view(), &control).unwrap();
+                for (a, b) in measured.iter().zip(&complement) {
+                    assert!(
+                        (a - b).abs() <= 4e-16 * (1.0 + 4.0 * b.sqrt()),
+                        "{dim} {kappa}: {a} {b}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_point_mass_is_drawn_where_the_concentration_is_infinite() {
+        let loc = array![[0.6, 0.8]];
+        let x = sample(loc.view(), array![f64::INFINITY].view(), 3, Key::new(0), &Control::new());
+        for row in x.unwrap().rows() {
+            assert_eq!(row, loc.row(0));
+        }
+    }
+
+    #[test]
+    fn threads_never_change_a_draw() {
+        let loc = axes(7);
+        let kappas = array![0.5, 3.0, 700.0];
+        let draw = |control: Control| {
+            sample(loc.view(), kappas.view(), 3000, Key::new(9), &control).unwrap()
+        };
+        let parallel = draw(Control::new());
+        assert_eq!(parallel, draw(Control::sequential()));
+    }
+
+    #[test]
+    fn single_precision_rounds_the_same_draws() {
+        let loc = array![[0.0, 1.0, 0.0]];
+        let kappa = array![5.0];
+        let key = Key::new(4);
+        let double = sample(loc.view(), kappa.view(), 100, key, &Control::new()).unwrap();
+        let single = sample(loc.mapv(|x| x as f32).view(), kappa.view(), 100, key, &Control::new());
+        for (a, b) in double.iter().zip(&single.unwrap()) {
+            assert!((a - f64::from(*b)).abs() < 3e-7);
+        }
+    }
+
+    #[test]
+    fn what_is_shared_is_the_same_as_what_is_repeated() {
+        let loc = array![[0.6, 0.8]];
+        let kappas = array![0.0, 4.0];
+        let key = Key::new(5);
+        let shared = sample(loc.view(), kappas.view(), 50, key, &Control::new()).unwrap();
+        let loc = array![[0.6, 0.8], [0.6, 0.8]];
+        let repeated = sample(loc.view(), kappas.view(), 50, key, &Control::new()).unwrap();
+        assert_eq!(shared, repeated);
+    }
+
+    #[test]
+    fn tangents_are_uniform_across_the_direction() {
+        // The covariance across the direction is A / kappa = (1 - E w^2) / (d - 1) in all directions.
+        let (dim, n) = (4, 100_000);
+        let loc = array![[0.5, -0.5, 0.5, 0.5]];
+        let x = sample(loc.view(), array![3.0].view(), n, Key::new(6), &Control::new()).unwrap();
+        let w = x.dot(&loc.row(0));
+        let tangents =
+            Array3::from_shape_fn((1, n, dim), |(_, i, j)| x[[i, j]] - w[i] * loc[[0, j]]);
+        let t = tangents.index_axis(Axis(0), 0);
+        let moment = t.t().dot(&t) / n as f64;
+        let across = (1.0 - w.mapv(|w| w * w).mean().unwrap()) / (dim - 1) as f64;
+        for ((i, j), &value) in moment.indexed_iter() {
+            let projector = f64::from(u8::from(i == j)) - loc[[0, i]] * loc[[0, j]];
+            // An entry has a standard deviation below across sqrt(2 / n); 5.3 of them leave 1e-7.
+            let bound = 5.3 * across * (2.0 / n as f64).sqrt();
+            assert!((value - across * projector).abs() < bound, "{i} {j}");
+        }
+    }
+
+    #[test]
+    fn bad_arguments_are_named() {
+        let draw = |loc: Array2<f64>, kappa: &[f64]| {
+            sample(loc.view(), ArrayView1::from(kappa), 2, Key::new(0), &Control::new())
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(draw(array![[1.0, 1.0]], &[1.0]).contains("'loc' must hold unit vectors: row 0"));
+        assert!(draw(array![[1.0, 0.0]], &[-1.0]).contains("'concentration' must be >= 0; got -1"));
+        assert!(draw(array![[1.0, 0.0]], &[f64::NAN]).contains("'concentration'"));
+        assert!(draw(array![[1.0]], &[1.0]).contains("'loc' must be of dimension 2 or more"));
+        let two = array![[1.0, 0.0], [0.0, 1.0]];
+        assert!(draw(two, &[1.0, 1.0, 1.0]).contains("'concentration' must have shape"));
+    }
+
+    #[test]
+    fn a_cancelled_draw_stops() {
+        let control = Control::new();
+        control.cancel();
+        let x = sample(array![[1.0, 0.0]].view(), array![1.0].view(), 9, Key::new(0), &control);
+        assert_eq!(x, Err(Error::Cancelled));
+    }
 }
