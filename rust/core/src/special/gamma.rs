@@ -189,10 +189,10 @@ pub(crate) fn ln_gamma_1p<const N: usize>(v: f64) -> Jet<N> {
     let p = rising::<1>(v).value();
     let mut c = [0.0; N];
     c[0] = v.mul_add(mean_log(v), -math::ln_1p(p));
-    if N > 1 {
+    if const { N > 1 } {
         c[1] = digamma_1p(v);
     }
-    if N > 2 {
+    if const { N > 2 } {
         c[2] = 0.5 * trigamma_1p(v);
     }
     Jet(c)
@@ -212,10 +212,10 @@ pub(crate) fn binet<const N: usize>(v: f64) -> Jet<N> {
     let z = r * r;
     let mut c = [0.0; N];
     c[0] = r * math::horner(&STIRLING, z);
-    if N > 1 {
+    if const { N > 1 } {
         c[1] = -z * math::horner(&times_odd(STIRLING), z);
     }
-    if N > 2 {
+    if const { N > 2 } {
         // Half of (2k - 1) 2k B_2k / (2k (2k - 1)) v^-(2k+1).
         c[2] = z * r * math::horner(&times_index(times_odd(STIRLING)), z);
     }
@@ -240,4 +240,75 @@ const fn times_index<const K: usize>(mut c: [f64; K]) -> [f64; K] {
         k += 1;
     }
     c
+}
+
+#[cfg(test)]
+mod tests {
+    use core::f64::consts::{FRAC_2_SQRT_PI, LN_2, PI};
+
+    use super::*;
+
+    const EULER: f64 = 0.5772156649015329;
+
+    #[test]
+    fn ln_gamma_1p_is_the_logarithm_of_the_factorial() {
+        let mut log = 0.0;
+        for n in 1..=22 {
+            log += f64::from(n).ln();
+            assert!((ln_gamma_1p::<1>(f64::from(n)).value() - log).abs() <= 1e-15 * log.max(1.0));
+        }
+        assert_eq!(ln_gamma_1p::<1>(0.0).value(), 0.0);
+    }
+
+    #[test]
+    fn ln_gamma_1p_keeps_its_digits_near_0() {
+        // ln Gamma(1 + v) = -gamma v + zeta(2) v^2 / 2 - zeta(3) v^3 / 3 + ..
+        for v in [1e-5, -1e-5, 1e-12, -1e-150] {
+            let exact = v * (PI * PI / 12.0 * v - EULER - 1.2020569031595942 / 3.0 * v * v);
+            assert!((ln_gamma_1p::<1>(v).value() / exact - 1.0).abs() <= 1e-15);
+        }
+    }
+
+    #[test]
+    fn derivatives_of_ln_gamma_agree_with_known_values() {
+        // psi(1) = -gamma, psi(1/2) = -gamma - 2 ln 2, psi'(1) = pi^2/6, psi'(1/2) = pi^2/2.
+        let at = |v| (digamma_1p(v), trigamma_1p(v));
+        let (one, half) = (at(0.0), at(-0.5));
+        assert!((one.0 + EULER).abs() <= 4e-16);
+        assert!((half.0 + EULER + 2.0 * LN_2).abs() <= 2e-15);
+        assert!((one.1 - PI * PI / 6.0).abs() <= 4e-15);
+        assert!((half.1 - PI * PI / 2.0).abs() <= 2e-14);
+        // psi(n + 1) = psi(n) + 1/n and psi'(n + 1) = psi'(n) - 1/n^2.
+        let (mut psi, mut slope) = (-EULER, PI * PI / 6.0);
+        for n in 1..=22 {
+            let r = 1.0 / f64::from(n);
+            psi += r;
+            slope -= r * r;
+            let (ours, our_slope) = at(f64::from(n));
+            assert!((ours - psi).abs() <= 2e-15 && (our_slope - slope).abs() <= 4e-15);
+        }
+    }
+
+    #[test]
+    fn parts_of_the_reciprocal_give_gamma_at_the_halves() {
+        // 1/Gamma(3/2) = 2/sqrt(pi), 1/Gamma(1/2) = 1/sqrt(pi).
+        let u = Jet::<1>::constant(0.5);
+        let [g1, g2] = reciprocal_gamma_parts(u);
+        assert!(((g2 - u * g1).value() - FRAC_2_SQRT_PI).abs() <= 3e-16);
+        assert!(((g2 + u * g1).value() - FRAC_2_SQRT_PI / 2.0).abs() <= 3e-16);
+    }
+
+    #[test]
+    fn binet_and_its_derivatives_complete_stirling() {
+        let half_log = 0.5 * (2.0 * PI).ln();
+        for n in 8..=22 {
+            let v = f64::from(n);
+            let (ours, exact) = (binet::<3>(v), ln_gamma_1p::<3>(v - 1.0));
+            let main = (v - 0.5) * v.ln() - v + half_log;
+            assert!((ours.value() - (exact.value() - main)).abs() <= 4e-15 * main);
+            assert!((ours.first() - (exact.first() - v.ln() + 0.5 / v)).abs() <= 2e-15);
+            let main = 1.0 / v + 0.5 / (v * v);
+            assert!((ours.second() - (exact.second() - main)).abs() <= 2e-15);
+        }
+    }
 }
