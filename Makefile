@@ -55,8 +55,9 @@ bench: build
 build: $(STAMPS)/extension
 
 $(STAMPS)/extension: $(STAMPS)/packages $(RUST_SOURCES)
+	@touch $@.begun
 	$(BIN)/maturin develop --quiet --release --extras all
-	@touch $@
+	@mv $@.begun $@ # as old as the start: a source saved since then is newer
 
 $(STAMPS)/packages: pyproject.toml | $(STAMPS)/tools
 	$(RUN) -m pip install --quiet --upgrade pip

@@ -169,7 +169,8 @@ def concentration_profile(x: npt.ArrayLike, *, ax: Axes | None = None) -> Axes:
     """
     x = as_matrix("x", x)
     fit = VonMisesFisher.fit(x)
-    error = fit.info.concentration_stderr
+    info: Any = fit.info
+    error = info.concentration_stderr
     low, high = max(fit.concentration - 5 * error, 0.02 * error), fit.concentration + 5 * error
     grid = np.linspace(low, high, 200)
     n, d = x.shape
@@ -193,4 +194,5 @@ def _axes(ax: Axes | None, **options: Any) -> Axes:
         raise MissingDependencyError(
             "pyprobe.plot needs Matplotlib: pip install 'pyprobe-rs[plot]'"
         ) from error
-    return pyplot.subplots(layout="constrained", **options)[1]
+    axes: Axes = pyplot.subplots(layout="constrained", **options)[1]
+    return axes

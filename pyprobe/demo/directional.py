@@ -43,43 +43,34 @@ def topics_of_docstrings(tour: Tour) -> None:
         f"{test.shape[0]} belong to modules held out."
     )
 
-    uniform_train, uniform_test = (
-        SphericalUniform(x.shape[1]).log_prob(part) for part in (train, test)
-    )
+    uniform = -SphericalUniform(x.shape[1]).entropy()  # its log-density, everywhere
     rows = []
-    for label, options in {
-        "one a topic": {},
-        "one a topic, bias-corrected": {"bias_correction": True},
-        "common": {"common_concentration": True},
-        "common, bias-corrected": {"common_concentration": True, "bias_correction": True},
-    }.items():
-        start = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NumericalWarning)  # said in a column of the table
-            mixture = VonMisesFisherMixture.fit(train, n_topics, rng=0, **options)
-        seconds = time.perf_counter() - start
-        gain, error = mean_and_error(mixture.log_prob(test) - uniform_test, groups)
+    for common, corrected in ((False, False), (False, True), (True, False), (True, True)):
+        mixture, seconds = timed_fit(train, n_topics, common, corrected)
+        training, new = (np.asarray(mixture.log_prob(part)) - uniform for part in (train, test))
+        gain, error = mean_and_error(new, groups)
+        info: Any = mixture.info
         rows.append(
             [
-                label,
+                ("common" if common else "one a topic") + (", bias-corrected" if corrected else ""),
                 f"{np.median(mixture.concentrations):.0f}",
-                f"{np.mean(mixture.log_prob(train) - uniform_train):.1f}",
+                f"{training.mean():.1f}",
                 f"{gain:.1f} ± {error:.1f}",
-                f"{len(mixture.info.doubtful)}",
-                f"{mixture.info.n_iter}",
+                f"{len(info.doubtful)}",
+                f"{info.n_iter}",
                 f"{seconds:.2f} s",
             ]
         )
     tour.table(
         "<>>>>>>",
-        ["concentration", "median", "fitted", "held out ± s.e.", "doubtful", "steps", "time"],
+        ["concentration", "median", "training", "held out ± s.e.", "doubtful", "steps", "time"],
         rows,
     )
     tour.say(
-        "Fitted and held out: mean log-likelihood of a document in nats, above that of the uniform "
-        "distribution; the standard error takes a module, not a document, as independent. Doubtful: "
-        "topics whose concentration the fit warns of, having fewer documents than words. Topics "
-        "of the last mixture, whose common concentration keeps them of like breadth:"
+        "Training and held out: mean log-likelihood of a document in nats, above that of the "
+        "uniform distribution; the standard error takes a module, not a document, as independent. "
+        "Doubtful: topics whose concentration the fit warns of, having fewer documents than words. "
+        "Topics of the last mixture, whose common concentration keeps them of like breadth:"
     )
     order = np.argsort(-mixture.weights)
     tour.table(
@@ -116,7 +107,8 @@ def concentration_beside_scipy(tour: Tour) -> None:
         start = time.perf_counter()
         fit = VonMisesFisher.fit(x)
         seconds = time.perf_counter() - start
-        ours[i], errors[i] = fit.concentration, fit.info.concentration_stderr
+        info: Any = fit.info
+        ours[i], errors[i] = fit.concentration, info.concentration_stderr
         start = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -127,17 +119,30 @@ def concentration_beside_scipy(tour: Tour) -> None:
                 f"{d}",
                 f"{ours[i]:.2f} ± {errors[i]:.2f}",
                 f"{theirs[i]:.6g}",
-                f"{len(caught)}",
+                ", ".join(warning.category.__name__ for warning in caught) or "none",
                 f"{1e3 * seconds:.2f} ms",
                 f"{1e3 * scipy_seconds:.2f} ms",
             ]
         )
     tour.table(
         ">>>>>>",
-        ["d = concentration", "pyprobe ± s.e.", "SciPy", "SciPy's warnings", "pyprobe", "SciPy"],
+        ["d = concentration", "pyprobe ± s.e.", "SciPy", "SciPy's warning", "pyprobe", "SciPy"],
         rows,
     )
     tour.figure("concentration", lambda ax: draw_fits(ax, dims, ours, errors, theirs))
+
+
+def timed_fit(
+    x: Any, n_topics: int, common: bool, corrected: bool
+) -> tuple[VonMisesFisherMixture, float]:
+    """Fit a mixture; return it and the seconds it took."""
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumericalWarning)  # said in a column of the table
+        mixture = VonMisesFisherMixture.fit(
+            x, n_topics, common_concentration=common, bias_correction=corrected, rng=0
+        )
+    return mixture, time.perf_counter() - start
 
 
 def mean_and_error(
@@ -164,6 +169,8 @@ def draw_fits(
         truth, theirs / truth, "x", color="C1", markersize=9, label="scipy.stats.vonmises_fisher"
     )
     ax.set_xscale("log")
+    ax.set_xticks(dims, [str(d) for d in dims])
+    ax.minorticks_off()
     ax.set_xlabel("dimension")
     ax.set_ylabel("fitted concentration / truth")
     ax.legend()

@@ -55,7 +55,7 @@ def test_the_whole_tour_finds_topics_that_hold_for_modules_never_seen(tmp_path):
     assert len(gains) == 4
     for line in gains:
         value, error = line.partition(" ± ")[0].split()[-1], line.partition(" ± ")[2].split()[0]
-        assert float(value) > 10 * float(error) > 0
+        assert float(value) > 5 * float(error) > 0
 
 
 def test_the_standard_error_takes_a_group_as_one_observation():

@@ -12,7 +12,7 @@ from pyprobe.special import bessel_ratio
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("agg")
-from matplotlib import pyplot  # noqa: E402  # only once the backend is chosen
+from matplotlib import pyplot  # only once the backend is chosen
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_topics_are_listed_by_share_with_their_heaviest_words_first(mixture):
 
 
 def test_topics_need_a_word_for_every_dimension(mixture):
-    with pytest.raises(ShapeError, match="'vocabulary' must hold 3 words.*got 2"):
+    with pytest.raises(ShapeError, match=r"'vocabulary' must hold 3 words.*got 2"):
         plot.mixture_topics(mixture, ["ham", "spam"])
 
 
