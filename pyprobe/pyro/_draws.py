@@ -100,22 +100,21 @@ def _sample(
     if select(loc, concentration) is Engine.TORCH:
         return vmf.sample(loc, concentration, shape[:-1])
     *batch, dim = shape
-    nothing = torch.empty(0, dtype=torch.float64)
-    if shape.numel() == 0:
-        return loc.new_empty(shape), nothing.reshape(batch) if with_complement else nothing
-    # The kernel draws n times from each of m distributions: the parameters' own batch is not
-    # repeated for the draws, nor a single direction for a batch of concentrations.
-    n_inner = max(loc.ndim - 1, concentration.ndim)
-    inner = Size(batch[len(batch) - n_inner :])
-    rows = loc.expand(*inner, dim).reshape(-1, dim) if loc.ndim > 1 else loc.unsqueeze(0)
-    rows = rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    kappa = concentration.double().expand(inner).reshape(-1).numpy(force=True)
-    n = shape.numel() // (dim * inner.numel())
+    # Draws are repeated over the dimensions that the parameters lack; a single direction is shared
+    # by a batch of concentrations.
+    n_outer = len(batch) - max(loc.ndim - 1, concentration.ndim)
+    outer, inner = Size(batch[:n_outer]), Size(batch[n_outer:])
+    loc = loc / torch.linalg.vector_norm(loc, dim=-1, keepdim=True)
+    loc = loc.expand(*inner, dim) if loc.ndim > 1 else loc
+    kappa = concentration.double().expand(inner)
     seed = key(torch.default_generator)
-    x = torch.from_numpy(_core.vmf_sample(rows.numpy(force=True), kappa, n, seed)).reshape(shape)
+    x = vmf.draw(loc, kappa, tuple(outer), seed)
     if not with_complement:
-        return x, nothing
-    return x, torch.from_numpy(_core.vmf_sample_marginal(dim, kappa, n, seed)).reshape(batch)
+        return x, kappa.new_empty(0)
+    complement = _core.vmf_sample_marginal(
+        dim, kappa.reshape(-1).numpy(force=True), outer.numel(), seed
+    )
+    return x, torch.from_numpy(complement).reshape(batch)
 
 
 def _marginal_gradient(complement: Tensor, concentration: Tensor, dim: int) -> Tensor:

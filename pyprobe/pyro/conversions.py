@@ -70,7 +70,7 @@ def from_pyro(
     Parameters
     ----------
     distribution : VonMisesFisher, VonMisesFisherMixture or SphericalUniform of `pyprobe.pyro`
-        With an empty batch shape: a value is one distribution.
+        The batch shape of a mixture must be empty: its value is one distribution.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def from_pyro(
 
     Raises
     ------
-    ShapeError      if the batch shape is not empty.
+    ShapeError      if the batch shape of a mixture is not empty.
     TypeError       if `distribution` is something else.
 
     Examples
@@ -90,8 +90,13 @@ def from_pyro(
     >>> float(from_pyro(trained).concentration)
     20.0
     """
-    kinds = (VonMisesFisher, VonMisesFisherMixture, SphericalUniform)
-    if not isinstance(distribution, kinds):
+    if isinstance(distribution, VonMisesFisher):
+        return directional.VonMisesFisher(
+            _tensor(distribution.loc), _tensor(distribution.concentration)
+        )
+    if isinstance(distribution, SphericalUniform):
+        return directional.SphericalUniform(distribution.dim)
+    if not isinstance(distribution, VonMisesFisherMixture):
         raise TypeError(
             "'distribution' must be a VonMisesFisher, VonMisesFisherMixture or SphericalUniform of "
             f"pyprobe.pyro; got {type(distribution).__name__}."
@@ -99,13 +104,7 @@ def from_pyro(
     if distribution.batch_shape:
         raise ShapeError(
             "'distribution' must have an empty batch shape; got "
-            f"{tuple(distribution.batch_shape)}. Make a value of each row."
-        )
-    if isinstance(distribution, SphericalUniform):
-        return directional.SphericalUniform(distribution.dim)
-    if isinstance(distribution, VonMisesFisher):
-        return directional.VonMisesFisher(
-            _tensor(distribution.loc), _tensor(distribution.concentration)
+            f"{tuple(distribution.batch_shape)}. Make a value of each mixture."
         )
     return directional.VonMisesFisherMixture(
         _tensor(distribution.weights),

@@ -271,6 +271,8 @@ class VonMisesFisherMixture(TorchDistribution):
         """Draw; without gradients."""
         shape = self._extended_shape(sample_shape)
         batch = shape[:-1]
+        if shape.numel() == 0:
+            return self._locs.new_empty(shape)
         with torch.no_grad():
             chosen = Categorical(self.weights, validate_args=False).sample(sample_shape)
             chosen = chosen.unsqueeze(-1)
@@ -406,8 +408,15 @@ def _kl_uniform_uniform(p: SphericalUniform, q: SphericalUniform) -> Tensor:
 def _expanded(old: Any, new: Any, batch_shape: Any) -> Any:
     """Finish `new`, which holds the parameters of `old`, with another batch shape."""
     shape = Size(batch_shape)
-    if torch.broadcast_shapes(old.batch_shape, shape) != shape:
-        raise ShapeError(f"a batch of shape {tuple(old.batch_shape)} does not expand to {shape}.")
+    try:
+        fits = torch.broadcast_shapes(old.batch_shape, shape) == shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ShapeError(
+            f"'batch_shape' must extend {tuple(old.batch_shape)} by broadcasting; got "
+            f"{tuple(shape)}."
+        )
     TorchDistribution.__init__(new, shape, old.event_shape, validate_args=False)
     new._validate_args = old._validate_args
     return new

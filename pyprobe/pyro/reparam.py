@@ -1,12 +1,14 @@
 r"""A latent direction for inference that needs a vector space.
 
 The direction :math:`u` with density :math:`p` on the sphere is carried by a vector :math:`z = r u`
-whose radius :math:`r` has the chi law of d degrees of freedom, independent of u. Its density,
+whose length :math:`r` is independent of it, with density :math:`f`. In polar coordinates
 
-.. math:: q(z) = N(z; 0, I) \, p(z / |z|) / U_d,
+.. math:: q(z) = f(|z|)\, |z|^{1-d}\, p(z / |z|)
 
-is proper on :math:`\mathbb{R}^d`, with the uniform density :math:`U_d` of the sphere, and
-:math:`z / |z|` has the law of u exactly.
+is a proper density on :math:`\mathbb{R}^d`, under which :math:`z / |z|` has the law of u exactly. f
+is the chi density of max(d, 16) degrees of freedom. With d of them and a uniform p, z would be
+normal; but in few dimensions that comes near the origin, where directions turn fast, and NUTS
+diverges.
 """
 
 from __future__ import annotations
@@ -16,19 +18,19 @@ from typing import Any, ClassVar
 
 import pyro
 import torch
-from pyro.distributions import Delta, Normal, TorchDistribution
+from pyro.distributions import Delta, TorchDistribution
 from pyro.infer.reparam.reparam import Reparam, ReparamMessage, ReparamResult
 from pyro.ops.tensor_utils import safe_normalize
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyprobe.directional import _torch as vmf
 from pyprobe.errors import DomainError
 from pyprobe.pyro.distributions import SphericalUniform, VonMisesFisher, VonMisesFisherMixture
 
 __all__ = ["VonMisesFisherReparam"]
 
 _DIRECTIONS = (VonMisesFisher, VonMisesFisherMixture, SphericalUniform)
+_LEAST_DEGREES = 16
 
 
 class VonMisesFisherReparam(Reparam):
@@ -45,10 +47,9 @@ class VonMisesFisherReparam(Reparam):
 
     Notes
     -----
-    The vector's length is free, so guides that know correlations (``AutoMultivariateNormal``) or
-    adapt (NUTS) fit best; ``AutoNormal`` needs the coordinates to vary independently, and is too
-    narrow where a posterior is concentrated away from an axis. A guide of your own can sample the
-    direction from `VonMisesFisher`, and needs no reparameterizer.
+    The vector's length is free, so that its coordinates vary together wherever the posterior is
+    concentrated: ``AutoMultivariateNormal`` can follow, ``AutoNormal`` is too narrow. A guide of
+    your own can sample the direction from `VonMisesFisher`, and needs no reparameterizer.
 
     References
     ----------
@@ -82,8 +83,8 @@ class VonMisesFisherReparam(Reparam):
                 f"{type(fn).__name__}."
             )
         lifted = _Lifted(fn)
-        # An initial direction: any radius will do, this is a usual one.
-        vector = None if value is None else value * math.sqrt(lifted.event_shape[0])
+        # An initial direction: any length will do, this is a usual one.
+        vector = None if value is None else value * math.sqrt(lifted.degrees)
         vector = pyro.sample(
             f"{name}_vector",
             self._wrap(lifted, event_dim),
@@ -100,13 +101,14 @@ class VonMisesFisherReparam(Reparam):
 
 
 class _Lifted(TorchDistribution):
-    """A vector whose direction has the law `base`, and whose length the chi law, independently."""
+    """A vector whose direction has the law `base`, and whose length a chi law, independently."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real_vector
 
     def __init__(self, base: TorchDistribution) -> None:
         self.base = base
+        self.degrees = max(base.event_shape[0], _LEAST_DEGREES)
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     @property
@@ -118,17 +120,19 @@ class _Lifted(TorchDistribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
-            return _lengthen(self.base.sample(sample_shape))
+            return self._lengthen(self.base.sample(sample_shape))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        return _lengthen(self.base.rsample(sample_shape))
+        return self._lengthen(self.base.rsample(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        dim = self.event_shape[0]
-        relative = self.base.log_prob(safe_normalize(value)) - vmf.log_uniform(dim)
-        return Normal(0.0, 1.0).log_prob(value).sum(-1) + relative
+        length = torch.linalg.vector_norm(value, dim=-1)
+        log_scale = (self.degrees / 2 - 1) * math.log(2) + math.lgamma(self.degrees / 2)
+        # The chi density and the Jacobian |z|^(1-d) together.
+        power = torch.xlogy(self.degrees - self.event_shape[0], length)
+        relative = self.base.log_prob(safe_normalize(value))
+        return relative + power - 0.5 * length.square() - log_scale
 
-
-def _lengthen(direction: Tensor) -> Tensor:
-    length = torch.linalg.vector_norm(torch.randn_like(direction), dim=-1, keepdim=True)
-    return length * direction
+    def _lengthen(self, direction: Tensor) -> Tensor:
+        square = torch.distributions.Chi2(direction.new_tensor(self.degrees))
+        return square.sample(direction.shape[:-1]).sqrt().unsqueeze(-1) * direction
