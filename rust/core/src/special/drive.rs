@@ -148,23 +148,17 @@ kernels! {
     LowMatern {} |nu, x| large::reduced::<LEVEL, CLASS, true>(-1.0, nu, x);
 }
 
-/// Sweeps with `$kernel::<LEVEL, CLASS>` for the run-time level and class, among those listed. In
-/// the expansion d/dv comes almost free once d/dx is wanted, so `large` has no code for level 1.
+/// Sweeps with `$kernel::<LEVEL, CLASS>` for the run-time level and class, among those listed:
+/// every pair is code of its own, three times over for the instruction sets. A level that is not
+/// listed is served by the next.
 macro_rules! sweep_with {
-    (large, $group:ident, $sink:ident, $level:ident, $class:expr, $kernel:ident $fields:tt) => {{
-        let level = if $level == 1 { 2 } else { $level };
-        sweep_with!($group, $sink, level, $class, [0 2 3], [0 1 2 3 4 5 6], $kernel $fields)
-    }};
-    (small, $group:ident, $sink:ident, $level:ident, $class:expr, $classes:tt, $kernel:ident $fields:tt) => {
-        sweep_with!($group, $sink, $level, $class, [0 1 2 3], $classes, $kernel $fields)
-    };
-    ($group:ident, $sink:ident, $level:ident, $class:expr, [$($l:literal)*], $classes:tt, $kernel:ident $fields:tt) => {
+    ($group:ident, $sink:ident, $kernel:ident $fields:tt, $level:expr, [$($l:literal)*], $class:expr, $classes:tt) => {
         match $level {
-            $($l => sweep_with!(@class $group, $sink, $l, $class, $classes, $kernel $fields),)*
+            $(level if level <= $l => sweep_with!(@ $group, $sink, $kernel $fields, $l, $class, $classes),)*
             _ => unreachable!("a level without a kernel"),
         }
     };
-    (@class $group:ident, $sink:ident, $l:literal, $class:expr, [$($c:literal)*], $kernel:ident $fields:tt) => {
+    (@ $group:ident, $sink:ident, $kernel:ident $fields:tt, $l:literal, $class:expr, [$($c:literal)*]) => {
         match $class {
             $($c => sweep::<$kernel<$l, $c>>($kernel $fields, $group, $sink),)*
             _ => unreachable!("a class without a kernel"),
@@ -172,16 +166,17 @@ macro_rules! sweep_with {
     };
 }
 
-/// The formulas: outside the domain, the bins of s of the expansion (the last one for extreme
-/// arguments), the same at low order for the functions that contain Gamma, and the small region.
+/// The formulas, one a class: outside the domain; the bins of s of the expansion, the last one for
+/// extreme arguments; the same at low order for the functions that contain Gamma; the power series
+/// of 0F1 at large b; and the small region, whose own classes follow.
 const EDGE: usize = 0;
 const LARGE: usize = 1;
-const LOW: usize = LARGE + large::BINS.len() + 1;
-const SMALL: usize = LOW + large::BINS.len() + 1;
-const CLASSES: usize = SMALL + 16;
+const LOW: usize = LARGE + EXTREME + 1;
+const SERIES: usize = LOW + EXTREME + 1;
+const SMALL: usize = SERIES + 1;
+const CLASSES: usize = SMALL + 10;
 
-/// For 0F1 at s >= 22, where z is so small that only the power series is relatively accurate.
-const SERIES: usize = SMALL + 8;
+/// z below which only the series makes log 0F1 relatively accurate, and its class there.
 const SERIES_END: f64 = 1.0;
 
 /// The first order at which Stirling's series serves, for the functions that contain Gamma.
@@ -203,13 +198,15 @@ fn classify(function: Function, v: f64, x: f64) -> u8 {
     let low = reduced & (order < STIRLING);
     let bin: usize = large::BINS[1..].iter().map(|t| usize::from(square >= t * t)).sum();
     let extreme = (square > 1e300) | (argument < 1e-280);
+    // At low order there are fewer bins: see `run`.
+    let bin = if low { bin & !1 } else { bin };
     let bin = if extreme { EXTREME } else { bin } + if low { LOW } else { LARGE };
     let class = match function {
         LogKv | LogKve | LogMatern => small_k::class(order, argument),
         LogHyp0f1 => small_i::class_hyp0f1(v, x),
         _ => small_i::class(order, argument),
     };
-    let bin = if matches!(function, LogHyp0f1) & (x < SERIES_END) { SERIES + class } else { bin };
+    let bin = if matches!(function, LogHyp0f1) & (x < SERIES_END) { SERIES } else { bin };
     let class = if square < large::START * large::START { SMALL + class } else { bin };
     (if inside { class } else { EDGE }) as u8
 }
@@ -252,63 +249,58 @@ fn run(function: Function, level: usize, class: usize, group: Group, sink: &mut 
     use Function::{
         BesselRatio, BesselRatioComplement, LogHyp0f1, LogIv, LogIve, LogKv, LogKve, LogMatern,
     };
-    if class == EDGE {
-        for &place in group.at {
-            let i = place as usize;
-            sink(&[place], &edge(function, group.v[i], group.x[i]).into_tile());
-        }
-        return;
-    }
     let scaled = matches!(function, LogIve | LogKve);
     let sigma = if matches!(function, LogKv | LogKve) { -1.0 } else { 1.0 };
-    if class >= SMALL {
-        let class = class - SMALL;
-        let shift = if scaled == (sigma > 0.0) { 1.0 } else { 0.0 };
-        match function {
-            LogIv | LogIve => {
-                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5], SmallLogI { shift });
+    // Of the expansion d/dv comes almost free with d/dx; and what is rare may be slow.
+    macro_rules! large {
+        ($kernel:ident $fields:tt, $bin:expr, $bins:tt) => {
+            match $bin {
+                EXTREME => sweep_with!(group, sink, $kernel $fields, 3, [3], EXTREME, [4]),
+                bin => sweep_with!(group, sink, $kernel $fields, level, [0 2 3], bin, $bins),
             }
-            LogKv | LogKve => {
-                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5 6 7 8 9],
-                    SmallLogK { shift });
-            }
-            BesselRatio => {
-                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5], SmallRatio {});
-            }
-            BesselRatioComplement => {
-                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5], SmallComplement {});
-            }
-            LogHyp0f1 if class >= SERIES - SMALL => {
-                let class = class - (SERIES - SMALL);
-                sweep_with!(small, group, sink, level, class, [0 1 2 3], SeriesHyp0f1 {});
-            }
-            LogHyp0f1 => {
-                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5], SmallHyp0f1 {});
-            }
-            LogMatern => {
-                sweep_with!(small, group, sink, level, class, [0 1 2 3 4 5 6 7 8 9],
-                    SmallMatern {});
+        };
+    }
+    macro_rules! small {
+        ($kernel:ident $fields:tt, $levels:tt, $classes:tt) => {
+            sweep_with!(group, sink, $kernel $fields, level, $levels, class - SMALL, $classes)
+        };
+    }
+    match class {
+        EDGE => {
+            for &place in group.at {
+                let i = place as usize;
+                sink(&[place], &edge(function, group.v[i], group.x[i]).into_tile());
             }
         }
-    } else if class >= LOW {
-        let bin = class - LOW;
-        match function {
-            LogHyp0f1 => sweep_with!(large, group, sink, level, bin, LowHyp0f1 {}),
-            _ => sweep_with!(large, group, sink, level, bin, LowMatern {}),
+        LARGE..LOW => {
+            let bin = class - LARGE;
+            match function {
+                LogIv | LogKv => large!(LargeLog { sigma }, bin, [0 1 2 3]),
+                LogIve | LogKve => large!(LargeLogScaled { sigma }, bin, [0 1 2 3]),
+                BesselRatio => large!(LargeRatio {}, bin, [0 1 2 3]),
+                BesselRatioComplement => large!(LargeComplement {}, bin, [0 1 2 3]),
+                LogHyp0f1 => large!(LargeHyp0f1 {}, bin, [0 1 2 3]),
+                LogMatern => large!(LargeMatern {}, bin, [0 1 2 3]),
+            }
         }
-    } else {
-        let bin = class - LARGE;
-        match function {
-            LogIv | LogKv => sweep_with!(large, group, sink, level, bin, LargeLog { sigma }),
-            LogIve | LogKve => {
-                sweep_with!(large, group, sink, level, bin, LargeLogScaled { sigma })
+        LOW..SERIES => {
+            let bin = class - LOW;
+            match function {
+                LogHyp0f1 => large!(LowHyp0f1 {}, bin, [0 2]),
+                _ => large!(LowMatern {}, bin, [0 2]),
             }
-            BesselRatio => sweep_with!(large, group, sink, level, bin, LargeRatio {}),
-            BesselRatioComplement => {
-                sweep_with!(large, group, sink, level, bin, LargeComplement {});
+        }
+        SERIES => sweep_with!(group, sink, SeriesHyp0f1 {}, level, [0 3], 3, [3]),
+        _ => {
+            let shift = if scaled == (sigma > 0.0) { 1.0 } else { 0.0 };
+            match function {
+                LogIv | LogIve => small!(SmallLogI { shift }, [0 2 3], [0 1 2 3 4 5]),
+                LogKv | LogKve => small!(SmallLogK { shift }, [0 2 3], [0 1 2 3 4 5 6 7 8 9]),
+                BesselRatio => small!(SmallRatio {}, [0 1 2 3], [0 1 2 3 4 5]),
+                BesselRatioComplement => small!(SmallComplement {}, [0 1 2 3], [0 1 2 3 4 5]),
+                LogHyp0f1 => small!(SmallHyp0f1 {}, [0 1 2 3], [0 1 2 3 4 5]),
+                LogMatern => small!(SmallMatern {}, [0 2 3], [0 1 2 3 4 5 6 7 8 9]),
             }
-            LogHyp0f1 => sweep_with!(large, group, sink, level, bin, LargeHyp0f1 {}),
-            LogMatern => sweep_with!(large, group, sink, level, bin, LargeMatern {}),
         }
     }
 }

@@ -27,17 +27,17 @@ use super::math::{horner, ln, ln_1p};
 pub(crate) const START: f64 = 22.0;
 
 /// Lower ends of the bins of s; each bin has its own number of terms.
-pub(crate) const BINS: [f64; 6] = [START, 28.0, 40.0, 80.0, 300.0, 2000.0];
+pub(crate) const BINS: [f64; 4] = [START, 32.0, 80.0, 1000.0];
 
 /// The extreme bin: any s, with guards against overflow and underflow of squares and quotients. The
 /// others assume s <= 1e150 and x >= 1e-280.
 pub(crate) const EXTREME: usize = BINS.len();
 
 /// Terms per bin that leave less than 1e-16 of the logarithms.
-const VALUE_TERMS: [usize; 7] = [19, 15, 12, 9, 6, 4, TERMS];
+const VALUE_TERMS: [usize; 5] = [19, 14, 9, 5, TERMS];
 
 /// Terms per bin for derivatives and ratios, where the k-th term is k times as large.
-const SLOPE_TERMS: [usize; 7] = [24, 18, 14, 10, 7, 5, TERMS];
+const SLOPE_TERMS: [usize; 5] = [24, 16, 10, 6, TERMS];
 
 /// ln(2 pi) / 2 and ln(pi / 2) / 2.
 const HALF_LN_2PI: f64 = 0.9189385332046728;
