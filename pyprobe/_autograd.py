@@ -40,9 +40,10 @@ Partial: TypeAlias = Callable[..., Tensor]
 def op(name: str, n_inputs: int, kernel: Kernel, partial: Partial) -> Op:
     """Make a differentiable elementwise operation of a kernel and its partial derivatives.
 
-    `name` is that of the custom op, ``pyprobe::name``. The result is called with the parameters, one
-    or more ints in a tuple that `kernel` and `partial` know how to read (torch mistakes an empty one
-    for a list of tensors), and `n_inputs` tensors of one floating dtype and device, which broadcast.
+    `name` is that of the custom op, ``pyprobe::name``. The result is called with the parameters,
+    one or more ints in a tuple that `kernel` and `partial` know how to read (torch mistakes an
+    empty one for a list of tensors), and `n_inputs` tensors of one floating dtype and device, which
+    broadcast.
     """
     return Op(name, n_inputs, kernel, partial)
 
@@ -71,8 +72,9 @@ class Op:
         transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001
         if torch.compiler.is_compiling():
             if transformed:
-                return self._untraced(parameters, *inputs)
-            return self._traced(*inputs, parameters, self._wanted(inputs))[0]  # type: ignore[no-any-return]
+                return self._untraced(parameters, *inputs)  # type: ignore[no-any-return]
+            found: list[Tensor] = self._traced(*inputs, parameters, self._wanted(inputs))
+            return found[0]
         if transformed or forward_ad._current_level >= 0:  # noqa: SLF001
             return _Transformed.apply(self, parameters, *inputs)  # type: ignore[no-any-return]
         wanted = self._wanted(inputs)
@@ -150,6 +152,8 @@ class _Transformed(torch.autograd.Function):
     """
 
     @staticmethod
+    # Called from a frame that the compiler gave up, it would be traced by itself.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(op: Op, parameters: tuple[int, ...], *inputs: Tensor) -> Tensor:
         return op.kernel(parameters, op.nothing_wanted, *inputs)[0]
 

@@ -2,6 +2,8 @@
 
 from typing import TypeAlias
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,15 @@ class Cancelled(RuntimeError): ...
 
 def num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
+
+# special
+
+def bessel(function: int, mask: int, v: FloatArray, x: FloatArray) -> Any: ...
+def bessel_at(function: int, mask: int, v: float, x: float) -> float: ...
+def bessel_ratio_inverse(
+    v: FloatArray, r: FloatArray, complement: FloatArray | None = None
+) -> FloatArray: ...
+def special_tables() -> dict[str, list[float]]: ...
 
 # directional
 

@@ -51,8 +51,9 @@ def select(*arrays: Any) -> Engine:
     torch = sys.modules.get("torch")
     if torch is None:
         return _NATIVE
-    tensor = torch.Tensor
-    device, on_cpu, others = None, False, False
+    tensor: Any = torch.Tensor
+    device: Any = None
+    on_cpu = others = False
     for array in arrays:
         if isinstance(array, tensor):
             if device is None:
@@ -68,7 +69,7 @@ def select(*arrays: Any) -> Engine:
     return _NATIVE_TORCH if on_cpu else _TORCH
 
 
-def _mixture(arrays: tuple[Any, ...], tensor: type) -> TypeError:
+def _mixture(arrays: tuple[Any, ...], tensor: Any) -> TypeError:
     came = ", ".join(
         f"torch tensor on {a.device}" if isinstance(a, tensor) else type(a).__name__
         for a in arrays

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from pyprobe import _core
 from pyprobe._engine import Engine, select
 from pyprobe._validate import as_float_arrays
 from pyprobe.errors import DomainError
-from pyprobe.typing import Array, ArrayLike
+from pyprobe.typing import Array, ArrayLike, FloatArray
 
 __all__ = [
     "BESSEL_RATIO",
@@ -79,15 +79,15 @@ def evaluate(
     if point is not None:
         v, x, ndim = point
         value = _core.bessel_at(function.number, mask, v, x)
-        return np.array(value, ndmin=ndim) if ndim else np.float64(value)
+        found: Any = np.array(value, ndmin=ndim) if ndim else np.float64(value)
+        return found  # type: ignore[no-any-return]  # a scalar, as ufuncs return
     engine = select(first, second)
     if engine is not _NATIVE:
         from pyprobe.special import _ops  # torch is loaded, or no tensor could have come
 
         return _ops.bessel(function, first, second, derivative, engine)
     first, second = as_float_arrays(function.arguments, (first, second))
-    result = _core.bessel(function.number, mask, first, second)
-    return result if result.ndim else result[()]
+    return _array_or_scalar(_core.bessel(function.number, mask, first, second))
 
 
 def _point(first: Any, second: Any) -> tuple[float, float, int] | None:
@@ -126,10 +126,15 @@ def invert_ratio(v: ArrayLike, r: ArrayLike, complement: ArrayLike | None) -> Ar
     else:
         names = ("v", "r", "complement")
         result = _core.bessel_ratio_inverse(*as_float_arrays(names, (v, r, complement)))
-    return result if result.ndim else result[()]
+    return _array_or_scalar(result)
 
 
-def _refuse(function: Function, derivative: Any) -> None:
+def _array_or_scalar(array: FloatArray) -> Array:
+    """Return a scalar for an array without dimensions, as ufuncs do."""
+    return array if array.ndim else array[()]
+
+
+def _refuse(function: Function, derivative: Any) -> NoReturn:
     first, second = function.arguments
     most = "" if function.max_order == 2 else f", at most {function.max_order} of them in '{first}'"
     raise DomainError(

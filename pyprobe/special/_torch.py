@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -165,6 +165,7 @@ def _debye(terms: int) -> tuple[list[list[float]], list[list[float]]]:
 
 @cache
 def _tables() -> dict[str, list[float]]:
+    """Return the coefficients that the native kernels use too."""
     return _core.special_tables()
 
 
@@ -364,8 +365,8 @@ class Jet:
 
     __slots__ = ("c",)
 
-    def __init__(self, c: Sequence[Tensor | float]) -> None:
-        self.c = tuple(c)
+    def __init__(self, c: Sequence[Any]) -> None:
+        self.c = tuple(c)  # tensors, but numbers where these are the same for all elements
 
     @classmethod
     def variable(cls, value: Tensor, length: int) -> Jet:
@@ -374,7 +375,7 @@ class Jet:
 
     def derivatives(self) -> list[Tensor]:
         """Return f, f', f''."""
-        return [a * math.factorial(k) for k, a in enumerate(self.c)]  # type: ignore[misc]
+        return [a * math.factorial(k) for k, a in enumerate(self.c)]
 
     def __add__(self, other: Jet | Tensor | float) -> Jet:
         if isinstance(other, Jet):
@@ -397,7 +398,7 @@ class Jet:
         if not isinstance(other, Jet):
             return Jet([coefficient * other for coefficient in a])
         b = other.c
-        products: list[Tensor | float] = []
+        products: list[Any] = []
         for n in range(len(a)):
             total = a[0] * b[n]
             for i in range(1, n + 1):
@@ -410,7 +411,7 @@ class Jet:
     def __truediv__(self, other: Jet | Tensor | float) -> Jet:
         if not isinstance(other, Jet):
             return Jet([coefficient / other for coefficient in self.c])
-        b, quotients = other.c, list[Tensor | float]()
+        b, quotients = other.c, list[Any]()
         for n, a in enumerate(self.c):
             for i in range(n):
                 a = a - quotients[i] * b[n - i]
@@ -420,7 +421,7 @@ class Jet:
     def log(self, value: Tensor | None = None) -> Jet:
         """Return the logarithm; `value` where it is known to more digits than its argument."""
         c = self.c
-        out = [torch.log(c[0]) if value is None else value]  # type: ignore[arg-type]
+        out = [torch.log(c[0]) if value is None else value]
         if len(c) > 1:
             out.append(c[1] / c[0])
         if len(c) > 2:
@@ -429,7 +430,7 @@ class Jet:
 
     def log1p(self) -> Jet:
         """Return log(1 + self)."""
-        return (self + 1.0).log(torch.log1p(self.c[0]))  # type: ignore[arg-type]
+        return (self + 1.0).log(torch.log1p(self.c[0]))
 
     def polynomial(self, c: Sequence[float]) -> Jet:
         """Return the polynomial with these coefficients, constant term first."""
@@ -612,7 +613,8 @@ def _temme(u: Jet, x: Tensor) -> tuple[Jet, Jet, Jet, Jet]:
     gamma1, gamma2 = (square.polynomial(_tables()[name]) for name in ("gamma_1", "gamma_2"))
     plus, minus = gamma2 - u * gamma1, gamma2 + u * gamma1  # 1 / Gamma(1 + u), 1 / Gamma(1 - u)
     # With z = 2 u log(2/x), (x/2)^u cosh(z/2) = (1 + e^-z) / 2, and sinh(z/2) likewise.
-    z, chain = 2 * u.c[0] * log, (1.0, 2 * log, 4 * log * log)
+    z = 2 * u.c[0] * log
+    chain: tuple[Any, ...] = (1.0, 2 * log, 4 * log * log)
     power = Jet([a * b for a, b in zip(_exp_minus(z), chain, strict=True)][:length])
     mean = Jet([a * b for a, b in zip(_mean_exp_minus(z), chain, strict=True)][:length])
     f = ((power + 1.0) * 0.5 * gamma1 + mean * log * gamma2) / (plus * minus)
