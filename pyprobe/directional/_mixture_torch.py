@@ -108,7 +108,8 @@ def spherical_seeds(x: Tensor, k: int, n_rounds: int, key: int) -> list[int]:
         targets = torch.as_tensor(generator.random(k), device=x.device) * sums[-1]
         fresh = torch.searchsorted(sums, targets, right=True).clamp_(max=len(x) - 1).unique()
         seeds.append(fresh)
-    return torch.cat(seeds).unique().tolist()
+    rows: list[int] = torch.cat(seeds).unique().tolist()
+    return rows
 
 
 @torch.no_grad()
@@ -130,7 +131,7 @@ def check_unit_rows(x: Tensor) -> None:
 
 
 def _logits(x: Tensor, parameters: Parameters) -> Tensor:
-    directions, scale, offset = parameters
-    return (x @ directions.to(x.dtype)).double() * torch.as_tensor(
-        scale, device=x.device
-    ) + torch.as_tensor(offset, device=x.device)
+    directions, *vectors = parameters
+    # Copies: NumPy's vectors may be read-only, which tensors cannot be.
+    scale, offset = (torch.tensor(vector, device=x.device) for vector in vectors)
+    return (x @ directions.to(x.dtype)).double() * scale + offset

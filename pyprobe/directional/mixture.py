@@ -330,7 +330,8 @@ class VonMisesFisherMixture:
         _warn_of(em, report)
         locs = (parameters.directions / data.to_kernel(parameters.norms)).T
         arrays = (parameters.weights, locs, parameters.concentrations)
-        return cls(*(data.answer(array, batch=False) for array in arrays), info=report)
+        weights, locs, concentrations = (data.answer(array, batch=False) for array in arrays)
+        return cls(weights, locs, concentrations, report)
 
     def log_prob(self, x: ArrayLike) -> Array:
         """Return the log-density at `x` with respect to the surface measure.
@@ -352,14 +353,16 @@ class VonMisesFisherMixture:
         NotFiniteError  if ``x`` is infinite or NaN somewhere.
         """
         data = self._data(x)
-        return data.answer(data.kernels.vmf_mixture_log_prob(data.samples, self._parameters(data)))
+        values = data.kernels.vmf_mixture_log_prob(data.samples, self._parameters(data))
+        answer: Array = data.answer(values)
+        return answer
 
     def predict_proba(self, x: ArrayLike) -> Array:
         """Return the posterior probabilities of the components at `x`, shape (..., k)."""
         data = self._data(x)
-        return data.answer(
-            data.kernels.vmf_mixture_responsibilities(data.samples, self._parameters(data))
-        )
+        shares = data.kernels.vmf_mixture_responsibilities(data.samples, self._parameters(data))
+        answer: Array = data.answer(shares)
+        return answer
 
     def predict(self, x: ArrayLike) -> Any:
         """Return the likeliest component at `x`, as integers of shape (...)."""
@@ -395,7 +398,8 @@ class VonMisesFisherMixture:
         which = generator.choice(len(weights), size=math.prod(shape), p=weights / weights.sum())
         concentrations = _numpy(self.concentrations).astype(np.float64)[which]
         draws = _core.vmf_sample(locs[which], concentrations, 1, _rng.key(generator))
-        return _like(self.locs, draws.reshape(*shape, locs.shape[1]))
+        answer: Array = _like(self.locs, draws.reshape(*shape, locs.shape[1]))
+        return answer
 
     @property
     def n_parameters(self) -> int:
@@ -453,10 +457,11 @@ class VonMisesFisherMixture:
         fields = _io.load(path, "VonMisesFisherMixture")
         info = None
         if "info" in fields:
-            facts = fields["info"]
-            places = {name: tuple(facts.pop(name)) for name in ("collapsed", "doubtful")}
-            info = MixtureInfo(trace=fields["trace"], **places, **facts)
-        return cls(*(fields[name] for name in _ARRAYS), info=info)
+            facts: dict[str, Any] = fields["info"]
+            for name in ("collapsed", "doubtful"):
+                facts[name] = tuple(facts[name])
+            info = MixtureInfo(trace=fields["trace"], **facts)
+        return cls(fields["weights"], fields["locs"], fields["concentrations"], info)
 
     def _data(self, x: Any) -> _Data:
         return _Data.of(x, dim=self.locs.shape[1])
@@ -598,16 +603,17 @@ class _EM:
             # E |S|^2 = Q + (N^2 - Q) rho^2, since different rows are independent.
             above = self.lengths**2 - self.squared_counts
             pairs = self.counts**2 - self.squared_counts
+            # A single row says nothing of a concentration: rounding must not decide otherwise.
+            pairs = np.where(pairs > 1e-9 * self.counts**2, pairs, 0)
             if common:
                 above, pairs = above.sum(keepdims=True), pairs.sum(keepdims=True)
-            # A single row says nothing of a concentration: rounding must not decide otherwise.
-            pairs = np.where(pairs > 1e-9 * self.counts.max() ** 2, pairs, 0)
             length = np.sqrt(np.maximum(_ratio(above, pairs), 0))
         elif common:
             length = _ratio(self.lengths.sum(keepdims=True), self.counts.sum(keepdims=True))
         else:
             length = _ratio(self.lengths, self.counts)
-        return np.minimum(np.broadcast_to(length, self.n_components), 1)
+        lengths: Vector = np.minimum(np.broadcast_to(length, self.n_components), 1)
+        return lengths
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -647,10 +653,7 @@ class _Data:
             )
         d = samples.shape[-1]
         if d < 2:
-            raise ShapeError(
-                f"'x' must have at least 2 columns; got shape {tuple(samples.shape)}, "
-                f"{d} feature(s)."
-            )
+            raise ShapeError(f"'x' must have at least 2 columns; got shape {tuple(samples.shape)}.")
         if dim not in (None, d):
             raise ShapeError(
                 f"'x' must have {dim} columns, as the mixture's locs have; got shape "
@@ -674,7 +677,8 @@ class _Data:
 
     def to_numpy(self, array: Any) -> Vector:
         """Return a float64 array of the engine's as NumPy's."""
-        return array if self.kernels is _core else array.cpu().numpy()
+        values: Vector = array if self.kernels is _core else array.cpu().numpy()
+        return values
 
     def columns(self, rows: list[int]) -> Any:
         """Return some samples as the columns of a new float64 array."""
