@@ -59,7 +59,11 @@ def load(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     with file:
         if "__header__" not in file:
             raise DomainError(f"{refusal}: it has no header.")
-        header = json.loads(str(file["__header__"]))
+        try:
+            header = json.loads(str(file["__header__"]))
+            _ = header["format"], header["kind"], header["plain"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DomainError(f"{refusal}: its header is not ours.") from error
         if header["format"] > _FORMAT:
             raise DomainError(
                 f"{refusal} that this version can read: it has format {header['format']}, this "

@@ -57,7 +57,7 @@ def as_float_array(name: str, value: npt.ArrayLike) -> FloatArray:
             f"'{name}' must hold real numbers; got dtype {dtype}"
             + (". Pass the real part, or the modulus." if dtype.kind == "c" else ".")
         )
-    wanted = _FLOAT32 if dtype == _FLOAT32 else _FLOAT64  # '>f4' counts as float32
+    wanted = _FLOAT32 if dtype.kind == "f" and dtype.itemsize == 4 else _FLOAT64  # '>f4' too
     # A copy where unaligned, byte-swapped or of another type.
     return np.require(array, dtype=wanted, requirements="A")
 
