@@ -55,7 +55,7 @@ class Op:
         self.kernel, self.partial = kernel, partial
         self.nothing_wanted = (False,) * n_inputs
         inputs = ", ".join(f"Tensor input_{i}" for i in range(n_inputs))
-        self._traced = torch.library.custom_op(
+        self.traced = torch.library.custom_op(
             f"pyprobe::{name}",
             lambda *arguments: list(kernel(*_ordered(arguments))),
             mutates_args=(),
@@ -63,8 +63,8 @@ class Op:
             # The twin may wait for the device, to gather the elements of a region.
             tags=(torch.Tag.cudagraph_unsafe,) if hasattr(torch.Tag, "cudagraph_unsafe") else (),
         )
-        self._traced.register_fake(_fake)
-        self._traced.register_autograd(self._traced_backward, setup_context=_traced_context)
+        self.traced.register_fake(_fake)
+        self.traced.register_autograd(self._traced_backward, setup_context=_traced_context)
 
     def __call__(self, parameters: tuple[int, ...], *inputs: Tensor) -> Tensor:
         """Evaluate at `inputs`."""
@@ -72,8 +72,13 @@ class Op:
         transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001
         if torch.compiler.is_compiling():
             if transformed:
-                return self._untraced(parameters, *inputs)  # type: ignore[no-any-return]
-            found: list[Tensor] = self._traced(*inputs, parameters, self._wanted(inputs))
+                # Seen as an exception, the compiler gives the function up, or says so.
+                raise RuntimeError(
+                    "torch.func's transforms of this function cannot be compiled: a custom op "
+                    "would silently return zero tangents. Compile the function, or transform the "
+                    "compiled one."
+                )
+            found: list[Tensor] = self.traced(*inputs, parameters, self._wanted(inputs))
             return found[0]
         if transformed or forward_ad._current_level >= 0:  # noqa: SLF001
             return _Transformed.apply(self, parameters, *inputs)  # type: ignore[no-any-return]
@@ -86,11 +91,6 @@ class Op:
         if torch.is_grad_enabled():
             return tuple([tensor.requires_grad for tensor in inputs])
         return self.nothing_wanted
-
-    @torch.compiler.disable(reason="a custom op has no rule for torch.func's transforms")  # type: ignore[untyped-decorator]
-    def _untraced(self, parameters: tuple[int, ...], *inputs: Tensor) -> Tensor:
-        """Leave the traced graph: within it, ``torch.func.jvp`` would silently return zeros."""
-        return self(parameters, *inputs)
 
     def gradients(
         self,
@@ -152,10 +152,10 @@ class _Transformed(torch.autograd.Function):
     """
 
     @staticmethod
-    # Called from a frame that the compiler gave up, it would be traced by itself.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(op: Op, parameters: tuple[int, ...], *inputs: Tensor) -> Tensor:
-        return op.kernel(parameters, op.nothing_wanted, *inputs)[0]
+        # Not the kernel itself: below a frame that the compiler gave up, this one may be traced.
+        found: list[Tensor] = op.traced(*inputs, parameters, op.nothing_wanted)
+        return found[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
