@@ -129,6 +129,9 @@ def mean_direction(
     complement = 1 - length
     if complement < 1e-3:  # else 1 - R has kept its digits
         complement = 0.5 * (w @ (rows - loc).square().sum(1)) / total
+        # The rounding of loc must not pass for a spread of rows that are all the same.
+        if bool(((rows == rows[w.argmax()]).all(1) | (w == 0)).all()):
+            complement = complement * 0
     effective = total**2 / w.square().sum()
     return loc, min(float(length), 1.0), float(complement), float(total), float(effective)
 
@@ -254,7 +257,7 @@ def _mode_height(kappa: Tensor, dim: int) -> Tensor:
 def _peak_kernel(
     parameters: tuple[int, ...], _wanted: tuple[bool, ...], concentration: Tensor
 ) -> list[Tensor]:
-    """The height of the mode."""
+    """Return the height of the mode."""
     return [_mode_height(concentration.double(), *parameters).to(concentration.dtype)]
 
 
@@ -265,7 +268,7 @@ def _peak_partial(parameters: tuple[int, ...], _index: int, concentration: Tenso
 def _kl_kernel(
     parameters: tuple[int, ...], _wanted: tuple[bool, ...], concentration: Tensor
 ) -> list[Tensor]:
-    """The divergence from the uniform distribution."""
+    """Return the divergence from the uniform distribution."""
     (dim,) = parameters
     kappa = concentration.double()
     near = kappa * _ratio(kappa, dim) - _cumulant(kappa, dim)
@@ -280,9 +283,9 @@ def _kl_partial(parameters: tuple[int, ...], _index: int, concentration: Tensor)
 def _bregman_kernel(
     parameters: tuple[int, ...], _wanted: tuple[bool, ...], first: Tensor, second: Tensor
 ) -> list[Tensor]:
-    """The Bregman divergence G(second) - G(first) - A(first) (second - first)."""
+    """Return the Bregman divergence G(second) - G(first) - A(first) (second - first)."""
     (dim,) = parameters
-    kappa, other = torch.broadcast_tensors(first.double(), second.double())  # type: ignore[no-untyped-call]
+    kappa, other = torch.broadcast_tensors(first.double(), second.double())
     step = other - kappa
     small = _cumulant(other, dim) - _cumulant(kappa, dim) - step * _ratio(kappa, dim)
     large = _mode_height(kappa, dim) - _mode_height(other, dim) + step * _complement(kappa, dim)

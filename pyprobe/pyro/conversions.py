@@ -114,4 +114,4 @@ def from_pyro(
 
 
 def _tensor(array: Any) -> Tensor:
-    return torch.as_tensor(array).detach().clone()
+    return array.detach().clone() if isinstance(array, Tensor) else torch.tensor(array)

@@ -11,9 +11,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("pyro")
 
 from pyprobe import _core
+from pyprobe._engine import Engine
 from pyprobe.directional import _torch as twin
 from pyprobe.errors import DomainError
-from pyprobe.pyro import VonMisesFisher
+from pyprobe.pyro import VonMisesFisher, _draws
 
 FALSE_FAIL = 4.9  # standard errors: 1e-6
 
@@ -106,9 +107,11 @@ def test_twin_of_the_marginal_derivative_agrees_at_the_ends():
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("dim", [2, 3, 10, 64])
-def test_gradient_of_a_mean_is_the_mean_of_gradients(dim):
+@pytest.mark.parametrize("engine", [Engine.NATIVE_TORCH, Engine.TORCH])
+@pytest.mark.parametrize("dim", [2, 3, 10, 40])
+def test_gradient_of_a_mean_is_the_mean_of_gradients(monkeypatch, dim, engine):
     # E[a . x] = A(kappa) a . loc and E[(a . x)^2] is known too: both have exact derivatives.
+    monkeypatch.setattr(_draws, "select", lambda *_: engine)
     torch.manual_seed(2)
     n, concentration = 200_000, 0.8 * dim
     a, loc = direction(dim, 1), direction(dim)
@@ -189,8 +192,6 @@ def test_a_second_derivative_is_refused_plainly():
 
 
 def test_only_the_gradients_asked_for_are_computed(monkeypatch):
-    from pyprobe.pyro import _draws
-
     monkeypatch.setattr(_draws, "_marginal_gradient", None)
     loc = direction(3).requires_grad_()
     VonMisesFisher(loc, 2.0).rsample().sum().backward()
