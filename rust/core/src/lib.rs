@@ -28,3 +28,8 @@ pub mod special;
 pub use control::Control;
 pub use error::Error;
 pub use real::Real;
+
+/// Runs the example in the README as a test of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;
