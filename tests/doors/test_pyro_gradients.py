@@ -196,3 +196,17 @@ def test_only_the_gradients_asked_for_are_computed(monkeypatch):
     loc = direction(3).requires_grad_()
     VonMisesFisher(loc, 2.0).rsample().sum().backward()
     assert loc.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loc_batch", [(), (3,), (2, 3), (2, 1)])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("outer", [(), (4, 2, 3), (5000, 2, 3)])
+def test_the_cosines_of_the_gradient_are_those_of_the_draws(loc_batch, batch, outer):
+    dim = 7
+    loc = torch.randn(*loc_batch, dim, dtype=torch.float64)
+    loc = loc / loc.norm(dim=-1, keepdim=True)
+    kappa = torch.rand(batch, dtype=torch.float64) * 20
+    shape = torch.Size((*outer, dim)) if outer else torch.Size((2, 3, dim))
+    x, complement = _draws._sample(loc, kappa, shape, with_complement=True)
+    assert x.shape == shape
+    torch.testing.assert_close(1 - (x * loc).sum(-1), complement, rtol=0, atol=1e-14)
