@@ -23,8 +23,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
+
+# Private, but the only way to ask; torch's own functions ask in the same words.
+from torch._C import _are_functorch_transforms_active as _are_transforms_active
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 __all__ = ["Op", "op"]
 
@@ -68,29 +72,24 @@ class Op:
 
     def __call__(self, parameters: tuple[int, ...], *inputs: Tensor) -> Tensor:
         """Evaluate at `inputs`."""
-        # Private names, but the only ones there are: torch's own functions ask in the same words.
-        transformed = torch._C._are_functorch_transforms_active()  # noqa: SLF001
-        if torch.compiler.is_compiling():
-            if transformed:
+        wanted = self.nothing_wanted
+        if is_grad_enabled():
+            wanted = tuple([tensor.requires_grad for tensor in inputs])
+        if is_compiling():
+            if _are_transforms_active():
                 # Seen as an exception, the compiler gives the function up, or says so.
                 raise RuntimeError(
                     "torch.func's transforms of this function cannot be compiled: a custom op "
                     "would silently return zero tangents. Compile the function, or transform the "
                     "compiled one."
                 )
-            found: list[Tensor] = self.traced(*inputs, parameters, self._wanted(inputs))
+            found: list[Tensor] = self.traced(*inputs, parameters, wanted)
             return found[0]
-        if transformed or forward_ad._current_level >= 0:  # noqa: SLF001
+        if _are_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001
             return _Transformed.apply(self, parameters, *inputs)  # type: ignore[no-any-return]
-        wanted = self._wanted(inputs)
         if True in wanted:
             return _Reverse.apply(self, parameters, wanted, *inputs)  # type: ignore[no-any-return]
         return self.kernel(parameters, wanted, *inputs)[0]
-
-    def _wanted(self, inputs: tuple[Tensor, ...]) -> tuple[bool, ...]:
-        if torch.is_grad_enabled():
-            return tuple([tensor.requires_grad for tensor in inputs])
-        return self.nothing_wanted
 
     def gradients(
         self,

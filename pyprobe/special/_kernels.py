@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -65,6 +68,7 @@ MASKS = {(0, 0): 1, (1, 0): 2, (0, 1): 4, (2, 0): 8, (1, 1): 16, (0, 2): 32}
 
 # As module constants: the attribute look-up on an Enum class would show in a call on one element.
 _NATIVE = Engine.NATIVE
+_OPS = "pyprobe.special._ops"
 _FLOAT64 = np.dtype(np.float64)
 
 
@@ -83,11 +87,14 @@ def evaluate(
         return found  # type: ignore[no-any-return]  # a scalar, as ufuncs return
     engine = select(first, second)
     if engine is not _NATIVE:
-        from pyprobe.special import _ops  # torch is loaded, or no tensor could have come
-
-        return _ops.bessel(function, first, second, derivative, engine)
+        return _torch_ops().bessel(function, first, second, derivative, engine)
     first, second = as_float_arrays(function.arguments, (first, second))
     return _array_or_scalar(_core.bessel(function.number, mask, first, second))
+
+
+def _torch_ops() -> ModuleType:
+    """Return `pyprobe.special._ops`, which imports torch: only called once a tensor has come."""
+    return sys.modules.get(_OPS) or importlib.import_module(_OPS)
 
 
 def _point(first: Any, second: Any) -> tuple[float, float, int] | None:
@@ -118,9 +125,7 @@ def invert_ratio(v: ArrayLike, r: ArrayLike, complement: ArrayLike | None) -> Ar
     """Evaluate `bessel_ratio_inverse`."""
     engine = select(v, r, complement)
     if engine is not _NATIVE:
-        from pyprobe.special import _ops
-
-        return _ops.bessel_ratio_inverse(v, r, complement, engine)
+        return _torch_ops().bessel_ratio_inverse(v, r, complement, engine)
     if complement is None:
         result = _core.bessel_ratio_inverse(*as_float_arrays(("v", "r"), (v, r)))
     else:

@@ -2,12 +2,10 @@
 
 use std::collections::HashMap;
 
-use ndarray::arr0;
 use numpy::{Element, IntoPyArray, PyReadonlyArrayDyn};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use pyprobe_core::Control;
 use pyprobe_core::special::{self, Function, Real};
 
 use crate::gate;
@@ -53,11 +51,7 @@ pub fn bessel<'py>(
 #[pyfunction]
 pub fn bessel_at(function: usize, mask: u8, v: f64, x: f64) -> PyResult<f64> {
     let derivative = DERIVATIVES[mask.trailing_zeros() as usize];
-    let (v, x) = (arr0(v).into_dyn(), arr0(x).into_dyn());
-    let control = Control::sequential();
-    special::evaluate(FUNCTIONS[function], &[derivative], v.view(), x.view(), &control)
-        .map(|arrays| arrays[0][[].as_slice()])
-        .map_err(gate::exception)
+    special::evaluate_at(FUNCTIONS[function], derivative, v, x).map_err(gate::exception)
 }
 
 fn evaluate<'py, T: Real + Element>(

@@ -121,23 +121,9 @@ pub fn evaluate<T: Real>(
     x: ArrayViewD<'_, T>,
     control: &Control,
 ) -> Result<Vec<ArrayD<T>>, Error> {
-    let ratio = matches!(function, Function::BesselRatio | Function::BesselRatioComplement);
-    let slot = |&(i, j): &(u8, u8)| match (i, j) {
-        (0, 0) => Ok(0),
-        (1, 0) => Ok(1),
-        (0, 1) => Ok(2),
-        (2, 0) if !ratio => Ok(3),
-        (1, 1) => Ok(4),
-        (0, 2) => Ok(5),
-        _ => Err(Error::Domain {
-            name: "derivatives",
-            expected: "of total order two at most, and once in the order for ratios",
-            got: f64::from(i) + f64::from(j),
-        }),
-    };
     let mut wanted = [false; 6];
     for pair in derivatives {
-        wanted[slot(pair)?] = true;
+        wanted[slot(function, *pair)?] = true;
     }
     let level = drive::level(derivatives);
     let broadcast = Broadcast::new(["v", "x"], [&v, &x])?;
@@ -155,12 +141,41 @@ pub fn evaluate<T: Real>(
     })?;
     let mut arrays = Vec::with_capacity(derivatives.len());
     for (k, pair) in derivatives.iter().enumerate() {
-        let values = &mut results[slot(pair)?];
+        let values = &mut results[slot(function, *pair)?];
         let again = derivatives[k + 1..].contains(pair);
         let values = if again { values.clone() } else { core::mem::take(values) };
         arrays.push(shaped(broadcast.shape(), values));
     }
     Ok(arrays)
+}
+
+/// Evaluates one partial derivative of `function` at one point; see [`evaluate`].
+///
+/// # Errors
+/// [`Error::Domain`] where there is no such derivative.
+pub fn evaluate_at(function: Function, derivative: (u8, u8), v: f64, x: f64) -> Result<f64, Error> {
+    let (slot, level) = (slot(function, derivative)?, drive::level(&[derivative]));
+    let mut value = f64::NAN;
+    drive::evaluate_chunk(function, level, &[v], &[x], &mut |_, tile| value = tile[slot][0]);
+    Ok(value)
+}
+
+/// Where a derivative stands in a [`Tile`](drive::Tile).
+fn slot(function: Function, (i, j): (u8, u8)) -> Result<usize, Error> {
+    let ratio = matches!(function, Function::BesselRatio | Function::BesselRatioComplement);
+    match (i, j) {
+        (0, 0) => Ok(0),
+        (1, 0) => Ok(1),
+        (0, 1) => Ok(2),
+        (2, 0) if !ratio => Ok(3),
+        (1, 1) => Ok(4),
+        (0, 2) => Ok(5),
+        _ => Err(Error::Domain {
+            name: "derivatives",
+            expected: "of total order two at most, and once in the order for ratios",
+            got: f64::from(i) + f64::from(j),
+        }),
+    }
 }
 
 /// The x at which `I_(v+1)(x)` / `I_v(x)` is r, elementwise with broadcasting: with v = d/2 - 1 the
