@@ -408,20 +408,24 @@ mod tests {
     use core::f64::consts::PI;
 
     use super::*;
-    use crate::special::small_i;
+    use crate::special::small_i::{self, log_i};
 
-    /// `$f` at level `$level`, in the class of the point.
-    macro_rules! at {
-        ($f:ident, $level:literal, $v:expr, $x:expr) => {
-            at!(@ $f, $level, [0 1 2 3 4 5 6 7 8 9], $v, $x)
-        };
-        (@ $f:ident, $level:literal, [$($c:literal)*], $v:expr, $x:expr) => {
-            match class($v, $x) {
-                $($c => $f::<$level, $c>($v, $x),)*
-                _ => unreachable!(),
+    /// `$name(v, x)` is `$f` at level `$level`, in the class of the point.
+    macro_rules! in_class {
+        ($name:ident, $f:ident, $level:literal, $class:path, [$($c:literal)*]) => {
+            fn $name(v: f64, x: f64) -> Partials {
+                match $class(v, x) {
+                    $($c => $f::<$level, $c>(v, x),)*
+                    _ => unreachable!(),
+                }
             }
         };
     }
+
+    in_class!(slope_k, log_kve, 1, class, [0 1 2 3 4 5 6 7 8 9]);
+    in_class!(all_k, log_kve, 3, class, [0 1 2 3 4 5 6 7 8 9]);
+    in_class!(all_m, log_matern, 3, class, [0 1 2 3 4 5 6 7 8 9]);
+    in_class!(slope_i, log_i, 1, small_i::class, [0 1 2 3 4 5]);
 
     fn line(low: f64, high: f64, n: u32) -> impl Iterator<Item = f64> {
         (0..n).map(move |i| low * (high / low).powf(f64::from(i) / f64::from(n - 1)))
@@ -448,7 +452,7 @@ mod tests {
     #[test]
     fn log_k_and_order_derivative_match_certified_values() {
         for [v, x, log, slope] in CERTIFIED {
-            let ours = at!(log_kve, 3, v, x);
+            let ours = all_k(v, x);
             assert_close(ours.f - x, log, 2e-15 * log.abs().max(v.hypot(x)));
             assert_close(ours.v, slope, 2e-15 * slope.abs().max(1.0));
         }
@@ -469,7 +473,7 @@ mod tests {
                 ),
             ];
             for (v, log, slope) in exact {
-                let ours = at!(log_kve, 3, v, x);
+                let ours = all_k(v, x);
                 assert_close(ours.f, log, 2e-15 * (log - x).abs().max(v.hypot(x)));
                 assert_close(ours.x, slope, 3e-15 * slope.abs());
             }
@@ -481,21 +485,10 @@ mod tests {
         for v in [0.0, 1e-3, 0.25, 0.4999, 0.5, 0.75, 1.0, 1.5, 4.2, 11.5, 17.0] {
             for x in line(1e-5, 13.0, 80) {
                 // I_v K_v (d/dx log I - d/dx log K) = 1/x.
-                let (i, k) = (at_i(v, x), at!(log_kve, 3, v, x));
+                let (i, k) = (slope_i(v, x), all_k(v, x));
                 let sum = i.f + (k.f - x) + (i.x - (k.x - 1.0)).ln() + x.ln();
                 assert_close(sum, 0.0, 4e-15 * i.f.abs().max(k.f.abs()).max(v.hypot(x)).max(1.0));
             }
-        }
-    }
-
-    fn at_i(v: f64, x: f64) -> Partials {
-        match small_i::class(v, x) {
-            0 => small_i::log_i::<1, 0>(v, x),
-            1 => small_i::log_i::<1, 1>(v, x),
-            2 => small_i::log_i::<1, 2>(v, x),
-            3 => small_i::log_i::<1, 3>(v, x),
-            4 => small_i::log_i::<1, 4>(v, x),
-            _ => small_i::log_i::<1, 5>(v, x),
         }
     }
 
@@ -504,7 +497,7 @@ mod tests {
         // With g = d/dx log K: g' = 1 + v^2/x^2 - g/x - g^2, and this once more in v.
         for v in [0.0, 0.3, 0.5, 0.8, 2.0, 9.7] {
             for x in line(1e-4, 19.0, 60) {
-                let k = at!(log_kve, 3, v, x);
+                let k = all_k(v, x);
                 let g = k.x - 1.0;
                 let size = 1.0 + v * v / (x * x) + g * g;
                 assert_close(k.xx, 1.0 + v * v / (x * x) - g / x - g * g, 4e-15 * size);
@@ -521,7 +514,7 @@ mod tests {
                 (2.5, (x + x * x / 3.0).ln_1p() - x, -x * (1.0 + x) / (3.0 + 3.0 * x + x * x)),
             ];
             for (nu, log, slope) in exact {
-                let ours = at!(log_matern, 3, nu, x);
+                let ours = all_m(nu, x);
                 assert_close(ours.f, log, 4e-15 * log.abs().max(1.0));
                 assert_close(ours.x, slope, 1e-14 * slope.abs());
             }
@@ -532,7 +525,7 @@ mod tests {
     fn matern_is_log_k_with_its_normaliser_taken_off() {
         for nu in [0.02, 0.3, 0.5, 0.9, 1.0, 6.25, 15.0] {
             for x in line(1e-3, 15.0, 60) {
-                let (m, k) = (at!(log_matern, 3, nu, x), at!(log_kve, 3, nu, x));
+                let (m, k) = (all_m(nu, x), all_k(nu, x));
                 let gamma = gamma::ln_gamma_1p::<3>(nu);
                 let log = core::f64::consts::LN_2 + nu * (0.5 * x).ln() + nu.ln();
                 let exact = log - gamma.value() + (k.f - x);
@@ -572,7 +565,7 @@ mod tests {
     #[test]
     fn levels_agree_bit_for_bit_on_what_they_share() {
         for (v, x) in [(0.0, 1e-5), (0.3, 0.6), (6.0, 0.01), (2.5, 19.0), (0.7, 2.0)] {
-            let (low, high) = (at!(log_kve, 1, v, x), at!(log_kve, 3, v, x));
+            let (low, high) = (slope_k(v, x), all_k(v, x));
             assert_eq!((low.f, low.x), (high.f, high.x));
         }
     }
