@@ -51,7 +51,7 @@ __all__ = ["MixtureInfo", "VonMisesFisherMixture"]
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
-_SEED_ROUNDS, _SEED_STEPS = 3, 4
+_SEED_ROUNDS, _SEED_STEPS = 3, 2
 """Rounds of seeds, as many as components each, and steps of spherical k-means before the clusters
 are merged. Fewer miss components in hundreds of dimensions; more find no others."""
 _STARVED = 0.5

@@ -293,9 +293,14 @@ fn dense_step<T: Lanes>(
                 let rows = start..(start + block).min(range.end);
                 let mut r = model.logits(x, rows.clone());
                 sums.add(start, &mut r, assignment);
-                let r: Vec<T> = r.into_iter().map(T::from_f64).collect();
                 let x = &values[rows.start * d..rows.end * d];
-                skinny::transpose_multiply_add(x, d, &r, stride, &mut sums.resultants);
+                match assignment {
+                    Assignment::Soft => {
+                        let r: Vec<T> = r.into_iter().map(T::from_f64).collect();
+                        skinny::transpose_multiply_add(x, d, &r, stride, &mut sums.resultants);
+                    }
+                    Assignment::Hard => add_to_winners(x, d, &r, stride, &mut sums.resultants),
+                }
             }
             Ok(sums)
         },
@@ -303,10 +308,28 @@ fn dense_step<T: Lanes>(
     )?;
     let sums = sums.ok_or_else(no_rows)?;
     let mut resultants = Array2::zeros((d, model.k));
-    if let Some(out) = resultants.as_slice_mut() {
-        unpad(&sums.resultants, stride, out, model.k);
+    match (assignment, resultants.as_slice_mut()) {
+        (Assignment::Soft, Some(out)) => unpad(&sums.resultants, stride, out, model.k),
+        (Assignment::Hard, Some(out)) => {
+            for (k, sum) in sums.resultants.chunks_exact(d).take(model.k).enumerate() {
+                out.iter_mut().skip(k).step_by(model.k).zip(sum).for_each(|(out, sum)| *out = *sum);
+            }
+        }
+        (_, None) => unreachable!("a new array has standard layout"),
     }
     Ok(sums.finish(model.k, resultants))
+}
+
+/// Adds every row of `x` to the resultant of the component that has it; here these lie one after the
+/// other, so that each row is read once and no product with zeros is made.
+fn add_to_winners<T: Lanes>(x: &[T], d: usize, r: &[f64], stride: usize, resultants: &mut [f64]) {
+    for (row, r) in x.chunks_exact(d).zip(r.chunks_exact(stride)) {
+        let (winner, _) = largest(r);
+        let resultant = &mut resultants[winner * d..(winner + 1) * d];
+        for (sum, &value) in resultant.iter_mut().zip(row) {
+            *sum += value.into();
+        }
+    }
 }
 
 fn sparse_step<T: Lanes>(
