@@ -134,8 +134,8 @@ impl<'a, T: Lanes> Rows<'a, T> {
         let check = |range: Range<usize>| {
             for i in range {
                 let norm = squared_norm(self.entries(i)).sqrt();
-                // Not a NaN either.
-                if !((norm - 1.0).abs() <= T::UNIT_TOLERANCE) {
+                let good = (norm - 1.0).abs() <= T::UNIT_TOLERANCE; // no NaN either
+                if !good {
                     return Err(self.not_finite(name).unwrap_or(Error::NotUnit {
                         name,
                         row: i,
