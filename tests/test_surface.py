@@ -34,7 +34,8 @@ def describe(module_name: str) -> list[str]:
     for name in sorted(module.__all__):
         value = getattr(module, name)
         if inspect.isclass(value):
-            lines.append(f"class {name}{signature(value)}")
+            arguments = "" if issubclass(value, BaseException) else signature(value)
+            lines.append(f"class {name}{arguments}")
             lines += [f"    {line}" for line in members(value)]
         elif callable(value):
             lines.append(f"{name}{signature(value)}")
