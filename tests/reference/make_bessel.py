@@ -19,7 +19,7 @@ from flint import arb, ctx
 FOLDER = Path(__file__).parent
 NEAR = (1 - 1e-12, 1 + 1e-12)
 SEAMS_IN_S = (22, 25, 28, 32, 36, 40, 50, 60, 80, 100, 150, 300, 500, 2e3, 1e4, 1e5)
-SEAMS_IN_X = (1e-3, 2e-3, 0.1, 0.15, 0.7, 1, 1.5, 3, 4, 10, 11)
+SEAMS_IN_X = (1e-3, 2e-3, 0.1, 0.15, 0.5, 1, 1.5, 3, 4, 10, 11)
 
 Point = tuple[float, float]
 
