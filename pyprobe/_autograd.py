@@ -30,7 +30,7 @@ from torch._C import _are_functorch_transforms_active as _are_transforms_active
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-__all__ = ["Op", "op"]
+__all__ = ["Op", "is_plain", "op"]
 
 Kernel: TypeAlias = Callable[..., Sequence[Tensor]]
 """``kernel(parameters, wanted, *inputs)``: the value, then the partial derivatives in the inputs
@@ -50,6 +50,17 @@ def op(name: str, n_inputs: int, kernel: Kernel, partial: Partial) -> Op:
     broadcast.
     """
     return Op(name, n_inputs, kernel, partial)
+
+
+def is_plain(inputs: tuple[Tensor, ...]) -> bool:
+    """Whether nothing differentiates, transforms or traces what is done with these tensors."""
+    if is_compiling() or _are_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001
+        return False
+    if is_grad_enabled():
+        for tensor in inputs:
+            if tensor.requires_grad:
+                return False
+    return True
 
 
 class Op:
@@ -72,6 +83,8 @@ class Op:
 
     def __call__(self, parameters: tuple[int, ...], *inputs: Tensor) -> Tensor:
         """Evaluate at `inputs`."""
+        if is_plain(inputs):
+            return self.kernel(parameters, self.nothing_wanted, *inputs)[0]
         wanted = self.nothing_wanted
         if is_grad_enabled():
             wanted = tuple([tensor.requires_grad for tensor in inputs])
@@ -87,9 +100,7 @@ class Op:
             return found[0]
         if _are_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001
             return _Transformed.apply(self, parameters, *inputs)  # type: ignore[no-any-return]
-        if True in wanted:
-            return _Reverse.apply(self, parameters, wanted, *inputs)  # type: ignore[no-any-return]
-        return self.kernel(parameters, wanted, *inputs)[0]
+        return _Reverse.apply(self, parameters, wanted, *inputs)  # type: ignore[no-any-return]
 
     def gradients(
         self,

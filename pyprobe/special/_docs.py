@@ -12,9 +12,9 @@ F = TypeVar("F", bound=Callable[..., object])
 
 _DERIVATIVE = """\
 derivative : (int, int), optional
-    How many derivatives to take in `{first}` and in `{second}`, {most}; by default none.
-    NumPy has no automatic differentiation: this is how its users get at derivatives of full
-    accuracy. Tensors have both ways.
+    How many derivatives to take in `{first}` and in `{second}`:
+    {most}, by default none. NumPy has no automatic differentiation: this is how its
+    users get at derivatives of full accuracy. Tensors have both ways.
 
 Returns
 -------
@@ -35,16 +35,17 @@ _NOTES = """\
 NaN passes through element by element, and marks arguments outside of the domain. Derivatives at
 the edges of the domain are limits too.
 
-The error, relative or scaled as the :doc:`accuracy page </accuracy>` says for each function and
-region, is a few units in the last place all over the domain, derivatives included.
+Values and first derivatives are good to a few units in the last place all over the domain, second
+derivatives to 1e-12, relative or scaled as the :doc:`accuracy page </accuracy>` says for each
+function and region.
 
 A bounded number of terms an element: O(n) for n elements, whatever their size. Long calls run on
 :func:`pyprobe.set_num_threads` threads, with the same bits for any number of them.
 
-Differentiable in both arguments {smooth}, under torch's reverse and forward mode,
-``torch.func`` and ``torch.compile``; a derivative beyond raises `PyprobeError`. Engines: native
-(NumPy, and torch on the CPU), torch (other devices). float32 is computed in float64 and rounded;
-torch's half precision is computed in float32."""
+Differentiable in both arguments, {smooth}, under torch's
+reverse and forward mode, ``torch.func`` and ``torch.compile``; a derivative beyond raises
+`PyprobeError`. Engines: native (NumPy, and torch on the CPU), torch (other devices). float32 is
+computed in float64 and rounded; torch's half precision is computed as float32."""
 
 _SMOOTH = "to a total order of two"
 _SMOOTH_RATIO = "once in `v` and any number of times in `x`"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -68,7 +65,8 @@ MASKS = {(0, 0): 1, (1, 0): 2, (0, 1): 4, (2, 0): 8, (1, 1): 16, (0, 2): 32}
 
 # As module constants: the attribute look-up on an Enum class would show in a call on one element.
 _NATIVE = Engine.NATIVE
-_OPS = "pyprobe.special._ops"
+_ops: Any = None
+"""`pyprobe.special._ops`, which imports torch, once a tensor has come."""
 _FLOAT64 = np.dtype(np.float64)
 
 
@@ -76,7 +74,10 @@ def evaluate(
     function: Function, first: ArrayLike, second: ArrayLike, derivative: tuple[int, int]
 ) -> Array:
     """Evaluate a derivative of `function` by the engine that the arguments call for."""
-    mask = MASKS.get(derivative)
+    try:
+        mask = MASKS.get(derivative)
+    except TypeError:  # a list cannot be looked up
+        mask = None
     if mask is None or derivative[0] > function.max_order:
         _refuse(function, derivative)
     point = _point(first, second)
@@ -85,16 +86,24 @@ def evaluate(
         value = _core.bessel_at(function.number, mask, v, x)
         found: Any = np.array(value, ndmin=ndim) if ndim else np.float64(value)
         return found  # type: ignore[no-any-return]  # a scalar, as ufuncs return
+    if _ops is not None:
+        tensor = _ops.point(function, mask, first, second)
+        if tensor is not None:
+            return tensor  # type: ignore[no-any-return]
     engine = select(first, second)
     if engine is not _NATIVE:
-        return _torch_ops().bessel(function, first, second, derivative, engine)
+        return _torch_ops().bessel(function, first, second, derivative, engine)  # type: ignore[no-any-return]
     first, second = as_float_arrays(function.arguments, (first, second))
     return _array_or_scalar(_core.bessel(function.number, mask, first, second))
 
 
-def _torch_ops() -> ModuleType:
-    """Return `pyprobe.special._ops`, which imports torch: only called once a tensor has come."""
-    return sys.modules.get(_OPS) or importlib.import_module(_OPS)
+def _torch_ops() -> Any:
+    global _ops
+    if _ops is None:
+        from pyprobe.special import _ops as module
+
+        _ops = module
+    return _ops
 
 
 def _point(first: Any, second: Any) -> tuple[float, float, int] | None:
@@ -125,7 +134,7 @@ def invert_ratio(v: ArrayLike, r: ArrayLike, complement: ArrayLike | None) -> Ar
     """Evaluate `bessel_ratio_inverse`."""
     engine = select(v, r, complement)
     if engine is not _NATIVE:
-        return _torch_ops().bessel_ratio_inverse(v, r, complement, engine)
+        return _torch_ops().bessel_ratio_inverse(v, r, complement, engine)  # type: ignore[no-any-return]
     if complement is None:
         result = _core.bessel_ratio_inverse(*as_float_arrays(("v", "r"), (v, r)))
     else:
