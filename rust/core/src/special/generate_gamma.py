@@ -93,7 +93,8 @@ def main() -> None:
     show("RISING", rising[1:], mpf(0), "p(v) / v in v")
     first = mpf(float(rising[1]))
     numerator = [(k + 1) * rising[k + 1] - first * rising[k] for k in range(1, SHIFT)]
-    show("RISING_SLOPE", [*numerator, -first * rising[-1]], mpf(0), "(p'(v) - p'(0) (1 + p(v))) / v in v")
+    text = "(p'(v) - p'(0) (1 + p(v))) / v in v"
+    show("RISING_SLOPE", [*numerator, -first * rising[-1]], mpf(0), text)
     text = "psi(8 + v) - p'(0) as a polynomial in t"
     show("DIGAMMA", *interpolate(lambda t: digamma(8 + order(t)) - first, -1, 1, 21), text)
     text = "(1/Gamma(1 - u) - 1/Gamma(1 + u)) / 2u in u^2, for |u| <= 1/2"
@@ -101,7 +102,7 @@ def main() -> None:
     text = "(1/Gamma(1 - u) + 1/Gamma(1 + u)) / 2 in u^2, for |u| <= 1/2"
     show("GAMMA_2", *interpolate(gamma_2, 0, 0.25, 8), text)
     stirling = [bernoulli(2 * k) / (2 * k * (2 * k - 1)) for k in range(1, 11)]
-    text = "Stirling's coefficients B_2k / (2k (2k - 1)), for arguments from 8 on"
+    text = "Stirling's coefficients `B_2k / (2k (2k - 1))`, for arguments from 8 on"
     show("STIRLING", stirling, abs(bernoulli(22) / (22 * 21 * mpf(8) ** 21)), text)
 
 

@@ -1,10 +1,10 @@
-//! I_v(x), its ratio I_{v+1}/I_v, and 0F1, for hypot(v, x) < 22.
+//! `I_v(x)`, its ratio `I_{v+1}/I_v`, and 0F1, for hypot(v, x) < 22.
 //!
 //! Everything comes from one power series with positive terms,
 //! S(q) = sum q^k / (k! (b)_k) = 0F1(; b; q), with q = x^2/4 and b = v + 1:
-//! log I = v ln(x/2) - ln Gamma(v + 1) + ln S and I_{v+1}/I_v = (x/2) S'/S. It is summed backwards
-//! without divisions, over jets in the order and over Taylor coefficients in q, so that each
-//! derivative is again a quotient of sums of one sign.
+//! log I = v ln(x/2) - ln Gamma(v + 1) + ln S and `I_{v+1}/I_v` = (x/2) S'/S. It is summed
+//! backwards without divisions, over jets in the order and over Taylor coefficients in q, so that
+//! each derivative is again a quotient of sums of one sign.
 
 use super::gamma;
 use super::jet::{Jet, Partials, descending};
@@ -47,7 +47,7 @@ struct Series<const N: usize, const D: usize> {
 }
 
 impl<const N: usize, const D: usize> Series<N, D> {
-    /// Horner's rule on fractions, a/d <- 1 + (q / m_k) (a/d) with m_k = k (b + (k - 1) e), where
+    /// Horner's rule on fractions, a/d <- 1 + (q/m) (a/d) with m = k (b + (k - 1) e), where
     /// numerators and denominators stay apart: there is no division.
     #[inline(always)]
     fn new<T: Terms>(q: f64, b: Jet<N>, e: f64) -> Self {
@@ -86,7 +86,7 @@ impl<const N: usize, const D: usize> Series<N, D> {
     }
 }
 
-/// log I_v(x).
+/// log `I_v(x)`.
 #[inline(always)]
 pub(crate) fn log_i<const LEVEL: usize, const CLASS: usize>(v: f64, x: f64) -> Partials {
     match LEVEL {
@@ -104,7 +104,7 @@ fn log_i_jet<const N: usize, const D: usize, const CLASS: usize>(v: f64, x: f64)
     let s = series.excess();
     let p = gamma::rising::<1>(v).value();
     let log = math::ln(0.5 * x);
-    // ln(S / Gamma(1 + v)) with S Gamma(8 + v) / (7! Gamma(1 + v)) - 1, which goes to 0 with v and x.
+    // ln(S Gamma(8 + v) / (7! Gamma(1 + v))), whose argument less 1 goes to 0 with v and x.
     let rest = math::ln_1p(s.value().mul_add(p, s.value() + p));
     let mut out = Partials { f: v.mul_add(log - gamma::mean_log(v), rest), ..Partials::default() };
     if const { N > 1 } {
@@ -125,9 +125,11 @@ fn log_i_jet<const N: usize, const D: usize, const CLASS: usize>(v: f64, x: f64)
     out
 }
 
-/// r' S^2 = W / (2v + 2), W = 1 + .., a series of positive terms in q. It comes from r' I_v^2 =
-/// I_v^2 - I_{v+1}^2 - (2v + 1) I_v I_{v+1} / x and the power series of the products (DLMF 10.31.3);
-/// its terms have the quotients 2 (2v + 2k - 1) q / (k (v + k + 1) (2v + k + 1)).
+/// r' S^2 = W / (2v + 2), where W = 1 + .. is a series of positive terms in q.
+///
+/// The power series of products (DLMF 10.31.3), put into r' = 1 - r^2 - (2v + 1) r/x times `I_v`^2,
+/// leave terms with the quotients 2 (2v + 2k - 1) q / (k (v + k + 1) (2v + k + 1)), where r' itself
+/// would be lost to cancellation for large x.
 struct RatioSlope<const N: usize, const D: usize> {
     /// The Taylor coefficients in q of W, times `scale`; jets in v.
     terms: [Jet<N>; D],
@@ -165,7 +167,7 @@ impl<const N: usize, const D: usize> RatioSlope<N, D> {
     }
 }
 
-/// r = I_{v+1}(x) / I_v(x), with r_v, r_x, r_vx and r_xx; r_vv is not offered.
+/// r = `I_{v+1}(x) / I_v(x)`, with `r_v`, `r_x`, `r_vx` and `r_xx`; `r_vv` is not offered.
 #[inline(always)]
 pub(crate) fn ratio<const LEVEL: usize, const CLASS: usize>(v: f64, x: f64) -> Partials {
     match LEVEL {

@@ -1,10 +1,10 @@
-//! K_v(x) for hypot(v, x) < 22, and the Matern correlation.
+//! `K_v(x)` for hypot(v, x) < 22, and the Matern correlation.
 //!
-//! With n the integer next to v and u = v - n (u = -v where n = 0, which K allows), K_u and K_{u+1}
-//! come from Temme's series for small x (N. M. Temme, J. Comput. Phys. 19 (1975) 324) and from the
-//! trapezoidal rule for the others; the recurrence k_{j+1} = q k_{j-1} + (u + j) k_j of
-//! k_j = (x/2)^j K_{u+j}, q = x^2/4, which has positive terms, goes up to n. All of it runs over
-//! jets in the order. The derivative in x needs only the neighbour, K_{v-1}, which has gone by.
+//! With n the integer next to v and u = v - n (u = -v where n = 0, which K allows), `K_u` and
+//! `K_{u+1}` come from Temme's series (N. M. Temme, J. Comput. Phys. 19 (1975) 324) for small x,
+//! else from the trapezoidal rule; the recurrence `k_{j+1}` = q `k_{j-1}` + (u + j) `k_j` of
+//! `k_j` = (x/2)^j `K_{u+j}`, q = x^2/4, which has positive terms, goes up to n. All of it runs over
+//! jets in the order. The derivative in x needs only the neighbor, `K_{v-1}`, which has gone by.
 
 use super::gamma;
 use super::jet::{Jet, Partials, UNROLLED, ascending, descending};
@@ -12,7 +12,7 @@ use super::math;
 
 /// Classes in x: first `TEMME` of them, Temme's series with so many terms up to so large an x ..
 const TEMME: usize = 3;
-const TEMME_BOUNDS: [f64; TEMME] = [0.001, 0.15, 0.7];
+const TEMME_BOUNDS: [f64; TEMME] = [0.001, 0.15, 0.5];
 const TEMME_TERMS: [i32; TEMME] = [2, 5, 9];
 const MOST_TERMS: usize = 9;
 
@@ -20,7 +20,7 @@ const MOST_TERMS: usize = 9;
 /// is about exp(x - pi^2 / step); the nodes end where exp(-x (cosh t - 1)) is below 2^-57.
 const RULE_BOUNDS: [f64; 2] = [3.0, 22.0];
 const RULE_STEP: [f64; 2] = [0.225, 0.157];
-const RULE_NODES: [i32; 2] = [22, 22];
+const RULE_NODES: [i32; 2] = [23, 22];
 
 /// Classes in v: below 3/2 nothing is left to the recurrence.
 const LOW_ORDER: f64 = 1.5;
@@ -48,11 +48,13 @@ impl<const N: usize> Order<N> {
         Self { n, u: Jet::linear(u, if zero { -1.0 } else { 1.0 }) }
     }
 
+    /// Whether n = 0.
     #[inline(always)]
     fn zero(&self) -> bool {
         self.n == 0.0
     }
 
+    /// One value where n = 0, the other above: a blend.
     #[inline(always)]
     fn choose(&self, at_zero: Jet<N>, above: Jet<N>) -> Jet<N> {
         Jet::select(self.zero(), at_zero, above)
@@ -97,12 +99,12 @@ fn sinh<const N: usize>(z: Jet<N>, log: f64, c: Jet<N>, apart: Jet<N>) -> Jet<N>
     Jet::select(z.value().abs() < 1.0, series, apart)
 }
 
-/// Temme's sums for c K_u and c (x/2) K_{u+1}, times the returned third number and
+/// Temme's sums for c `K_u` and c (x/2) `K_{u+1}`, times the returned third number and
 /// Gamma(1 + u) Gamma(1 - u).
 ///
 /// c is a common factor of `up` = c e^z, `down` = c e^-z and `sinh` = c sinh(z)/u, where
-/// z = u log(2/x). His f, p, q are kept times q^k and times the product of j^2 - u^2 over j <= k, and the sums over
-/// their common denominator: no division.
+/// z = u log(2/x). Temme's f, p, q are kept times q^k and times the product of j^2 - u^2 over
+/// j <= k, and the sums over their common denominator: no division.
 #[inline(always)]
 fn temme<const N: usize, const CLASS: usize>(
     q: f64,
@@ -137,7 +139,7 @@ fn temme<const N: usize, const CLASS: usize>(
     [sum, next, scale]
 }
 
-/// k(u) = e^x K_u(x) and -k'(x) of it, at u and, times x/2, at u + 1: by the trapezoidal rule on
+/// k(u) = e^x `K_u(x)` and -k'(x) of it, at u and, times x/2, at u + 1: by the trapezoidal rule on
 /// k(u) = integral over t > 0 of exp(-x (cosh t - 1)) cosh(u t).
 #[inline(always)]
 fn trapezoid<const N: usize, const CLASS: usize>(u: Jet<N>, x: f64) -> [[Jet<N>; 2]; 2] {
@@ -191,8 +193,8 @@ const fn nodes(step: f64) -> [[f64; 3]; UNROLLED + 1] {
 
 const NODES: [[[f64; 3]; UNROLLED + 1]; 2] = [nodes(RULE_STEP[0]), nodes(RULE_STEP[1])];
 
-/// From K_u and (x/2) K_{u+1} to (x/2)^n K_v, the ratio K_{v-1} / K_v, and for `slopes` that
-/// belong to e^x times the start, -d/dx log(e^x K_v).
+/// From `K_u` and (x/2) `K_{u+1}` to (x/2)^n `K_v`, the ratio `K_{v-1} / K_v`, and -d/dx log `K_v`
+/// where `slopes` are the -d/dx of both: as they stand if both come times e^x.
 #[inline(always)]
 fn upward<const N: usize, const CLASS: usize>(
     order: &Order<N>,
@@ -217,14 +219,14 @@ fn upward<const N: usize, const CLASS: usize>(
     });
     // n = 0: K_v = K_u and K_{v-1} = K_{u+1}.
     let k = order.choose(start[0], here);
-    let neighbour = order.choose(start[1], below);
+    let neighbor = order.choose(start[1], below);
     let factor = if order.zero() { 2.0 / x } else { 0.5 * x };
-    [k, neighbour.scale(factor).div(k), order.choose(slopes[0], slope).div(k)]
+    [k, neighbor.scale(factor).div(k), order.choose(slopes[0], slope).div(k)]
 }
 
-/// The same from both times 2/Gamma(1 + u) to 2 (x/2)^n K_v / Gamma(v), with the factors n at n = 0
-/// and divisions, because the derivatives of k_j and of Gamma would cancel:
-/// m_{j+1} = m_j + q m_{j-1} / ((u + j)(u + j - 1)) for m_j = 2 k_j / Gamma(u + j), j > 0.
+/// From both times 2/Gamma(1 + u), or where n = 0 times 2v/Gamma(1 + v), to 2 (x/2)^n `K_v` /
+/// Gamma(v) and the ratio. The derivatives of `k_j` and of Gamma would cancel; for j > 0 and
+/// `m_j` = 2 `k_j` / Gamma(u + j), `m_{j+1}` = `m_j` + q `m_{j-1}` / ((u + j)(u + j - 1)).
 #[inline(always)]
 fn upward_over_gamma<const N: usize, const CLASS: usize>(
     order: &Order<N>,
@@ -243,12 +245,12 @@ fn upward_over_gamma<const N: usize, const CLASS: usize>(
         here = Jet::select(more, next, here);
     });
     let k = order.choose(start[0], here);
-    let neighbour = order.choose(start[1], below);
+    let neighbor = order.choose(start[1], below);
     let factor = if order.zero() { 2.0 / x } else { 0.5 * x };
-    [k, neighbour.scale(factor).div(k)]
+    [k, neighbor.scale(factor).div(k)]
 }
 
-/// log(e^x K_v(x)).
+/// log(e^x `K_v(x)`).
 #[inline(always)]
 pub(crate) fn log_kve<const LEVEL: usize, const CLASS: usize>(v: f64, x: f64) -> Partials {
     match LEVEL {
@@ -316,7 +318,7 @@ fn log_kve_trapezoid<const N: usize, const LEVEL: usize, const CLASS: usize>(
     with_x_derivatives::<N, LEVEL>(v, x, f, ratio, -slope.value())
 }
 
-/// Completes `out` with the derivatives in x that the level asks for, given r = K_{v-1} / K_v.
+/// Completes `out` with the derivatives in x that the level asks for, given r = `K_{v-1} / K_v`.
 #[inline(always)]
 fn with_x_derivatives<const N: usize, const LEVEL: usize>(
     v: f64,
@@ -336,7 +338,7 @@ fn with_x_derivatives<const N: usize, const LEVEL: usize>(
     out
 }
 
-/// log of the Matern correlation 2 (x/2)^nu K_nu(x) / Gamma(nu).
+/// log of the Matern correlation 2 (x/2)^nu `K_nu(x)` / Gamma(nu).
 #[inline(always)]
 pub(crate) fn log_matern<const LEVEL: usize, const CLASS: usize>(nu: f64, x: f64) -> Partials {
     match LEVEL {
@@ -369,7 +371,7 @@ fn log_matern_jet<const N: usize, const LEVEL: usize, const CLASS: usize>(
     out
 }
 
-/// log of the Matern correlation, and K_{nu-1} / K_nu.
+/// log of the Matern correlation, and `K_{nu-1} / K_nu`.
 #[inline(always)]
 fn matern_temme<const N: usize, const CLASS: usize>(order: &Order<N>, x: f64) -> [Jet<N>; 2] {
     let u = order.u;
@@ -522,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn matern_is_log_k_with_its_normaliser_taken_off() {
+    fn matern_is_log_k_with_its_normalizer_taken_off() {
         for nu in [0.02, 0.3, 0.5, 0.9, 1.0, 6.25, 15.0] {
             for x in line(1e-3, 15.0, 60) {
                 let (m, k) = (all_m(nu, x), all_k(nu, x));
