@@ -224,8 +224,8 @@ def bessel_ratio(v: ArrayLike, x: ArrayLike, *, derivative: tuple[int, int] = (0
     Notes
     -----
     It is 0 at x = 0 and 1 at x = inf, and x / (2v + 2) for small x. Third and higher derivatives in
-    `x`, by automatic differentiation, follow from Riccati's equation r' = 1 - r^2 - (2v+1) r / x and
-    lose digits where `v` or `x` is large.
+    `x`, by automatic differentiation, follow from r' = 1 - r^2 - (2v+1) r / x and lose digits where
+    `v` or `x` is large.
 
     {notes}
 
@@ -395,7 +395,7 @@ def log_hyp0f1(b: ArrayLike, z: ArrayLike, *, derivative: tuple[int, int] = (0, 
     >>> from pyprobe.special import log_hyp0f1
     >>> x = np.array([1e-8, 1.0, 1e4])
     >>> log_hyp0f1(1.5, x**2 / 4)  # log(sinh(x) / x)
-    array([1.66666667e-17, 1.61439361e-01, 9.99009651e+03])
+    array([1.66666667e-17, 1.61439362e-01, 9.99009651e+03])
     """
     return evaluate(LOG_HYP0F1, b, z, derivative)
 
