@@ -13,8 +13,8 @@ use super::math;
 /// Classes in x: first `TEMME` of them, Temme's series with so many terms up to so large an x ..
 const TEMME: usize = 3;
 const TEMME_BOUNDS: [f64; TEMME] = [0.001, 0.15, 0.5];
-const TEMME_TERMS: [i32; TEMME] = [2, 5, 9];
-const MOST_TERMS: usize = 9;
+const TEMME_TERMS: [i32; TEMME] = [2, 5, 8];
+const MOST_TERMS: usize = 8;
 
 /// .. then the trapezoidal rule with this step and so many nodes beside the middle one. Its error
 /// is about exp(x - pi^2 / step); the nodes end where exp(-x (cosh t - 1)) is below 2^-57.
