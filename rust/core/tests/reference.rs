@@ -62,8 +62,8 @@ fn worst_error(column: &str, table: &str, scale: &str) -> (f64, f64, f64) {
                 "hypot" => y.abs().max(v.hypot(x)),
                 _ => panic!("unknown scale {scale}"),
             };
-            let error = if got == y { 0.0 } else { (got - y).abs() / size };
-            (error, v, x)
+            let error = (got - y).abs();
+            (if error > 0.0 { error / size } else { error }, v, x)
         })
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .unwrap()
