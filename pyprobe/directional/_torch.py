@@ -36,6 +36,7 @@ __all__ = [
     "log_uniform",
     "marginal_gradient",
     "mean_direction",
+    "mean_direction_twin",
     "mean_resultant_length",
     "sample",
     "variances",
@@ -108,16 +109,23 @@ def draw(loc: Tensor, concentration: Tensor, shape: tuple[int, ...], key: int) -
         return sample(loc, concentration, (*shape, *batch))[0]
 
 
-@torch.no_grad()
 def mean_direction(
     x: Tensor, weights: npt.NDArray[np.float64] | None
 ) -> tuple[Tensor | npt.NDArray[np.float64], float, float, float, float]:
     """Return the mean direction, R, 1 - R, the total weight and the effective number of rows.
 
-    CPU tensors go to the Rust kernel, which checks the rows; others are checked here.
+    CPU tensors go to the Rust kernel, others to its twin.
     """
     if x.device.type == "cpu":
         return _numpy.mean_direction(np.ascontiguousarray(x.numpy(force=True)), weights)
+    return mean_direction_twin(x, weights)
+
+
+@torch.no_grad()
+def mean_direction_twin(
+    x: Tensor, weights: npt.NDArray[np.float64] | None
+) -> tuple[Tensor, float, float, float, float]:
+    """Return what `mean_direction` does, on any device."""
     check_unit_rows(x)
     rows = x.double()
     n = len(rows)

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
-from scipy.special import chdtri
+from scipy.special import fdtri
 
 from pyprobe import _io, _rng
 from pyprobe._engine import select
@@ -33,7 +33,7 @@ from pyprobe.directional._arrays import (
     formulas,
     shape_of,
 )
-from pyprobe.directional.uniform import SphericalUniform
+from pyprobe.directional.uniform import SphericalUniform, rayleigh
 from pyprobe.errors import DomainError, NotFiniteError, NumericalWarning, ShapeError
 from pyprobe.special import bessel_ratio, bessel_ratio_inverse
 from pyprobe.typing import Array, ArrayLike, Rng
@@ -42,6 +42,7 @@ __all__ = ["VonMisesFisher", "VonMisesFisherInfo"]
 
 _DOUBTFUL = 0.05
 """Relative excess of R^2 over its unbiased estimate from which on a fit with n < d is doubtful."""
+_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,7 +67,7 @@ class VonMisesFisherInfo:
         includes what that correction adds.
     loc_cone : float
         Half-angle in radians of a cone about ``loc`` that holds the true direction with probability
-        0.95; pi where the sample shows no direction.
+        0.95; pi where Rayleigh's test finds no direction at that level.
     bias_correction : bool
         Whether the concentration was corrected for the number of samples.
     """
@@ -167,7 +168,7 @@ class VonMisesFisher:
     def __repr__(self) -> str:
         batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
         if math.prod(shape_of(self.concentration)) == 1:
-            concentration = f"{float(self.concentration):.6g}"
+            concentration = f"{float(_to_numpy(self.concentration)):.6g}"
         else:
             concentration = f"shape {tuple(self.concentration.shape)}"
         return f"VonMisesFisher(dim={self.dim}, concentration={concentration}{batch})"
@@ -359,7 +360,9 @@ class VonMisesFisher:
     def variance(self) -> Array:
         """The variance of each coordinate, the diagonal of the covariance; shape as `mean`."""
         across, along = self._variances()
-        variance: Array = across[..., None] + (along - across)[..., None] * self.loc**2
+        square = self.loc**2
+        # Along the direction the first term must vanish: it would drown the second one.
+        variance: Array = across[..., None] * (1 - square) + along[..., None] * square
         return variance
 
     def covariance_matrix(self) -> Array:
@@ -368,7 +371,7 @@ class VonMisesFisher:
         outer = self.loc[..., :, None] * self.loc[..., None, :]
         covariance: Array = (along - across)[..., None, None] * outer
         diagonal = list(range(self.dim))
-        covariance[..., diagonal, diagonal] += across[..., None]
+        covariance[..., diagonal, diagonal] = self.variance
         return covariance
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -424,6 +427,8 @@ def _estimate(
     """Return the facts of a fit and its concentration."""
     order = dim / 2 - 1
     unbiased, unbiased_complement = _unbiased(n_effective, length, complement)
+    _, pvalue = rayleigh(n_effective, dim, length)
+    found = pvalue < 1 - _CONFIDENCE and unbiased > 0
     if corrected:
         length, complement = unbiased, unbiased_complement
     kappa = float(bessel_ratio_inverse(order, length, complement=complement))
@@ -438,7 +443,7 @@ def _estimate(
         mean_resultant_length=length,
         mean_resultant_complement=complement,
         concentration_stderr=_standard_error(dim, kappa, n_effective, corrected),
-        loc_cone=_cone(dim, unbiased, unbiased_complement, n_effective),
+        loc_cone=_cone(dim, unbiased, unbiased_complement, n_effective) if found else math.pi,
         bias_correction=corrected,
     )
     return info, kappa
@@ -468,18 +473,20 @@ def _standard_error(dim: int, kappa: float, n: float, corrected: bool) -> float:
     return error
 
 
-def _cone(dim: int, length: float, complement: float, n: float) -> float:
+def _cone(dim: int, rho: float, complement: float, n: float) -> float:
     """Return the half-angle of a 95 % confidence cone about the mean direction.
 
-    Across the direction the mean of n rows is normal with variance A / (n kappa) in each of d - 1
-    coordinates, and its length is A.
+    Across the direction the mean of n rows is nearly normal, of variance rho / (n kappa) in each of
+    d - 1 coordinates; along it, it is nearly rho. With the variance estimated from the sample, the
+    squared tangent of the angle follows an F law. Of its d - 1 degrees of freedom fewer are left
+    where rho is uncertain: noise that lengthens the mean turns it too.
     """
     if complement == 0:
         return 0.0
-    kappa = float(bessel_ratio_inverse(dim / 2 - 1, length, complement=complement))
-    if kappa == 0:
-        return math.pi
-    return math.atan(math.sqrt(float(chdtri(dim - 1, 0.05)) / (n * kappa * length)))
+    kappa = float(bessel_ratio_inverse(dim / 2 - 1, rho, complement=complement))
+    freedom = max(1.0, (dim - 1) / (1 + 1 / (n * rho**2)) ** 2)
+    quantile = float(fdtri(freedom, (n - 1) * (dim - 1), _CONFIDENCE))
+    return math.atan(math.sqrt(quantile * (dim - 1) / (n * kappa * rho)))
 
 
 def _warn(info: VonMisesFisherInfo, dim: int) -> None:
@@ -506,7 +513,8 @@ def _concentration(value: Any, loc: Any) -> Any:
     else:
         array = value.to(loc) if hasattr(value, "to") else loc.new_tensor(value)
     if math.prod(array.shape):
-        low, high = float(array.min()), float(array.max())
+        values = array if isinstance(array, np.ndarray) else array.detach()
+        low, high = float(values.min()), float(values.max())
         if not (low > -math.inf and high < math.inf):
             worst = low if low == -math.inf else high
             raise NotFiniteError(f"'concentration' must be finite; got {worst}.")

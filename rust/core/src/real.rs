@@ -7,7 +7,7 @@ mod sealed {
 }
 
 /// `f32` or `f64`: what arrays may hold. Kernels widen every element to `f64` and round results.
-pub trait Real: sealed::Sealed + Copy + Into<f64> + Send + Sync + 'static {
+pub trait Real: sealed::Sealed + Copy + PartialEq + Into<f64> + Send + Sync + 'static {
     /// How far from 1 the norm of a unit vector in this type may lie.
     const UNIT_TOLERANCE: f64;
 

@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, ArrayView1, ArrayView2};
 
-use super::{LANES, SEGMENT, check_dim, check_norm};
+use super::{LANES, SEGMENT, Total, check_dim, check_norm};
 use crate::simd::vectorize;
 use crate::{Control, Error, Real, parallel};
 
@@ -18,7 +18,7 @@ pub struct MeanDirection {
     pub loc: Array1<f64>,
     /// The mean resultant length R, the norm of the weighted mean of the rows.
     pub length: f64,
-    /// 1 - R, with full relative precision however near R comes to 1.
+    /// 1 - R, with full relative precision however near R comes to 1; 0 where all rows are the same.
     pub complement: f64,
     /// The sum of the weights W.
     pub total_weight: f64,
@@ -78,11 +78,20 @@ pub fn mean_direction<T: Real>(
     let mut complement = 1.0 - length;
     if complement < CONCENTRATED {
         let mu = loc.as_slice().unwrap_or_default();
+        let reference = rows[(0..n).find(|&i| weight(i) > 0.0).unwrap_or(0)];
+        // The rounding of mu must not pass for a spread of rows that are all the same.
         let block_spread = |block: core::ops::Range<usize>| {
-            Ok(block.map(|i| weight(i) * half_square_distance(rows[i], mu).0).sum())
+            let spread = |i| {
+                let same = rows[i] == reference;
+                (weight(i) * half_square_distance(rows[i], mu).0, same || weight(i) == 0.0)
+            };
+            Ok(block.map(spread).fold((0.0, true), add_spreads))
         };
-        let spread = parallel::reduce_blocks(n, BLOCK, control, block_spread, |a: f64, b| a + b)?;
-        complement = spread.unwrap_or(0.0) / sum.weight;
+        let spread = parallel::reduce_blocks(n, BLOCK, control, block_spread, add_spreads)?;
+        complement = match spread {
+            Some((spread, false)) => spread / sum.weight,
+            _ => 0.0,
+        };
     }
     let n_effective = sum.weight * sum.weight / sum.square;
     Ok(MeanDirection { loc, length, complement, total_weight: sum.weight, n_effective })
@@ -145,6 +154,11 @@ impl Sum {
     }
 }
 
+/// Spreads, and whether all rows are the same.
+fn add_spreads(a: (f64, bool), b: (f64, bool)) -> (f64, bool) {
+    (a.0 + b.0, a.1 && b.1)
+}
+
 /// The weight of row i, 1 where none are given.
 fn weight_of(
     n: usize,
@@ -205,7 +219,7 @@ fn half_square_distance<T: Real, U: Real>(x: &[T], mu: &[U]) -> (f64, f64) {
     vectorize(
         #[inline(always)]
         || {
-            let mut total = (0.0, 0.0);
+            let mut total = (Total::default(), Total::default());
             for (x, mu) in x.chunks(SEGMENT).zip(mu.chunks(SEGMENT)) {
                 let mut distance = [0.0; LANES];
                 let mut square = [0.0; LANES];
@@ -225,10 +239,10 @@ fn half_square_distance<T: Real, U: Real>(x: &[T], mu: &[U]) -> (f64, f64) {
                     distance[l] = gap.mul_add(gap, distance[l]);
                     square[l] = value.mul_add(value, square[l]);
                 }
-                total.0 += 0.5 * distance.iter().sum::<f64>();
-                total.1 += square.iter().sum::<f64>();
+                total.0.add(distance);
+                total.1.add(square);
             }
-            total
+            (0.5 * total.0.value(), total.1.value())
         },
     )
 }
@@ -275,8 +289,10 @@ mod tests {
 
     #[test]
     fn equal_rows_have_no_complement_and_opposite_ones_no_direction() {
-        let equal = array![[0.6, 0.8], [0.6, 0.8]];
+        let equal = Array2::from_shape_fn((300, 2), |(_, j)| [0.6, 0.8][j]);
         assert_eq!(mean_direction(equal.view(), None, &Control::new()).unwrap().complement, 0.0);
+        let single = equal.mapv(|x| x as f32);
+        assert_eq!(mean_direction(single.view(), None, &Control::new()).unwrap().complement, 0.0);
         let opposite = array![[0.6, 0.8], [-0.6, -0.8]];
         let mean = mean_direction(opposite.view(), None, &Control::new()).unwrap();
         assert_eq!((mean.length, mean.complement, mean.loc), (0.0, 1.0, array![1.0, 0.0]));

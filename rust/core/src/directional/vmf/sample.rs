@@ -2,7 +2,7 @@
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 
-use super::{LANES, SEGMENT, check_concentration, check_dim, check_norm, n_distributions};
+use super::{LANES, SEGMENT, Total, check_concentration, check_dim, check_norm, n_distributions};
 use crate::random::{Key, Stream, sin_cos};
 use crate::simd::vectorize;
 use crate::special::math;
@@ -226,7 +226,7 @@ fn turn<T: Real>(row: &mut [T], loc: &[T], norm: f64, complement: f64) {
 /// (z . z, z . mu), summed in fixed lanes, segment by segment.
 #[inline(always)]
 fn sums<T: Real>(z: &[T], mu: &[T]) -> (f64, f64) {
-    let mut total = (0.0, 0.0);
+    let mut total = (Total::default(), Total::default());
     for (z, mu) in z.chunks(SEGMENT).zip(mu.chunks(SEGMENT)) {
         let mut square = [0.0; LANES];
         let mut dot = [0.0; LANES];
@@ -244,10 +244,10 @@ fn sums<T: Real>(z: &[T], mu: &[T]) -> (f64, f64) {
             square[l] = value.mul_add(value, square[l]);
             dot[l] = value.mul_add((*b).into(), dot[l]);
         }
-        total.0 += square.iter().sum::<f64>();
-        total.1 += dot.iter().sum::<f64>();
+        total.0.add(square);
+        total.1.add(dot);
     }
-    total
+    (total.0.value(), total.1.value())
 }
 
 #[cfg(test)]

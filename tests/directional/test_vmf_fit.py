@@ -1,0 +1,183 @@
+"""Fits: exact data sets, certified concentrations, bias, standard errors, cones, warnings."""
+
+import warnings
+
+import numpy as np
+import pytest
+from reference_tables import FOLDER
+from scipy import stats
+
+import pyprobe
+from pyprobe.directional import SphericalUniform, VonMisesFisher
+from pyprobe.errors import NumericalWarning
+
+TABLE = np.genfromtxt(FOLDER / "von_mises_fisher.csv", delimiter=",", names=True)
+
+
+def axis(dim: int, k: int = 0) -> np.ndarray:
+    e = np.zeros(dim)
+    e[k] = 1
+    return e
+
+
+def pair(dim: int, length: float, complement: float) -> np.ndarray:
+    """Return two unit vectors whose mean has this length, along the first axis."""
+    x = np.zeros((2, dim))
+    x[:, 0] = length
+    x[:, 1] = np.sqrt(complement * (1 + length)) * np.array([1, -1])
+    return x
+
+
+def test_the_fit_of_a_pair_has_the_certified_concentration():
+    for row in TABLE:
+        x = pair(int(row["dim"]), row["length"], row["complement"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumericalWarning)
+            fit = VonMisesFisher.fit(x)
+        assert fit.concentration == pytest.approx(row["concentration"], rel=1e-13, abs=0), fit
+        np.testing.assert_allclose(fit.loc, axis(int(row["dim"])), atol=1e-15)
+        assert fit.info.mean_resultant_length == pytest.approx(row["length"], rel=1e-15)
+        assert fit.info.mean_resultant_complement == pytest.approx(row["complement"], rel=1e-14)
+
+
+def test_a_simulated_fit_recovers_its_distribution(seed):
+    loc = np.array([0.0, -0.6, 0.8])
+    x = VonMisesFisher(loc, 20.0).sample((20_000,), rng=seed)
+    fit = VonMisesFisher.fit(x)
+    # 4.9 standard errors are passed once in 10^6.
+    assert abs(fit.concentration - 20) < 4.9 * fit.info.concentration_stderr
+    assert np.arccos(fit.loc @ loc) < 0.02
+    assert fit.info.converged
+    assert fit.info.reliable
+    assert fit.info.n_samples == fit.info.n_effective == 20_000
+
+
+def test_weights_count_as_repetitions():
+    x = SphericalUniform(3).sample((6,), rng=0)
+    weights = np.array([3.0, 1.0, 0.0, 2.0, 1.0, 4.0])
+    weighted = VonMisesFisher.fit(x, weights=weights)
+    repeated = VonMisesFisher.fit(np.repeat(x, weights.astype(int), axis=0))
+    assert weighted.concentration == pytest.approx(repeated.concentration, rel=1e-14)
+    np.testing.assert_allclose(weighted.loc, repeated.loc, rtol=1e-14)
+    assert weighted.info.n_effective == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
+    scaled = VonMisesFisher.fit(x, weights=1e-3 * weights)
+    assert scaled.concentration == pytest.approx(weighted.concentration, rel=1e-13)
+
+
+def test_layout_and_threads_change_no_bit(seed):
+    x = VonMisesFisher(axis(40), 30.0).sample((3000,), rng=seed)
+    expected = VonMisesFisher.fit(x)
+    spread = np.zeros((3000, 80))
+    spread[:, ::2] = x
+    before = pyprobe.get_num_threads()
+    try:
+        for n in (1, 2, 4):
+            pyprobe.set_num_threads(n)
+            for layout in (x, np.asfortranarray(x), spread[:, ::2], x.astype(">f8")):
+                fit = VonMisesFisher.fit(layout)
+                assert fit.concentration == expected.concentration
+                np.testing.assert_array_equal(fit.loc, expected.loc)
+    finally:
+        pyprobe.set_num_threads(before)
+
+
+def test_float32_rows_give_a_float32_direction_and_nearly_the_same_concentration(seed):
+    x = VonMisesFisher(axis(300), 500.0).sample((1000,), rng=seed)
+    double, single = VonMisesFisher.fit(x), VonMisesFisher.fit(x.astype(np.float32))
+    assert single.loc.dtype == np.float32
+    assert single.concentration == pytest.approx(double.concentration, rel=1e-6)
+
+
+@pytest.mark.statistical
+def test_bias_correction_removes_the_bias_of_few_samples_in_many_dimensions(seed):
+    dim, kappa, n, repeats = 1024, 50.0, 100, 40
+    draws = VonMisesFisher(axis(dim), kappa).sample((repeats, n), rng=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumericalWarning)
+        plain = [VonMisesFisher.fit(x).concentration for x in draws]
+    fits = [VonMisesFisher.fit(x, bias_correction=True) for x in draws]
+    corrected = np.array([fit.concentration for fit in fits])
+    # Maximum likelihood solves A = R with R^2 near rho^2 + 1/n: more than twice too high.
+    assert min(plain) > 2 * kappa
+    error = corrected.std(ddof=1) / np.sqrt(repeats)
+    assert abs(corrected.mean() - kappa) < 5.5 * error  # of Student's law with 39 degrees: 2e-6
+    assert error < 0.03 * kappa  # so that a bias of a sixth would be seen
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("dim", "kappa", "n"), [(3, 5.0, 100), (20, 30.0, 300), (512, 60.0, 150)])
+def test_standard_errors_are_those_of_repeated_fits(seed, dim, kappa, n):
+    repeats = 600
+    draws = VonMisesFisher(axis(dim), kappa).sample((repeats, n), rng=seed)
+    fits = [VonMisesFisher.fit(x, bias_correction=True) for x in draws]
+    spread = np.std([fit.concentration for fit in fits], ddof=1)
+    claimed = np.median([fit.info.concentration_stderr for fit in fits])
+    # Chi-squared bounds for 600 repeats at 1e-6, and a tenth for the linearization.
+    low, high = np.sqrt(stats.chi2.ppf([5e-7, 1 - 5e-7], repeats - 1) / (repeats - 1))
+    assert low / 1.1 < spread / claimed < high * 1.1
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(
+    ("dim", "kappa", "n"),
+    [(2, 2.0, 50), (3, 100.0, 4), (3, 5.0, 50), (20, 5.0, 50), (60, 30.0, 80), (512, 60.0, 150)],
+)
+def test_cones_cover_the_direction_as_often_as_they_say(seed, dim, kappa, n):
+    repeats = 1000
+    draws = VonMisesFisher(axis(dim), kappa).sample((repeats, n), rng=seed)
+    fits = [VonMisesFisher.fit(x, bias_correction=True) for x in draws]
+    covered = sum(np.arccos(np.clip(fit.loc[0], -1, 1)) < fit.info.loc_cone for fit in fits)
+    low, high = stats.binom.ppf([5e-7, 1 - 5e-7], repeats, 0.95)
+    # The approximations may take or add one percent.
+    assert low - 10 <= covered <= high + 10
+
+
+def test_few_samples_of_noise_in_many_dimensions_are_called_doubtful():
+    noise = SphericalUniform(2000).sample((100,), rng=0)
+    message = r"100 samples in 2000 dimensions overestimate .* near 0\.1, .* bias_correction=True"
+    with pytest.warns(NumericalWarning, match=message):
+        fit = VonMisesFisher.fit(noise)
+    assert not fit.info.reliable
+    assert fit.concentration > 100
+    corrected = VonMisesFisher.fit(noise, bias_correction=True)
+    assert corrected.info.reliable
+    assert corrected.concentration < 60
+
+
+def test_few_samples_of_a_clear_direction_are_not_doubtful():
+    x = VonMisesFisher(axis(200), 1e5).sample((20,), rng=0)
+    assert VonMisesFisher.fit(x).info.reliable
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_one_sample_has_an_infinite_concentration(corrected):
+    with pytest.warns(NumericalWarning, match="the concentration is infinite: there is one sample"):
+        fit = VonMisesFisher.fit([[0.6, 0.8]], bias_correction=corrected)
+    assert fit.concentration == np.inf
+    assert not fit.info.converged
+    assert not fit.info.reliable
+    np.testing.assert_array_equal(fit.sample((2,), rng=0), [[0.6, 0.8]] * 2)
+    assert fit.log_prob([0.6, 0.8]) == np.inf
+    assert fit.log_prob([1.0, 0.0]) == -np.inf
+    assert fit.entropy() == -np.inf
+    assert fit.kl_divergence(SphericalUniform(2)) == np.inf
+    np.testing.assert_array_equal(fit.mean, [0.6, 0.8])
+    np.testing.assert_array_equal(fit.variance, 0)
+
+
+def test_equal_samples_have_an_infinite_concentration():
+    with pytest.warns(NumericalWarning, match="all samples are equal"):
+        fit = VonMisesFisher.fit([[0.6, 0.8]] * 3)
+    assert fit.concentration == np.inf
+
+
+def test_opposite_samples_have_no_direction():
+    fit = VonMisesFisher.fit([[0.6, 0.8, 0.0], [-0.6, -0.8, 0.0]] * 3)
+    assert fit.concentration == 0
+    assert fit.info.loc_cone == np.pi
+    assert np.isfinite(fit.info.concentration_stderr)
+
+
+def test_a_sample_without_a_direction_has_a_cone_of_all_directions():
+    fit = VonMisesFisher.fit(SphericalUniform(4).sample((30,), rng=0))
+    assert fit.info.loc_cone == np.pi
