@@ -7,7 +7,8 @@ A kernel declares its derivative rule once; `op` makes these calls of it, and pi
 | nothing needs a derivative  | the kernel itself                                        |
 | a gradient is needed        | an ``autograd.Function`` around the kernel               |
 | forward mode, ``torch.func``| one with ``jvp`` and ``vmap``                            |
-| ``torch.compile`` traces    | a custom op with a fake kernel and the same rule         |
+| ``torch.compile`` or a mode | a custom op with a fake kernel and the same rule         |
+| like ``make_fx`` traces     |                                                          |
 
 Only while tracing: a custom op returns zero tangents in forward mode without an error.
 
@@ -27,6 +28,7 @@ from torch import Tensor, is_grad_enabled
 
 # Private, but the only way to ask; torch's own functions ask in the same words.
 from torch._C import _are_functorch_transforms_active as _are_transforms_active
+from torch._C import _len_torch_dispatch_stack as _count_modes
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
@@ -54,7 +56,9 @@ def op(name: str, n_inputs: int, kernel: Kernel, partial: Partial) -> Op:
 
 def is_plain(inputs: tuple[Tensor, ...]) -> bool:
     """Whether nothing differentiates, transforms or traces what is done with these tensors."""
-    if is_compiling() or _are_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001
+    if is_compiling() or _are_transforms_active() or _count_modes():
+        return False
+    if forward_ad._current_level >= 0:  # noqa: SLF001
         return False
     if is_grad_enabled():
         for tensor in inputs:
@@ -88,18 +92,19 @@ class Op:
         wanted = self.nothing_wanted
         if is_grad_enabled():
             wanted = tuple([tensor.requires_grad for tensor in inputs])
-        if is_compiling():
-            if _are_transforms_active():
+        tracing = is_compiling()
+        if _are_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001
+            if tracing:
                 # Seen as an exception, the compiler gives the function up, or says so.
                 raise RuntimeError(
                     "torch.func's transforms of this function cannot be compiled: a custom op "
                     "would silently return zero tangents. Compile the function, or transform the "
                     "compiled one."
                 )
+            return _Transformed.apply(self, parameters, *inputs)  # type: ignore[no-any-return]
+        if tracing or _count_modes():
             found: list[Tensor] = self.traced(*inputs, parameters, wanted)
             return found[0]
-        if _are_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001
-            return _Transformed.apply(self, parameters, *inputs)  # type: ignore[no-any-return]
         return _Reverse.apply(self, parameters, wanted, *inputs)  # type: ignore[no-any-return]
 
     def gradients(

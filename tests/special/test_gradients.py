@@ -12,6 +12,7 @@ from pyprobe.errors import PyprobeError
 torch = pytest.importorskip("torch")
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import hessian, jacfwd, jacrev, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 LOGS = ["log_iv", "log_ive", "log_kv", "log_kve", "log_hyp0f1", "log_matern"]
 RATIOS = ["bessel_ratio", "bessel_ratio_complement"]
@@ -390,6 +391,16 @@ def test_the_custom_ops_are_registered_as_torch_expects():
     v, r = ratios()
     arguments = (v, r, 1 - r.detach(), [0], [True, True, False])
     torch.library.opcheck(torch.ops.pyprobe.bessel_ratio_inverse.default, arguments)
+
+
+def test_what_records_operations_sees_an_operation(function):
+    # Through a NumPy view the value would be recorded as a constant.
+    v, x = points(grad=False)
+    recorded = make_fx(lambda v, x: function(v, x))(v, x)
+    assert torch.equal(recorded(v + 1, x), function(v + 1, x))
+    with torch._subclasses.fake_tensor.FakeTensorMode():
+        fake = torch.empty(3, 1, dtype=torch.float64)
+        assert function(fake, torch.empty(2, dtype=torch.float64)).shape == (3, 2)
 
 
 # What tensors can be.
