@@ -32,6 +32,8 @@ def save(path: str | os.PathLike[str], kind: str, fields: Mapping[str, Any]) -> 
     plain: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, np.ndarray):
+            if value.dtype.hasobject:  # older releases of savez would pickle it
+                raise ValueError(f"Object arrays cannot be saved; '{name}' is one.")
             arrays[name] = value
         else:
             plain[name] = value
@@ -40,7 +42,7 @@ def save(path: str | os.PathLike[str], kind: str, fields: Mapping[str, Any]) -> 
     handle, partial = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, __header__=np.array(header), **arrays)
+            np.savez(file, __header__=np.array(header), **arrays)
         os.replace(partial, target)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
