@@ -43,7 +43,7 @@ def save(path: str | os.PathLike[str], kind: str, fields: Mapping[str, Any]) -> 
     try:
         with os.fdopen(handle, "wb") as file:
             np.savez(file, __header__=np.array(header), **arrays)
-        os.replace(partial, target)
+        Path(partial).replace(target)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise

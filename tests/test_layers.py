@@ -26,7 +26,8 @@ def test_importing_loads_neither_torch_nor_matplotlib(module):
 def test_importing_changes_nothing_in_numpy_warnings_logging_or_signals():
     run(
         "import logging, signal, warnings, numpy as np\n"
-        "import scipy.sparse, scipy.special\n"  # loaded first, so that what it changes is not laid at our door
+        # Loaded first, so that what SciPy changes is not laid at our door.
+        "import scipy.sparse, scipy.special\n"
         "def state():\n"
         "    return (np.geterr(), np.get_printoptions(), warnings.filters[:], logging.root.level,\n"
         "            logging.root.handlers[:], signal.getsignal(signal.SIGINT),\n"

@@ -103,7 +103,8 @@ def test_batches_of_any_shape_are_judged():
 
 def test_sparse_rows_are_judged_as_dense_ones():
     mixture = random_mixture(0, 3, 40, 5, 20)
-    x = scipy.sparse.random_array((50, 40), density=0.2, random_state=0).toarray() + np.eye(50, 40, 3)
+    x = scipy.sparse.random_array((50, 40), density=0.2, random_state=0).toarray()
+    x += np.eye(50, 40, 3)
     x = unit(x + (x.sum(axis=1) == 0)[:, None])
     for kind in (scipy.sparse.csr_matrix, scipy.sparse.csc_array, scipy.sparse.coo_array):
         np.testing.assert_allclose(mixture.log_prob(kind(x)), mixture.log_prob(x), rtol=1e-13)
