@@ -3,7 +3,7 @@
 /// How many terms the table holds.
 pub(crate) const TERMS: usize = 24;
 
-/// D_1, D_2, .. in turn, each as its k + 1 coefficients in w, constant term first.
+/// `D_1`, `D_2`, .. in turn, each as its k + 1 coefficients in w, constant term first.
 #[rustfmt::skip]
 pub(crate) const D: [f64; 324] = [
     // D_1

@@ -1,5 +1,7 @@
 //! Values and derivatives outside of the open domain: at 0, at infinity, and NaN beyond.
 
+use core::cmp::Ordering;
+
 use super::Function;
 use super::jet::Partials;
 use super::large::trigamma;
@@ -18,7 +20,8 @@ pub(crate) fn edge(function: Function, v: f64, x: f64) -> Partials {
         return nan;
     }
     match function {
-        LogIv | LogIve if v < 0.0 => nan,
+        LogIv | LogIve | BesselRatio | BesselRatioComplement if v < 0.0 => nan,
+        LogHyp0f1 | LogMatern if v <= 0.0 => nan,
         LogIv | LogIve => {
             let p = log_i(v, x);
             if function == LogIv { p } else { scaled_by_exponential(p, x, -1.0) }
@@ -28,13 +31,11 @@ pub(crate) fn edge(function: Function, v: f64, x: f64) -> Partials {
             let p = if function == LogKv { p } else { scaled_by_exponential(p, x, 1.0) };
             if v < 0.0 { Partials { v: -p.v, vx: -p.vx, ..p } } else { p }
         }
-        BesselRatio | BesselRatioComplement if v < 0.0 => nan,
         BesselRatio => ratio(v, x),
         BesselRatioComplement => {
             let p = ratio(v, x);
             Partials { f: 1.0 - p.f, x: -p.x, vx: -p.vx, ..p }
         }
-        LogHyp0f1 | LogMatern if v <= 0.0 => nan,
         LogHyp0f1 => log_hyp0f1(v, x),
         LogMatern => log_matern(v, x),
     }
@@ -110,19 +111,15 @@ fn log_matern(nu: f64, x: f64) -> Partials {
         return Partials::default();
     }
     // x = 0: -x^2 / (4 (nu - 1)) for nu > 1, else -c(nu) x^(2 nu) with c > 0, c(1/2) = 1.
-    let compare = |nu: f64, at: f64, above: f64, equal: f64, below: f64| {
-        if nu > at {
-            above
-        } else if nu == at {
-            equal
-        } else {
-            below
-        }
+    let beside_half = |below: f64, at: f64, above: f64| match nu.total_cmp(&0.5) {
+        Ordering::Less => below,
+        Ordering::Equal => at,
+        Ordering::Greater => above,
     };
     Partials {
-        x: compare(nu, 0.5, 0.0, -1.0, -INF),
+        x: beside_half(-INF, -1.0, 0.0),
         vx: if nu > 0.5 { 0.0 } else { INF },
-        xx: compare(nu, 0.5, if nu > 1.0 { -0.5 / (nu - 1.0) } else { -INF }, 0.0, INF),
+        xx: beside_half(INF, 0.0, if nu > 1.0 { -0.5 / (nu - 1.0) } else { -INF }),
         ..Partials::default()
     }
 }

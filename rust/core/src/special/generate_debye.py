@@ -77,7 +77,7 @@ def main() -> None:
     print("/// How many terms the table holds.")
     print(f"pub(crate) const TERMS: usize = {TERMS};")
     print()
-    print("/// D_1, D_2, .. in turn, each as its k + 1 coefficients in w, constant term first.")
+    print("/// `D_1`, `D_2`, .. in turn, each as its k + 1 coefficients in w, constant term first.")
     print("#[rustfmt::skip]")
     print(f"pub(crate) const D: [f64; {sum(map(len, d))}] = [")
     for k, row in enumerate(d[1:], start=1):

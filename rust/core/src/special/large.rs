@@ -54,7 +54,7 @@ struct Series {
     yy: f64,
 }
 
-/// Row k of the table as the coefficients of D_k.
+/// Row k of the table as the coefficients of `D_k`.
 const fn row_of_d<const N: usize>() -> [f64; N] {
     let k = N - 1;
     let start = k * (k + 1) / 2 - 1;

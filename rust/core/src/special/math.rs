@@ -86,8 +86,8 @@ pub(crate) fn ln(x: f64) -> f64 {
     let k = if subnormal { k - 54.0 } else { k };
     let value = ln_of_parts(k, m - 1.0, 0.0);
     let value = if x < f64::INFINITY { value } else { x };
-    let value = if x > 0.0 { value } else { f64::NAN };
-    if x == 0.0 { f64::NEG_INFINITY } else { value }
+    let outside = if x >= 0.0 { f64::NEG_INFINITY } else { f64::NAN };
+    if x > 0.0 { value } else { outside }
 }
 
 /// ln(1 + x), for every x: NaN below -1, -inf at -1.
@@ -105,8 +105,8 @@ pub(crate) fn ln_1p(x: f64) -> f64 {
     let scale = power_of_two(if k > 1000.0 { -1000.0 } else { -k });
     let value = ln_of_parts(k, f, lost * over_m * scale);
     let value = if x < f64::INFINITY { value } else { x };
-    let value = if x > -1.0 { value } else { f64::NAN };
-    if x == -1.0 { f64::NEG_INFINITY } else { value }
+    let outside = if x >= -1.0 { f64::NEG_INFINITY } else { f64::NAN };
+    if x > -1.0 { value } else { outside }
 }
 
 /// e^x, for every x; gradual underflow included.

@@ -335,3 +335,292 @@ fn evaluate_range<T: Real, const N: usize>(
 fn shaped<T>(shape: &[usize], values: Vec<T>) -> ArrayD<T> {
     ArrayD::from_shape_vec(IxDyn(shape), values).expect("as many values as the shape holds")
 }
+
+#[cfg(test)]
+mod tests {
+    use core::f64::consts::PI;
+
+    use ndarray::{Array1, ArrayView, IxDyn, array};
+
+    use super::*;
+
+    const FUNCTIONS: [Function; 8] = [
+        Function::LogIv,
+        Function::LogIve,
+        Function::LogKv,
+        Function::LogKve,
+        Function::BesselRatio,
+        Function::BesselRatioComplement,
+        Function::LogHyp0f1,
+        Function::LogMatern,
+    ];
+
+    fn derivatives(function: Function) -> Vec<(u8, u8)> {
+        let ratio = matches!(function, Function::BesselRatio | Function::BesselRatioComplement);
+        let all = [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)];
+        all.into_iter().filter(|&(i, _)| !(ratio && i == 2)).collect()
+    }
+
+    /// All derivatives at one point.
+    fn at(function: Function, v: f64, x: f64) -> Vec<f64> {
+        let (v, x) = (array![v].into_dyn(), array![x].into_dyn());
+        let pairs = derivatives(function);
+        let results = evaluate(function, &pairs, v.view(), x.view(), &Control::new()).unwrap();
+        results.iter().map(|array| array[0]).collect()
+    }
+
+    /// Points all over the quadrant, the ends of the domain among them.
+    fn points(n: usize) -> (Vec<f64>, Vec<f64>) {
+        let golden = |i: usize, step: f64| (i as f64 * step).fract();
+        let v = (0..n).map(|i| 10f64.powf(-3.0 + 9.0 * golden(i, 0.618_033_988_7)));
+        let x = (0..n).map(|i| 10f64.powf(-6.0 + 13.0 * golden(i, 0.414_213_562_3)));
+        let special = |i: usize, value: f64| match i % 50 {
+            7 => 0.0,
+            13 => f64::INFINITY,
+            29 => f64::NAN,
+            31 => -1.5,
+            _ => value,
+        };
+        let v = v.enumerate().map(|(i, v)| special(i, v)).collect();
+        let x = x.enumerate().map(|(i, x)| special(i / 7, x)).collect();
+        (v, x)
+    }
+
+    #[test]
+    fn an_element_has_the_same_bits_alone_and_in_any_company() {
+        let n = 3 * drive::CHUNK + 77;
+        let (v, x) = points(n);
+        for function in FUNCTIONS {
+            let pairs = derivatives(function);
+            let shape = IxDyn(&[n]);
+            let view = |a| ArrayView::from_shape(shape.clone(), a).unwrap();
+            let whole = evaluate(function, &pairs, view(&v), view(&x), &Control::new()).unwrap();
+            let alone = Control::sequential();
+            let sequential = evaluate(function, &pairs, view(&v), view(&x), &alone).unwrap();
+            for (array, same) in whole.iter().zip(&sequential) {
+                assert!(array.iter().zip(same).all(|(a, b)| a.to_bits() == b.to_bits()));
+            }
+            for i in (0..n).step_by(3) {
+                for (array, single) in whole.iter().zip(at(function, v[i], x[i])) {
+                    let same = array[i].to_bits() == single.to_bits();
+                    let both_nan = array[i].is_nan() && single.is_nan();
+                    assert!(same || both_nan, "{function:?} at ({}, {})", v[i], x[i]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn single_precision_is_double_precision_rounded() {
+        let v: Array1<f32> = Array1::linspace(0.0, 40.0, 100);
+        let x: Array1<f32> = Array1::linspace(0.5, 60.0, 100);
+        let pairs = [(0, 0), (0, 1)];
+        for function in FUNCTIONS {
+            let (v, x) = (v.view().into_dyn(), x.view().into_dyn());
+            let got = evaluate(function, &pairs, v.clone(), x.clone(), &Control::new()).unwrap();
+            for (i, (&v, &x)) in v.iter().zip(x).enumerate() {
+                let wide = at(function, f64::from(v), f64::from(x));
+                let (value, slope) = (wide[0] as f32, wide[2] as f32);
+                assert!(got[0][i] == value || (got[0][i].is_nan() && value.is_nan()));
+                assert!(got[1][i] == slope || (got[1][i].is_nan() && slope.is_nan()));
+            }
+        }
+    }
+
+    #[test]
+    fn values_at_zero_and_infinity_are_limits() {
+        let inf = f64::INFINITY;
+        let limits = [
+            (Function::LogIv, 0.0, 0.0, 0.0),
+            (Function::LogIv, 2.0, 0.0, -inf),
+            (Function::LogIv, 2.0, inf, inf),
+            (Function::LogIv, inf, 2.0, -inf),
+            (Function::LogIve, 2.0, inf, -inf),
+            (Function::LogKv, 0.0, 0.0, inf),
+            (Function::LogKv, -2.0, inf, -inf),
+            (Function::LogKv, inf, 2.0, inf),
+            (Function::LogKve, 2.0, inf, -inf),
+            (Function::BesselRatio, 2.0, 0.0, 0.0),
+            (Function::BesselRatio, 2.0, inf, 1.0),
+            (Function::BesselRatio, inf, 2.0, 0.0),
+            (Function::BesselRatioComplement, 2.0, 0.0, 1.0),
+            (Function::BesselRatioComplement, 2.0, inf, 0.0),
+            (Function::LogHyp0f1, 2.0, 0.0, 0.0),
+            (Function::LogHyp0f1, 2.0, inf, inf),
+            (Function::LogMatern, 0.3, 0.0, 0.0),
+            (Function::LogMatern, 0.3, inf, -inf),
+        ];
+        for (function, v, x, limit) in limits {
+            assert_eq!(at(function, v, x)[0], limit, "{function:?} at ({v}, {x})");
+        }
+        for function in FUNCTIONS {
+            for (v, x) in [(1.0, -1.0), (f64::NAN, 1.0), (1.0, f64::NAN), (inf, inf)] {
+                assert!(at(function, v, x).iter().all(|y| y.is_nan()), "{function:?} ({v}, {x})");
+            }
+            let even = matches!(function, Function::LogKv | Function::LogKve);
+            assert_eq!(at(function, -0.5, 1.0)[0].is_nan(), !even, "{function:?}");
+        }
+        assert!(log_hyp0f1(0.0, 1.0).is_nan() && log_matern(0.0, 1.0).is_nan());
+    }
+
+    #[test]
+    fn derivatives_at_zero_continue_those_beside_it() {
+        let beside = [
+            (Function::LogIv, 0.0),
+            (Function::BesselRatio, 0.7),
+            (Function::BesselRatioComplement, 3.0),
+            (Function::LogHyp0f1, 0.7),
+            (Function::LogHyp0f1, 1e5),
+            (Function::LogMatern, 2.5),
+        ];
+        for (function, v) in beside {
+            let (limit, near) = (at(function, v, 0.0), at(function, v, 1e-12));
+            for (limit, near) in limit.into_iter().zip(near).filter(|(limit, _)| limit.is_finite())
+            {
+                assert!((limit - near).abs() <= 1e-9 * near.abs().max(1e-2), "{function:?} {v}");
+            }
+        }
+    }
+
+    #[test]
+    fn negative_orders_of_k_mirror_the_positive_ones() {
+        for (v, x) in [(0.3, 0.1), (2.7, 5.0), (40.0, 3.0)] {
+            for function in [Function::LogKv, Function::LogKve] {
+                let mut mirrored = at(function, -v, x);
+                mirrored[1] *= -1.0;
+                mirrored[4] *= -1.0;
+                assert_eq!(mirrored, at(function, v, x));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_overflows_at_the_ends_of_the_range() {
+        let close = |got: f64, wanted: f64| {
+            assert!((got - wanted).abs() <= 1e-15 * wanted.abs(), "{got} for {wanted}");
+        };
+        // sqrt(2 / (pi x)) sinh(x) and sqrt(pi / (2 x)) e^-x
+        close(log_iv(0.5, 1e300), 1e300);
+        close(log_ive(0.5, 1e300), -0.5 * (2.0 * PI).ln() - 150.0 * 10f64.ln());
+        close(log_kve(0.5, 1e300), 0.5 * (PI / 2.0).ln() - 150.0 * 10f64.ln());
+        // Gamma(v) (x/2)^-v / 2 for small x
+        let (v, x) = (1e200, 1e-200f64);
+        close(log_kv(v, x), v * (v.ln() - 1.0 + std::f64::consts::LN_2 - x.ln()));
+        close(
+            log_kv(30.0, 1e-310),
+            30.0 * (2e155f64.ln() - 1e-155f64.ln()) + 71.257_038_967_168_01
+                - std::f64::consts::LN_2,
+        );
+        close(log_kv(0.0, 1e-310), (2e155f64.ln() - 1e-155f64.ln() - 0.577_215_664_901_532_9).ln());
+        close(bessel_ratio(1e300, 1e300), 2f64.sqrt() - 1.0);
+        close(bessel_ratio(3.0, 1e-300), 1.25e-301);
+        close(bessel_ratio_complement(0.5, 1e300), 1e-300);
+        close(log_hyp0f1(1e300, 1e300), 1.0);
+        close(log_hyp0f1(1e-300, 1e-300), 2f64.ln());
+        close(log_matern(0.5, 1e300), -1e300);
+        close(log_matern(1e300, 1e150), -0.25);
+    }
+
+    #[test]
+    fn no_seam_between_formulas_shows() {
+        let seams = large::BINS.iter().flat_map(|&s| {
+            (0..=20).map(move |k| {
+                let (sin, cos) = (f64::from(k) * PI / 40.0).sin_cos();
+                (s * sin, s * cos.max(1e-3))
+            })
+        });
+        for (v, x) in seams {
+            for function in FUNCTIONS {
+                let reduced = matches!(function, Function::LogHyp0f1 | Function::LogMatern);
+                let v = if reduced { v + 1.0 } else { v };
+                let x = if function == Function::LogHyp0f1 { x * x / 4.0 } else { x };
+                let (e, one) = (1e-14, 1.0f64);
+                let inside = at(function, v * (one - e), x * (one - e));
+                let outside = at(function, v * (one + e), x * (one + e));
+                let slope = (v * inside[1]).abs() + (x * inside[2]).abs();
+                let size = inside[0].abs().max(if function == Function::LogHyp0f1 {
+                    0.0
+                } else {
+                    v.hypot(x)
+                });
+                let ratio =
+                    matches!(function, Function::BesselRatio | Function::BesselRatioComplement);
+                let size = if ratio { inside[0] } else { size };
+                let jump = (outside[0] - inside[0]).abs() - 2.0 * e * slope;
+                assert!(jump <= 2e-15 * size, "{function:?} at ({v}, {x}): {jump:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_inverse_returns_the_argument_of_the_ratio() {
+        for dim in [2.0, 3.0, 5.0, 64.0, 1024.0, 32768.0, 131072.0] {
+            let v = dim / 2.0 - 1.0;
+            let kappa: Array1<f64> =
+                (0..400).map(|i| 10f64.powf(-6.0 + 0.04 * f64::from(i))).collect();
+            let r = kappa.mapv(|x| bessel_ratio(v, x)).into_dyn();
+            let complement = kappa.mapv(|x| bessel_ratio_complement(v, x)).into_dyn();
+            let v = ndarray::arr0(v).into_dyn();
+            let control = Control::new();
+            let found = bessel_ratio_inverse(v.view(), r.view(), Some(complement.view()), &control)
+                .unwrap();
+            for (found, kappa) in found.iter().zip(&kappa) {
+                assert!((found / kappa - 1.0).abs() < 1e-13, "d = {dim}: {found} for {kappa}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_inverse_in_three_dimensions_solves_the_langevin_equation() {
+        // coth(x) - 1/x, whose complement 1/x - 2/(e^2x - 1) does not cancel at large x.
+        for x in [3.0f64, 20.0, 1e3, 1e9] {
+            let complement = 1.0 / x - 2.0 / (2.0 * x).exp_m1();
+            let v = array![0.5].into_dyn();
+            let (r, c) = (array![1.0 - complement].into_dyn(), array![complement].into_dyn());
+            let control = Control::new();
+            let found = bessel_ratio_inverse(v.view(), r.view(), Some(c.view()), &control).unwrap();
+            assert!((found[0] / x - 1.0).abs() < 1e-14, "{} for {x}", found[0]);
+        }
+    }
+
+    #[test]
+    fn the_inverse_has_ends_and_an_outside() {
+        let r = array![0.0, 1.0, -0.1, 1.1, f64::NAN].into_dyn();
+        let v = array![1.0].into_dyn();
+        let found = bessel_ratio_inverse(v.view(), r.view(), None, &Control::new()).unwrap();
+        assert_eq!((found[0], found[1]), (0.0, f64::INFINITY));
+        assert!(found.iter().skip(2).all(|x| x.is_nan()));
+        let v = array![-1.0, f64::INFINITY, f64::NAN].into_dyn();
+        let r = array![0.5].into_dyn();
+        let found = bessel_ratio_inverse(v.view(), r.view(), None, &Control::new()).unwrap();
+        assert!(found.iter().all(|x| x.is_nan()));
+    }
+
+    #[test]
+    fn bad_requests_are_refused_by_name() {
+        let (v, x) = (array![1.0, 2.0].into_dyn(), array![1.0, 2.0, 3.0].into_dyn());
+        let control = Control::new();
+        let error = evaluate(Function::LogIv, &[(0, 0)], v.view(), x.view(), &control);
+        assert!(matches!(error, Err(Error::Shape { name: "x", .. })));
+        for (function, pair) in [(Function::LogIv, (1, 2)), (Function::BesselRatio, (2, 0))] {
+            let error = evaluate(function, &[pair], v.view(), v.view(), &control);
+            assert!(matches!(error, Err(Error::Domain { name: "derivatives", .. })));
+        }
+        control.cancel();
+        let error = evaluate(Function::LogIv, &[(0, 0)], v.view(), v.view(), &control);
+        assert_eq!(error, Err(Error::Cancelled));
+    }
+
+    #[test]
+    fn empty_arrays_and_repeated_pairs_are_served() {
+        let (empty, one) =
+            (ndarray::Array2::<f64>::zeros((0, 3)).into_dyn(), array![1.0].into_dyn());
+        let control = Control::new();
+        let found = evaluate(Function::LogIv, &[(0, 0)], empty.view(), one.view(), &control);
+        assert_eq!(found.unwrap()[0].shape(), [0, 3]);
+        let pairs = [(0, 1), (0, 0), (0, 1)];
+        let found = evaluate(Function::LogIv, &pairs, one.view(), one.view(), &control).unwrap();
+        assert_eq!(found[0], found[2]);
+        assert_eq!(found[1][0], log_iv(1.0, 1.0));
+    }
+}
