@@ -61,9 +61,10 @@ class SphericalUniform:
         DomainError     if a row is not a unit vector.
         NotFiniteError  if ``x`` is infinite or NaN somewhere.
         """
-        x = as_directions("x", x, self.dim)
-        check_unit("x", x)
-        return x[..., 0] * 0 + _numpy.log_uniform(self.dim)
+        directions = as_directions("x", x, self.dim)
+        check_unit("x", directions)
+        value: Array = directions[..., 0] * 0 + _numpy.log_uniform(self.dim)
+        return value
 
     def sample(self, shape: tuple[int, ...] = (), *, rng: Rng = None) -> FloatArray:
         """Draw unit vectors, an array of shape (*shape, d).

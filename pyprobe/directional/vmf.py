@@ -371,7 +371,8 @@ class VonMisesFisher:
         outer = self.loc[..., :, None] * self.loc[..., None, :]
         covariance: Array = (along - across)[..., None, None] * outer
         diagonal = list(range(self.dim))
-        covariance[..., diagonal, diagonal] = self.variance
+        variance: Any = self.variance
+        covariance[..., diagonal, diagonal] = variance
         return covariance
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -1,6 +1,6 @@
 //! Keyed random streams: the same key and stream index give the same numbers, in any order.
 //!
-//! The generator is ChaCha with 8 rounds (Bernstein 2008) run as a counter: block `n` of stream `i`
+//! The generator is `ChaCha` with 8 rounds (Bernstein 2008) run as a counter: block `n` of stream `i`
 //! under a key is a pure function of the three. A parallel kernel gives every fixed chunk of its
 //! output a stream of its own, so the number of threads never changes a result.
 //!
@@ -178,7 +178,7 @@ pub(crate) fn sin_cos(t: f64) -> (f64, f64) {
 /// sin(pi t / 2) / t and cos(pi t / 2) in powers of t^2, on |t| <= 1/2: Taylor coefficients, whose
 /// first neglected terms are below 3e-18.
 const SIN: [f64; 9] = [
-    1.5707963267948966,
+    core::f64::consts::FRAC_PI_2,
     -0.6459640975062463,
     0.07969262624616705,
     -0.004681754135318688,
@@ -213,7 +213,7 @@ fn batch(key: Key, index: u64, counter: u64) -> [u64; BATCH] {
     words
 }
 
-/// [`LANES`] consecutive blocks of ChaCha8; row i holds word i of every block.
+/// [`LANES`] consecutive blocks of `ChaCha8`; row i holds word i of every block.
 #[inline(always)]
 fn blocks(key: Key, index: u64, counter: u64) -> [[u32; LANES]; 16] {
     let mut start = [[0; LANES]; 16];
@@ -225,11 +225,9 @@ fn blocks(key: Key, index: u64, counter: u64) -> [[u32; LANES]; 16] {
     }
     start[8] = [key.tag as u32; LANES];
     start[9] = [(key.tag >> 32) as u32; LANES];
-    for l in 0..LANES {
-        let n = counter + l as u64;
-        start[12][l] = n as u32;
-        start[13][l] = (n >> 32) as u32;
-    }
+    let numbers: [u64; LANES] = core::array::from_fn(|l| counter + l as u64);
+    start[12] = numbers.map(|n| n as u32);
+    start[13] = numbers.map(|n| (n >> 32) as u32);
     start[14] = [index as u32; LANES];
     start[15] = [(index >> 32) as u32; LANES];
 
@@ -252,7 +250,7 @@ fn blocks(key: Key, index: u64, counter: u64) -> [[u32; LANES]; 16] {
     x
 }
 
-/// ChaCha's quarter round on rows a, b, c, d.
+/// The cipher's quarter round on rows a, b, c, d.
 #[inline(always)]
 fn quarter(x: &mut [[u32; LANES]; 16], a: usize, b: usize, c: usize, d: usize) {
     let (mut p, mut q, mut r, mut s) = (x[a], x[b], x[c], x[d]);
@@ -284,6 +282,7 @@ fn xor_rotate<const N: u32>(mut x: [u32; LANES], y: [u32; LANES]) -> [u32; LANES
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // exact cases
 mod tests {
     use super::*;
 

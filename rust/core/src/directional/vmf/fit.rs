@@ -47,14 +47,20 @@ pub fn mean_direction<T: Real>(
 
     let block_sum = |block: core::ops::Range<usize>| {
         let mut sum = Sum { vector: vec![0.0; dim], weight: 0.0, square: 0.0 };
-        for i in block {
-            let w = weight(i);
-            let square = add_row(&mut sum.vector, rows[i], w);
-            check_norm::<T>("x", i, square).map_err(|error| not_finite(&rows).unwrap_or(error))?;
-            sum.weight += w;
-            sum.square += w * w;
-        }
-        Ok(sum)
+        let add_rows = vectorize(
+            #[inline(always)]
+            || {
+                for i in block.clone() {
+                    let w = weight(i);
+                    let square = add_row(&mut sum.vector, rows[i], w);
+                    check_norm::<T>("x", i, square)?;
+                    sum.weight += w;
+                    sum.square += w * w;
+                }
+                Ok(())
+            },
+        );
+        add_rows.map(|()| sum).map_err(|error| not_finite(&rows).unwrap_or(error))
     };
     let Some(sum) = parallel::reduce_blocks(n, BLOCK, control, block_sum, Sum::merge)? else {
         return Err(Error::Domain { name: "x", expected: "of one row or more", got: 0.0 });
@@ -81,11 +87,18 @@ pub fn mean_direction<T: Real>(
         let reference = rows[(0..n).find(|&i| weight(i) > 0.0).unwrap_or(0)];
         // The rounding of mu must not pass for a spread of rows that are all the same.
         let block_spread = |block: core::ops::Range<usize>| {
-            let spread = |i| {
-                let same = rows[i] == reference;
-                (weight(i) * half_square_distance(rows[i], mu).0, same || weight(i) == 0.0)
-            };
-            Ok(block.map(spread).fold((0.0, true), add_spreads))
+            Ok(vectorize(
+                #[inline(always)]
+                || {
+                    let mut spread = (0.0, true);
+                    for i in block.clone() {
+                        let same = rows[i] == reference || weight(i) == 0.0;
+                        let fall = weight(i) * half_square_distance(rows[i], mu).0;
+                        spread = add_spreads(spread, (fall, same));
+                    }
+                    spread
+                },
+            ))
         };
         let spread = parallel::reduce_blocks(n, BLOCK, control, block_spread, add_spreads)?;
         complement = match spread {
@@ -125,13 +138,19 @@ pub fn one_minus_dot<T: Real, U: Real>(
     let mut out = Array1::zeros(rows.len());
     let elements = out.as_slice_mut().unwrap_or_default();
     parallel::for_each_chunk(elements, BLOCK, control, |start, chunk| {
-        for (i, value) in chunk.iter_mut().enumerate() {
-            let i = start + i;
-            let (distance, square) = half_square_distance(rows[i], locs[i % locs.len()]);
-            check_norm::<T>("x", i, square).map_err(|error| not_finite(&rows).unwrap_or(error))?;
-            *value = distance;
-        }
-        Ok(())
+        vectorize(
+            #[inline(always)]
+            || {
+                for (i, value) in chunk.iter_mut().enumerate() {
+                    let i = start + i;
+                    let (distance, square) = half_square_distance(rows[i], locs[i % locs.len()]);
+                    check_norm::<T>("x", i, square)?;
+                    *value = distance;
+                }
+                Ok(())
+            },
+        )
+        .map_err(|error| not_finite(&rows).unwrap_or(error))
     })?;
     Ok(out)
 }
@@ -190,64 +209,57 @@ fn not_finite<T: Real>(rows: &[&[T]]) -> Option<Error> {
 }
 
 /// Adds `weight` times `row` to `sum`; returns row . row.
+#[inline(always)]
 fn add_row<T: Real>(sum: &mut [f64], row: &[T], weight: f64) -> f64 {
-    vectorize(
-        #[inline(always)]
-        || {
-            let mut square = [0.0; LANES];
-            let (sum_body, sum_tail) = sum.as_chunks_mut::<LANES>();
-            let (body, tail) = row.as_chunks::<LANES>();
-            for (s, x) in sum_body.iter_mut().zip(body) {
-                for l in 0..LANES {
-                    let value: f64 = x[l].into();
-                    s[l] = weight.mul_add(value, s[l]);
-                    square[l] = value.mul_add(value, square[l]);
-                }
-            }
-            for (l, (s, x)) in sum_tail.iter_mut().zip(tail).enumerate() {
-                let value: f64 = (*x).into();
-                *s = weight.mul_add(value, *s);
-                square[l] = value.mul_add(value, square[l]);
-            }
-            square.iter().sum()
-        },
-    )
+    let mut square = [0.0; LANES];
+    let (sum_body, sum_tail) = sum.as_chunks_mut::<LANES>();
+    let (body, tail) = row.as_chunks::<LANES>();
+    for (s, x) in sum_body.iter_mut().zip(body) {
+        for l in 0..LANES {
+            let value: f64 = x[l].into();
+            s[l] = weight.mul_add(value, s[l]);
+            square[l] = value.mul_add(value, square[l]);
+        }
+    }
+    for (l, (s, x)) in sum_tail.iter_mut().zip(tail).enumerate() {
+        let value: f64 = (*x).into();
+        *s = weight.mul_add(value, *s);
+        square[l] = value.mul_add(value, square[l]);
+    }
+    square.iter().sum()
 }
 
 /// (|x - mu|^2 / 2, |x|^2), summed in fixed lanes, segment by segment.
+#[inline(always)]
 fn half_square_distance<T: Real, U: Real>(x: &[T], mu: &[U]) -> (f64, f64) {
-    vectorize(
-        #[inline(always)]
-        || {
-            let mut total = (Total::default(), Total::default());
-            for (x, mu) in x.chunks(SEGMENT).zip(mu.chunks(SEGMENT)) {
-                let mut distance = [0.0; LANES];
-                let mut square = [0.0; LANES];
-                let (x_body, x_tail) = x.as_chunks::<LANES>();
-                let (mu_body, mu_tail) = mu.as_chunks::<LANES>();
-                for (a, b) in x_body.iter().zip(mu_body) {
-                    for l in 0..LANES {
-                        let value: f64 = a[l].into();
-                        let gap = value - b[l].into();
-                        distance[l] = gap.mul_add(gap, distance[l]);
-                        square[l] = value.mul_add(value, square[l]);
-                    }
-                }
-                for (l, (a, b)) in x_tail.iter().zip(mu_tail).enumerate() {
-                    let value: f64 = (*a).into();
-                    let gap = value - (*b).into();
-                    distance[l] = gap.mul_add(gap, distance[l]);
-                    square[l] = value.mul_add(value, square[l]);
-                }
-                total.0.add(distance);
-                total.1.add(square);
+    let mut total = (Total::default(), Total::default());
+    for (x, mu) in x.chunks(SEGMENT).zip(mu.chunks(SEGMENT)) {
+        let mut distance = [0.0; LANES];
+        let mut square = [0.0; LANES];
+        let (x_body, x_tail) = x.as_chunks::<LANES>();
+        let (mu_body, mu_tail) = mu.as_chunks::<LANES>();
+        for (a, b) in x_body.iter().zip(mu_body) {
+            for l in 0..LANES {
+                let value: f64 = a[l].into();
+                let gap = value - b[l].into();
+                distance[l] = gap.mul_add(gap, distance[l]);
+                square[l] = value.mul_add(value, square[l]);
             }
-            (0.5 * total.0.value(), total.1.value())
-        },
-    )
+        }
+        for (l, (a, b)) in x_tail.iter().zip(mu_tail).enumerate() {
+            let value: f64 = (*a).into();
+            let gap = value - (*b).into();
+            distance[l] = gap.mul_add(gap, distance[l]);
+            square[l] = value.mul_add(value, square[l]);
+        }
+        total.0.add(distance);
+        total.1.add(square);
+    }
+    (0.5 * total.0.value(), total.1.value())
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // exact cases
 mod tests {
     use ndarray::{Array2, Axis, Slice, array};
 

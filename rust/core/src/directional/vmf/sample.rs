@@ -65,10 +65,15 @@ pub fn sample<T: Real>(
         let mut complements = vec![0.0; chunk.len() / dim];
         fill_complements(dim, &proposals, first % m, &mut complements, key, index);
         Stream::new(key, 2 * index + 1).fill_normal(chunk);
-        for (i, (row, &complement)) in chunk.chunks_exact_mut(dim).zip(&complements).enumerate() {
-            let j = (first + i) % m % locs.len();
-            turn(row, locs[j], norms[j], complement);
-        }
+        vectorize(
+            #[inline(always)]
+            || {
+                for (i, row) in chunk.chunks_exact_mut(dim).enumerate() {
+                    let j = (first + i) % m % locs.len();
+                    turn(row, locs[j], norms[j], complements[i]);
+                }
+            },
+        );
         Ok(())
     })?;
     Ok(out)
@@ -200,27 +205,23 @@ fn candidate(m: f64, b: f64, b_kappa: f64, u: f64, v: f64, t: f64) -> (f64, f64)
 /// With e the first axis, s the sign of mu . e and h = mu + s e, which is never small, the reflection
 /// x - h (h . x) / (1 + |mu . e|) takes -s e to mu and the vectors orthogonal to e to those orthogonal
 /// to mu. The first normal is not used.
+#[inline(always)]
 fn turn<T: Real>(row: &mut [T], loc: &[T], norm: f64, complement: f64) {
     let (Some((first, normals)), Some((&head, rest))) = (row.split_first_mut(), loc.split_first())
     else {
         return;
     };
-    vectorize(
-        #[inline(always)]
-        || {
-            let (square, dot) = sums(normals, rest);
-            let w = 1.0 - complement;
-            let scale = (complement * (2.0 - complement)).sqrt() / square.sqrt();
-            let head = head.into() / norm;
-            let along = scale * dot / norm;
-            let shift = (w - along / (1.0 + head.abs())) / norm;
-            *first = T::from_f64(w * head - head.signum() * along);
-            for (z, &mu) in normals.iter_mut().zip(rest) {
-                let value: f64 = (*z).into();
-                *z = T::from_f64(shift.mul_add(mu.into(), scale * value));
-            }
-        },
-    );
+    let (square, dot) = sums(normals, rest);
+    let w = 1.0 - complement;
+    let scale = (complement * (2.0 - complement)).sqrt() / square.sqrt();
+    let head = head.into() / norm;
+    let along = scale * dot / norm;
+    let shift = (w - along / (1.0 + head.abs())) / norm;
+    *first = T::from_f64(w * head - head.signum() * along);
+    for (z, &mu) in normals.iter_mut().zip(rest) {
+        let value: f64 = (*z).into();
+        *z = T::from_f64(shift.mul_add(mu.into(), scale * value));
+    }
 }
 
 /// (z . z, z . mu), summed in fixed lanes, segment by segment.
