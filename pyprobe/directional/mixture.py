@@ -382,7 +382,7 @@ class VonMisesFisherMixture:
 
         Returns
         -------
-        ndarray or torch.Tensor, shape (*shape, d)
+        ndarray or torch.Tensor, shape ``(*shape, d)``
             Of the library, dtype and device of ``locs``. Drawn on the CPU.
 
         Examples

@@ -67,7 +67,7 @@ class SphericalUniform:
         return value
 
     def sample(self, shape: tuple[int, ...] = (), *, rng: Rng = None) -> FloatArray:
-        """Draw unit vectors, an array of shape (*shape, d).
+        """Draw unit vectors, an array of shape ``(*shape, d)``.
 
         Parameters
         ----------

@@ -298,7 +298,7 @@ class VonMisesFisher:
 
         Returns
         -------
-        ndarray or torch.Tensor, shape (*shape, *batch_shape, d)
+        ndarray or torch.Tensor, shape ``(*shape, *batch_shape, d)``
             Of the library, dtype and device of ``loc``; without a gradient (`pyprobe.pyro` has
             reparameterized draws). Norms are 1 to rounding.
 
@@ -346,7 +346,7 @@ class VonMisesFisher:
 
     @property
     def mean(self) -> Array:
-        """The mean vector: ``loc`` times the mean resultant length; shape (*batch_shape, d)."""
+        """The mean vector: ``loc`` times the mean resultant length; shape ``(*batch_shape, d)``."""
         length = formulas(self.loc).mean_resultant_length(self.concentration, self.dim)
         mean: Array = self._like_loc(length)[..., None] * self.loc
         return mean
@@ -366,7 +366,7 @@ class VonMisesFisher:
         return variance
 
     def covariance_matrix(self) -> Array:
-        """Return the covariance of the coordinates, shape (*batch_shape, d, d)."""
+        """Return the covariance of the coordinates, shape ``(*batch_shape, d, d)``."""
         across, along = self._variances()
         outer = self.loc[..., :, None] * self.loc[..., None, :]
         covariance: Array = (along - across)[..., None, None] * outer
