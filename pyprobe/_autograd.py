@@ -34,16 +34,26 @@ from torch.compiler import is_compiling
 
 __all__ = ["Op", "is_plain", "op"]
 
+Marks: TypeAlias = tuple[bool, ...]
+"""One for each input."""
+
 Kernel: TypeAlias = Callable[..., Sequence[Tensor]]
 """``kernel(parameters, wanted, *inputs)``: the value, then the partial derivatives in the inputs
-that `wanted` marks, all of the broadcast shape. It may leave out the derivatives, and never sees a
-graph, a tangent or a batch of ``torch.func.vmap``."""
+that `wanted` marks, all of the broadcast shape. It never sees a graph, a tangent or a batch of
+``torch.func.vmap``."""
 
 Partial: TypeAlias = Callable[..., Tensor]
 """``partial(parameters, index, *inputs)``: the derivative in input `index`, differentiable."""
 
 
-def op(name: str, n_inputs: int, kernel: Kernel, partial: Partial) -> Op:
+Saves: TypeAlias = Callable[[tuple[int, ...], Marks], Marks]
+"""``saves(parameters, needed)``: the inputs that need a gradient and whose partial derivatives the
+kernel gives together with the value. By default it gives none, and `wanted` marks nothing."""
+
+
+def op(
+    name: str, n_inputs: int, kernel: Kernel, partial: Partial, *, saves: Saves | None = None
+) -> Op:
     """Make a differentiable elementwise operation of a kernel and its partial derivatives.
 
     `name` is that of the custom op, ``pyprobe::name``. The result is called with the parameters,
@@ -51,7 +61,7 @@ def op(name: str, n_inputs: int, kernel: Kernel, partial: Partial) -> Op:
     empty one for a list of tensors), and `n_inputs` tensors of one floating dtype and device, which
     broadcast.
     """
-    return Op(name, n_inputs, kernel, partial)
+    return Op(name, n_inputs, kernel, partial, saves)
 
 
 def is_plain(inputs: tuple[Tensor, ...]) -> bool:
@@ -70,8 +80,10 @@ def is_plain(inputs: tuple[Tensor, ...]) -> bool:
 class Op:
     """A differentiable elementwise operation; made by `op`."""
 
-    def __init__(self, name: str, n_inputs: int, kernel: Kernel, partial: Partial) -> None:
-        self.kernel, self.partial = kernel, partial
+    def __init__(
+        self, name: str, n_inputs: int, kernel: Kernel, partial: Partial, saves: Saves | None
+    ) -> None:
+        self.kernel, self.partial, self.saves = kernel, partial, saves
         self.nothing_wanted = (False,) * n_inputs
         inputs = ", ".join(f"Tensor input_{i}" for i in range(n_inputs))
         self.traced = torch.library.custom_op(
@@ -89,9 +101,6 @@ class Op:
         """Evaluate at `inputs`."""
         if is_plain(inputs):
             return self.kernel(parameters, self.nothing_wanted, *inputs)[0]
-        wanted = self.nothing_wanted
-        if is_grad_enabled():
-            wanted = tuple([tensor.requires_grad for tensor in inputs])
         tracing = is_compiling()
         if _are_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001
             if tracing:
@@ -102,6 +111,9 @@ class Op:
                     "compiled one."
                 )
             return _Transformed.apply(self, parameters, *inputs)  # type: ignore[no-any-return]
+        wanted = self.nothing_wanted
+        if self.saves is not None and is_grad_enabled():
+            wanted = self.saves(parameters, tuple([tensor.requires_grad for tensor in inputs]))
         if tracing or _count_modes():
             found: list[Tensor] = self.traced(*inputs, parameters, wanted)
             return found[0]
@@ -120,7 +132,7 @@ class Op:
         for index, tensor in enumerate(inputs):
             if needs[index]:
                 derivative = saved[index]
-                if derivative is None or torch.is_grad_enabled():
+                if derivative is None or is_grad_enabled():
                     derivative = self.partial(parameters, index, *inputs)
                 gradients[index] = _times(grad, derivative).sum_to_size(tensor.shape)
         return gradients
@@ -145,7 +157,7 @@ class _Reverse(torch.autograd.Function):
         ctx: Any,
         op: Op,
         parameters: tuple[int, ...],
-        wanted: tuple[bool, ...],
+        wanted: Marks,
         *inputs: Tensor,
     ) -> Tensor:
         value, *partials = op.kernel(parameters, wanted, *inputs)

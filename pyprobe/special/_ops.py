@@ -102,16 +102,20 @@ def _twin_bessel(
 
 
 def _orders(parameters: tuple[int, ...], wanted: tuple[bool, ...]) -> list[tuple[int, int]]:
-    """Return the order of the value and those of the wanted partial derivatives, if there are."""
-    index, i, j = parameters
+    """Return the order of the value and those of the wanted partial derivatives."""
+    _, i, j = parameters
     orders = [(i, j)]
     if wanted[0]:
         orders.append((i + 1, j))
     if wanted[1]:
         orders.append((i, j + 1))
-    if i + j == 2 or (wanted[0] and i == FUNCTIONS[index].max_order):
-        return orders[:1]
     return orders
+
+
+def _saves(parameters: tuple[int, ...], needed: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Return the partial derivatives that the kernels have: there are none beyond the second."""
+    index, i, j = parameters
+    return needed[0] and i + j < 2 and i < FUNCTIONS[index].max_order, needed[1] and i + j < 2
 
 
 def _native_inverse(
@@ -215,8 +219,9 @@ def _make(suffix: str, kernel: Any, inverse_kernel: Any) -> tuple[Op, Op]:
     def inverse_partial(*arguments: Any) -> Tensor:
         return _inverse_partial(inverse, operation, *arguments)
 
-    operation = op(f"bessel{suffix}", 2, kernel, partial)
-    inverse = op(f"bessel_ratio_inverse{suffix}", 3, inverse_kernel, inverse_partial)
+    operation = op(f"bessel{suffix}", 2, kernel, partial, saves=_saves)
+    name = f"bessel_ratio_inverse{suffix}"
+    inverse = op(name, 3, inverse_kernel, inverse_partial, saves=lambda _, needed: needed)
     return operation, inverse
 
 

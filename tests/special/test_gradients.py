@@ -340,6 +340,15 @@ def test_a_compiled_function_has_the_same_values_and_gradients(function, compile
 
 
 @COMPILE_WARNINGS
+def test_a_compiled_second_derivative_of_the_ratio_is_differentiable(compiled):
+    v, x = points()
+    model = partial(special.bessel_ratio, derivative=(0, 2))
+    got = compiled(lambda v, x: model(v, x))(v, x)
+    gradients = (torch.autograd.grad(y.sum(), (v, x)) for y in (got, model(v, x)))
+    assert_close(*gradients)
+
+
+@COMPILE_WARNINGS
 def test_a_compiled_step_crosses_into_rust_once(masks, compiled):
     v, x = points()
     step = compiled(lambda v, x: special.log_kv(v, x) * 2)
