@@ -195,7 +195,7 @@ fn classify(function: Function, v: f64, x: f64) -> u8 {
     let reduced = matches!(function, LogHyp0f1 | LogMatern);
     let inside = if reduced { v > 0.0 } else { order >= 0.0 };
     let inside = inside & (x > 0.0) & (order < f64::INFINITY) & (x < f64::INFINITY);
-    let square = order.mul_add(order, argument * argument);
+    let square = order * order + argument * argument;
     let low = reduced & (order < STIRLING);
     let bin: usize = large::BINS[1..].iter().map(|t| usize::from(square >= t * t)).sum();
     let extreme = (square > 1e300) | (argument < 1e-280);
@@ -339,7 +339,10 @@ pub(crate) fn evaluate_chunk(
     x: &[f64],
     sink: &mut Sink,
 ) {
-    if v.len() <= SHORT {
+    if let (&[v0], &[x0]) = (v, x) {
+        let class = classify(function, v0, x0) as usize;
+        run(function, level, class, Group { v, x, at: &[0] }, sink);
+    } else if v.len() <= SHORT {
         sort_and_run::<SHORT>(function, level, v, x, sink);
     } else {
         sort_and_run::<CHUNK>(function, level, v, x, sink);
