@@ -28,7 +28,7 @@ pub enum Error {
         got: f64,
     },
     /// A row of a matrix is not a unit vector.
-    #[error("'{name}' must hold unit vectors: row {row} has norm {norm}")]
+    #[error("'{name}' must hold unit vectors: row {row} has norm {norm}. Divide by the norm.")]
     NotUnit {
         /// The argument at fault.
         name: &'static str,
