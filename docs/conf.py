@@ -1,5 +1,6 @@
 """Sphinx configuration."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -27,6 +28,7 @@ html_title = f"pyprobe {release}"
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
 
+default_role = "py:obj"
 autodoc_typehints = "none"  # the types stand in the docstrings, with the shapes
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
@@ -46,3 +48,13 @@ sphinx_gallery_conf = {
     "matplotlib_animations": False,
     "min_reported_time": 1,
 }
+
+
+def list_names(app, what, name, obj, options, lines):
+    """Turn the table of names in a module's docstring into a list."""
+    if what == "module":
+        lines[:] = [re.sub(r"^(`[\w.]+`)\s{2,}", r"* \1: ", line) for line in lines]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", list_names)
