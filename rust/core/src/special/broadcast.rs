@@ -121,6 +121,7 @@ fn in_order<'a, T: Real>(array: &'a ArrayViewD<'a, T>) -> Cow<'a, [T]> {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // Exact values are expected.
 mod tests {
     use ndarray::{ArrayD, IxDyn, ShapeBuilder, Slice};
 

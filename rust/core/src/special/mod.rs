@@ -337,6 +337,7 @@ fn shaped<T>(shape: &[usize], values: Vec<T>) -> ArrayD<T> {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // Exact values are expected.
 mod tests {
     use core::f64::consts::PI;
 
