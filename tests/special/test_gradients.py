@@ -318,13 +318,6 @@ def test_the_inverse_at_the_ends_has_limits_and_no_nan():
 # torch.compile.
 
 
-@pytest.fixture
-def compiled():
-    torch._dynamo.reset()
-    yield partial(torch.compile, fullgraph=True, backend="aot_eager")
-    torch._dynamo.reset()
-
-
 COMPILE_WARNINGS = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
@@ -392,6 +385,7 @@ def test_inductor_compiles_the_functions(compiled):
     )
 
 
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_the_custom_ops_are_registered_as_torch_expects():
     special.log_iv(*points())

@@ -89,15 +89,13 @@ def test_the_inverse_of_the_twin_is_differentiable():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_the_twin_can_be_compiled():
-    torch._dynamo.reset()
+def test_the_twin_can_be_compiled(compiled):
     v = torch.tensor([0.3, 30.0], dtype=torch.float64, requires_grad=True)
     call = lambda v: _ops._TWIN((BESSEL_RATIO.number, 0, 0), v, 2 * v)  # noqa: E731
-    got = torch.compile(call, fullgraph=True, backend="aot_eager")(v)
+    got = compiled(call)(v)
     assert torch.equal(got, call(v))
     gradients = (torch.autograd.grad(y.sum(), v)[0] for y in (got, call(v)))
     torch.testing.assert_close(*gradients)
-    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
