@@ -227,8 +227,8 @@ def _log_bessel(sigma: float, scaled: bool, v: Tensor, x: Tensor, terms: int) ->
     slope, y2 = v / x, p.y**2
     return Partials(
         t.f + (constant - 0.5 * torch.log(p.s)) + sigma * (length - v * log),
-        v=v * y2 * (f - 0.5) - sigma * log,
-        x=sigma * (length / x) - x * y2 * (e + 0.5),
+        v=v * p.y * p.y * (f - 0.5) - sigma * log,
+        x=sigma * (length / x) - x * p.y * p.y * (e + 0.5),
         vv=y2 * ((f - 0.5) + p.w * (1 + f_v)) - sigma * p.y,
         vx=x * p.y * v * p.y * y2 * (1 + f_x) + sigma * (slope * p.y),
         xx=y2 * (p.u * (1 + e_x) - (e + 0.5)) - sigma * (slope * p.y * slope),
@@ -294,7 +294,7 @@ def _reduced(sigma: float, b: Tensor, x: Tensor, terms: int) -> Partials:
     (g, g1, g2), log = _log_gamma(b.clamp(max=_STIRLING + 1)), torch.log(0.5 * (p.s + nu))
     half = 0.5 * math.log(2 * math.pi)
     low_f = sigma * (p.s - nu * log - half + g) - 0.5 * torch.log(p.s)
-    low_v = sigma * (g1 - log) - 0.5 * nu * y2
+    low_v = sigma * (g1 - log) - 0.5 * nu * y * y
     low_vv = sigma * (g2 - y) + y2 * (w - 0.5)
     # .. and beyond.
     safe = nu.clamp(min=_STIRLING)
@@ -312,7 +312,7 @@ def _reduced(sigma: float, b: Tensor, x: Tensor, terms: int) -> Partials:
     xx = y2 * (u * (1 + e_x) - (e + 0.5)) - nu * y * a  # of log_matern: h + x^2 h_x cancels
     return Partials(
         t.f + torch.where(low, low_f, high_f),
-        v=nu * y2 * f + torch.where(low, low_v, high_v),
+        v=nu * y * y * f + torch.where(low, low_v, high_v),
         x=2 * h if sigma > 0 else x * h,
         vv=y2 * (f + w * f_v) + torch.where(low, low_vv, high_vv),
         vx=2 * h_v if sigma > 0 else x * h_v,

@@ -38,10 +38,12 @@ pub fn bessel<'py>(
     v: &Bound<'py, PyAny>,
     x: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    if let (Ok(v), Ok(x)) = (v.extract(), x.extract()) {
-        evaluate::<f64>(py, FUNCTIONS[function], mask, &v, &x)
-    } else if let (Ok(v), Ok(x)) = (v.extract(), x.extract()) {
-        evaluate::<f32>(py, FUNCTIONS[function], mask, &v, &x)
+    type Wide<'py> = PyReadonlyArrayDyn<'py, f64>;
+    type Narrow<'py> = PyReadonlyArrayDyn<'py, f32>;
+    if let (Ok(v), Ok(x)) = (v.extract::<Wide<'_>>(), x.extract::<Wide<'_>>()) {
+        evaluate(py, FUNCTIONS[function], mask, &v, &x)
+    } else if let (Ok(v), Ok(x)) = (v.extract::<Narrow<'_>>(), x.extract::<Narrow<'_>>()) {
+        evaluate(py, FUNCTIONS[function], mask, &v, &x)
     } else {
         Err(PyTypeError::new_err("two arrays of one float dtype are expected"))
     }
