@@ -14,6 +14,7 @@ RUN := $(BIN)/python
 # One set of flags for cargo and maturin alike, or each would rebuild what the other has built.
 export PYO3_BUILD_EXTENSION_MODULE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_QUIET := 1
 # Packages and builds must land in this environment whatever the caller has activated.
 export VIRTUAL_ENV := $(abspath $(VENV))
 unexport PYTHONPATH PYTHONHOME CONDA_PREFIX
@@ -55,13 +56,15 @@ bench: build
 build: $(STAMPS)/extension
 
 $(STAMPS)/extension: $(STAMPS)/packages $(RUST_SOURCES)
+	@echo 'Building the extension (minutes the first time, when PyTorch is downloaded as well)'
 	@touch $@.begun
-	$(BIN)/maturin develop --quiet --release --extras all
+	@$(BIN)/maturin develop --quiet --release --extras all
 	@mv $@.begun $@ # as old as the start: a source saved since then is newer
 
 $(STAMPS)/packages: pyproject.toml | $(STAMPS)/tools
-	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet --group dev
+	@echo 'Installing the tools into $(VENV)'
+	@$(RUN) -m pip install --upgrade pip
+	@$(RUN) -m pip install --group dev
 	@touch $@
 
 # What pip and maturin cannot bring: said plainly, before anything is made.
