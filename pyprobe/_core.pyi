@@ -1,8 +1,6 @@
 # Kept by hand, checked against the built module by tests/test_core_stub.py.
 
-from typing import TypeAlias
-
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +52,5 @@ def vmf_mixture_step(
     x: _Samples, parameters: _Parameters, hard: bool
 ) -> tuple[NDArray[np.float64], _Vector, _Vector, _Vector, float, int]: ...
 def vmf_mixture_log_prob(x: _Samples, parameters: _Parameters) -> _Vector: ...
-def vmf_mixture_responsibilities(
-    x: _Samples, parameters: _Parameters
-) -> NDArray[np.float64]: ...
+def vmf_mixture_responsibilities(x: _Samples, parameters: _Parameters) -> NDArray[np.float64]: ...
 def vmf_mixture_labels(x: _Samples, parameters: _Parameters) -> NDArray[np.uintp]: ...

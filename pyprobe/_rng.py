@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import operator
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
 from pyprobe.errors import DomainError
 from pyprobe.typing import Rng
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["key"]
 
@@ -25,8 +28,8 @@ def key(rng: Rng) -> int:
     if isinstance(rng, np.random.Generator):
         return _join(rng.integers(0, 2**32, size=4, dtype=np.uint32))
     if _is_torch_generator(rng):
-        torch = sys.modules["torch"]
-        words = torch.randint(0, 2**32, (4,), generator=rng, device=rng.device, dtype=torch.int64)
+        # The loaded module, by its entry: importing torch is left to those who use it.
+        words = sys.modules["torch"].randint(0, 2**32, (4,), generator=rng, device=rng.device)
         return _join(words.cpu().numpy())
     try:
         seed = operator.index(rng)  # type: ignore[arg-type]  # anything else is refused below
@@ -40,7 +43,7 @@ def key(rng: Rng) -> int:
     return _mix(np.random.SeedSequence(seed))
 
 
-def _is_torch_generator(rng: Any) -> bool:
+def _is_torch_generator(rng: Any) -> TypeGuard[torch.Generator]:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(rng, torch.Generator)
 

@@ -21,8 +21,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::mixture::{
-        check_unit_rows, merge_directions, spherical_seeds, vmf_mixture_labels, vmf_mixture_log_prob,
-        vmf_mixture_responsibilities, vmf_mixture_step,
+        check_unit_rows, merge_directions, spherical_seeds, vmf_mixture_labels,
+        vmf_mixture_log_prob, vmf_mixture_responsibilities, vmf_mixture_step,
     };
     #[pymodule_export]
     use crate::special::{bessel, bessel_at, bessel_ratio_inverse, special_tables};
