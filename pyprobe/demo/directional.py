@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from pyprobe.errors import NumericalWarning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+T = TypeVar("T")
 
 __all__ = ["concentration_beside_scipy", "topics_of_docstrings"]
 
@@ -97,29 +100,25 @@ def concentration_beside_scipy(tour: Tour) -> None:
     n, dims = 1000, (3, 10, 30, 60, 100, 300, 1000)
     tour.say(
         f"{n} draws from a von Mises-Fisher distribution in d dimensions, with concentration d. "
-        f"Both fits see the same draws."
+        f"Both fits see the same draws; the times are the fastest of three."
     )
     rows = []
     ours, errors, theirs = np.empty((3, len(dims)))
     for i, d in enumerate(dims):
         truth = VonMisesFisher(np.full(d, d**-0.5), float(d))
         x = truth.sample((n,), rng=d)
-        start = time.perf_counter()
-        fit = VonMisesFisher.fit(x)
-        seconds = time.perf_counter() - start
+        fit, seconds = fastest(VonMisesFisher.fit, x)
         info: Any = fit.info
         ours[i], errors[i] = fit.concentration, info.concentration_stderr
-        start = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            theirs[i] = stats.vonmises_fisher.fit(x)[1]
-        scipy_seconds = time.perf_counter() - start
+            (_, theirs[i]), scipy_seconds = fastest(stats.vonmises_fisher.fit, x)
         rows.append(
             [
                 f"{d}",
                 f"{ours[i]:.2f} ± {errors[i]:.2f}",
                 f"{theirs[i]:.6g}",
-                ", ".join(warning.category.__name__ for warning in caught) or "none",
+                ", ".join({warning.category.__name__ for warning in caught}) or "none",
                 f"{1e3 * seconds:.2f} ms",
                 f"{1e3 * scipy_seconds:.2f} ms",
             ]
@@ -143,6 +142,16 @@ def timed_fit(
             x, n_topics, common_concentration=common, bias_correction=corrected, rng=0
         )
     return mixture, time.perf_counter() - start
+
+
+def fastest(fit: Callable[[Any], T], x: Any) -> tuple[T, float]:
+    """Return ``fit(x)``, and the seconds of the fastest of three calls."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = fit(x)
+        seconds.append(time.perf_counter() - start)
+    return result, min(seconds)
 
 
 def mean_and_error(
