@@ -147,15 +147,16 @@ class VonMisesFisher(TorchDistribution):
     def variance(self) -> Tensor:
         """The variance of each coordinate: the diagonal of `covariance_matrix`."""
         across, along = vmf.variances(self.concentration.unsqueeze(-1), self._dim)
-        return across + (along - across) * self.loc.square()
+        square = self.loc.square()
+        # Along the direction the first term must vanish: it would drown the second one.
+        return across * (1 - square) + along * square
 
     @property
     def covariance_matrix(self) -> Tensor:
         """The covariance of the coordinates, shape (..., d, d)."""
         across, along = vmf.variances(self.concentration[..., None, None], self._dim)
-        identity = torch.eye(self._dim, dtype=self._loc.dtype, device=self._loc.device)
-        outer = self.loc.unsqueeze(-1) * self.loc.unsqueeze(-2)
-        return across * identity + (along - across) * outer
+        outer = (along - across) * (self.loc.unsqueeze(-1) * self.loc.unsqueeze(-2))
+        return outer.diagonal_scatter(self.variance, dim1=-2, dim2=-1)
 
     @property
     def _dim(self) -> int:

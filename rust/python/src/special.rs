@@ -6,7 +6,8 @@ use numpy::{Element, IntoPyArray, PyReadonlyArrayDyn};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use pyprobe_core::special::{self, Function, Real};
+use pyprobe_core::Real;
+use pyprobe_core::special::{self, Function};
 
 use crate::gate;
 

@@ -5,8 +5,7 @@ use std::borrow::Cow;
 
 use ndarray::ArrayViewD;
 
-use super::Real;
-use crate::Error;
+use crate::{Error, Real};
 
 /// One axis of the result: its length, and the step of each operand along it.
 #[derive(Clone, Copy)]
@@ -85,7 +84,7 @@ impl<'a, T: Real, const N: usize> Broadcast<'a, T, N> {
     pub(crate) fn read(&self, start: usize, mut out: [&mut [f64]; N]) {
         let Some((row, outer)) = self.axes.split_first() else {
             for (out, operand) in out.iter_mut().zip(&self.operands) {
-                out.fill(operand[0].to_f64());
+                out.fill(operand[0].into());
             }
             return;
         };
@@ -103,9 +102,9 @@ impl<'a, T: Real, const N: usize> Broadcast<'a, T, N> {
             for (k, out) in out.iter_mut().enumerate() {
                 let (source, out) = (&self.operands[k][offsets[k]..], &mut out[done..done + run]);
                 if row.steps[k] == 0 {
-                    out.fill(source[0].to_f64());
+                    out.fill(source[0].into());
                 } else {
-                    out.iter_mut().zip(source).for_each(|(o, x)| *o = x.to_f64());
+                    out.iter_mut().zip(source).for_each(|(o, x)| *o = (*x).into());
                 }
             }
             done += run;

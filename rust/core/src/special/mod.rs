@@ -43,7 +43,7 @@ use ndarray::{ArrayD, ArrayViewD, IxDyn};
 
 use self::broadcast::Broadcast;
 use crate::parallel::{for_each_chunk, for_each_chunk_of};
-use crate::{Control, Error};
+use crate::{Control, Error, Real};
 
 /// A function of two real arguments that this module evaluates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,42 +65,6 @@ pub enum Function {
     LogHyp0f1,
     /// log(2^(1-nu) / Gamma(nu) x^nu `K_nu(x)`), the Matern correlation; nu > 0, x >= 0.
     LogMatern,
-}
-
-/// An element type: `f32` or `f64`. All arithmetic is done in `f64`.
-pub trait Real: Copy + Send + Sync + Default + sealed::Sealed + 'static {
-    /// Widens to `f64`, exactly.
-    fn to_f64(self) -> f64;
-    /// Rounds from `f64`.
-    fn from_f64(value: f64) -> Self;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for f64 {}
-}
-
-impl Real for f64 {
-    #[inline(always)]
-    fn to_f64(self) -> f64 {
-        self
-    }
-    #[inline(always)]
-    fn from_f64(value: f64) -> Self {
-        value
-    }
-}
-
-impl Real for f32 {
-    #[inline(always)]
-    fn to_f64(self) -> f64 {
-        f64::from(self)
-    }
-    #[inline(always)]
-    fn from_f64(value: f64) -> Self {
-        value as f32
-    }
 }
 
 /// Evaluates partial derivatives of `function`, elementwise with broadcasting, in one pass.
@@ -128,7 +92,7 @@ pub fn evaluate<T: Real>(
     let level = drive::level(derivatives);
     let broadcast = Broadcast::new(["v", "x"], [&v, &x])?;
     let n = broadcast.len();
-    let mut results = wanted.map(|w| vec![T::default(); if w { n } else { 0 }]);
+    let mut results = wanted.map(|w| vec![T::from_f64(0.0); if w { n } else { 0 }]);
     let out = results.each_mut().map(Vec::as_mut_slice);
     for_each_chunk_of(out, n, drive::CHUNK, control, |start, out| {
         let count = drive::CHUNK.min(n - start);
@@ -198,7 +162,7 @@ pub fn bessel_ratio_inverse<T: Real>(
     let complement = complement.unwrap_or_else(|| r.view());
     let broadcast = Broadcast::new(["v", "r", "complement"], [&v, &r, &complement])?;
     let n = broadcast.len();
-    let mut result = vec![T::default(); n];
+    let mut result = vec![T::from_f64(0.0); n];
     for_each_chunk(&mut result, drive::CHUNK, control, |start, out| {
         let mut columns = [const { Vec::new() }; 4];
         for column in &mut columns {
