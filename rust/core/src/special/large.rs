@@ -354,7 +354,10 @@ pub(crate) fn reduced<const LEVEL: usize, const BIN: usize, const LOW: bool>(
         let d = p.s_minus_v();
         let (r, d_nu) = (1.0 / nu, d / nu);
         let l = ln_1p(0.5 * d_nu);
-        out.f += sigma * c.value() - 0.5 * ln_1p(d_nu) + sigma * (-nu).mul_add(l, d);
+        // d - nu l; where d / nu may underflow, the first term of the series.
+        let rest = (-nu).mul_add(l, d);
+        let rest = if BIN == EXTREME && d_nu < 1e-20 { 0.5 * d } else { rest };
+        out.f += sigma * c.value() - 0.5 * ln_1p(d_nu) + sigma * rest;
         out.v = sigma * (c.first() - l) + 0.5 * u * r;
         // y^2 (w - 1/2) - 1/(2 nu^2), which would cancel where x is small.
         out.vv = sigma * (c.second() + d_nu * y) - u * y2 - 0.5 * (d_nu * y) * (y + r);

@@ -72,8 +72,8 @@ pub enum Function {
 /// Each pair (i, j) of `derivatives` asks for the i-th derivative in the first argument (v, b or
 /// nu) and the j-th in the second (x or z), where i + j <= 2, and i <= 1 for the ratios; (0, 0) is
 /// the value. The results stand in that order.
-/// NaN passes through, and marks elements outside of the domain; at 0 and infinity the limits are
-/// taken.
+/// NaN passes through, and marks elements outside of the domain; at 0, as which the smallest
+/// subnormal number counts, and at infinity the limits are taken.
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes do not broadcast, [`Error::Domain`] for other pairs, and
@@ -481,7 +481,12 @@ mod tests {
         close(bessel_ratio(3.0, 1e-300), 1.25e-301);
         close(bessel_ratio_complement(0.5, 1e300), 1e-300);
         close(log_hyp0f1(1e300, 1e300), 1.0);
+        close(log_hyp0f1(1e300, 1e200), 1e-100);
         close(log_hyp0f1(1e-300, 1e-300), 2f64.ln());
+        // The smallest subnormal number counts as 0.
+        let tiny = f64::from_bits(1);
+        assert_eq!((log_iv(0.0, tiny), log_kv(0.0, tiny)), (0.0, f64::INFINITY));
+        assert_eq!((log_matern(3.0, tiny), log_hyp0f1(3.0, tiny)), (0.0, 0.0));
         close(log_matern(0.5, 1e300), -1e300);
         close(log_matern(1e300, 1e150), -0.25);
     }
