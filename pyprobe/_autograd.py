@@ -7,8 +7,9 @@ A kernel declares its derivative rule once; `op` makes these calls of it, and pi
 | nothing needs a derivative  | the kernel itself                                        |
 | a gradient is needed        | an ``autograd.Function`` around the kernel               |
 | forward mode, ``torch.func``| one with ``jvp`` and ``vmap``                            |
-| ``torch.compile`` or a mode | a custom op with a fake kernel and the same rule         |
-| like ``make_fx`` traces     |                                                          |
+| ``torch.compile``,          | a custom op with a fake kernel and the same rule         |
+| ``torch.jit.trace`` or a    |                                                          |
+| mode like ``make_fx`` traces|                                                          |
 
 Only while tracing: a custom op returns zero tangents in forward mode without an error.
 
@@ -28,6 +29,7 @@ from torch import Tensor, is_grad_enabled
 
 # Private, but the only way to ask; torch's own functions ask in the same words.
 from torch._C import _are_functorch_transforms_active as _are_transforms_active
+from torch._C import _is_tracing
 from torch._C import _len_torch_dispatch_stack as _count_modes
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
@@ -66,7 +68,7 @@ def op(
 
 def is_plain(inputs: tuple[Tensor, ...]) -> bool:
     """Whether nothing differentiates, transforms or traces what is done with these tensors."""
-    if is_compiling() or _are_transforms_active() or _count_modes():
+    if is_compiling() or _is_tracing() or _are_transforms_active() or _count_modes():
         return False
     if forward_ad._current_level >= 0:  # noqa: SLF001
         return False
@@ -90,7 +92,7 @@ class Op:
             f"pyprobe::{name}",
             lambda *arguments: list(kernel(*_ordered(arguments))),
             mutates_args=(),
-            schema=f"({inputs}, int[] parameters, bool[] wanted) -> Tensor[]",
+            schema=f"({inputs}, int[] parameters, int[] wanted) -> Tensor[]",
             # The twin may wait for the device, to gather the elements of a region.
             tags=(torch.Tag.cudagraph_unsafe,) if hasattr(torch.Tag, "cudagraph_unsafe") else (),
         )
@@ -112,9 +114,10 @@ class Op:
                 )
             return _Transformed.apply(self, parameters, *inputs)  # type: ignore[no-any-return]
         wanted = self.nothing_wanted
-        if self.saves is not None and is_grad_enabled():
+        # The older tracer compares what it records with and without gradients.
+        if self.saves is not None and is_grad_enabled() and not _is_tracing():
             wanted = self.saves(parameters, tuple([tensor.requires_grad for tensor in inputs]))
-        if tracing or _count_modes():
+        if tracing or _is_tracing() or _count_modes():
             found: list[Tensor] = self.traced(*inputs, parameters, wanted)
             return found[0]
         return _Reverse.apply(self, parameters, wanted, *inputs)  # type: ignore[no-any-return]
@@ -240,7 +243,7 @@ def _restore(ctx: Any) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
 
 def _traced_context(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
     *tensors, parameters, wanted = inputs
-    ctx.parameters, ctx.wanted = tuple(parameters), tuple(wanted)
+    ctx.parameters, ctx.wanted = tuple(parameters), tuple(map(bool, wanted))
     partials = output[1:]
     ctx.mark_non_differentiable(*partials)
     ctx.save_for_backward(*tensors, *partials)
@@ -250,7 +253,7 @@ def _traced_context(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor])
 def _ordered(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the arguments of the custom op (schemas put tensors first) as a kernel takes them."""
     *inputs, parameters, wanted = arguments
-    return tuple(parameters), tuple(wanted), *inputs
+    return tuple(parameters), tuple(map(bool, wanted)), *inputs
 
 
 def _fake(*arguments: Any) -> list[Tensor]:

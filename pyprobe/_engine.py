@@ -13,6 +13,7 @@ torch is never imported here: whoever passes a tensor has done so.
 from __future__ import annotations
 
 import enum
+import itertools
 import sys
 from typing import Any
 
@@ -34,8 +35,10 @@ _NATIVE, _NATIVE_TORCH, _TORCH = Engine.NATIVE, Engine.NATIVE_TORCH, Engine.TORC
 _NUMPY = frozenset({np.ndarray, float, int, list, np.float64, np.float32})
 
 
-def select(*arrays: Any) -> Engine:
+def select(*arrays: Any, names: tuple[str, ...] = ()) -> Engine:
     """Return the engine for a call with these arguments; ``None`` stands for an absent one.
+
+    `names` are what an error calls them.
 
     Raises
     ------
@@ -59,20 +62,21 @@ def select(*arrays: Any) -> Engine:
             if device is None:
                 device, on_cpu = array.device, array.is_cpu
             elif array.device != device:
-                raise _mixture(arrays, tensor)
+                raise _mixture(arrays, names, tensor)
         elif not (array is None or isinstance(array, (int, float))):
             others = True
     if device is None:
         return _NATIVE
     if others:
-        raise _mixture(arrays, tensor)
+        raise _mixture(arrays, names, tensor)
     return _NATIVE_TORCH if on_cpu else _TORCH
 
 
-def _mixture(arrays: tuple[Any, ...], tensor: Any) -> TypeError:
+def _mixture(arrays: tuple[Any, ...], names: tuple[str, ...], tensor: Any) -> TypeError:
     came = ", ".join(
-        f"torch tensor on {a.device}" if isinstance(a, tensor) else type(a).__name__
-        for a in arrays
+        (f"{name!r} a " if name else "")
+        + (f"torch tensor on {a.device}" if isinstance(a, tensor) else type(a).__name__)
+        for a, name in itertools.zip_longest(arrays, names)
         if a is not None
     )
     return TypeError(

@@ -32,6 +32,8 @@ def key(rng: Rng) -> int:
         words = sys.modules["torch"].randint(0, 2**32, (4,), generator=rng, device=rng.device)
         return _join(words.cpu().numpy())
     try:
+        if isinstance(rng, bool):
+            raise TypeError
         seed = operator.index(rng)  # type: ignore[arg-type]  # anything else is refused below
     except TypeError:
         raise TypeError(

@@ -20,6 +20,8 @@ __all__ = [
     "as_float_arrays",
     "as_matrix",
     "as_weights",
+    "check_bool",
+    "check_callback",
     "check_choice",
     "check_finite",
     "check_positive_int",
@@ -53,13 +55,27 @@ def as_float_array(name: str, value: npt.ArrayLike) -> FloatArray:
     if (dtype is _FLOAT64 or dtype is _FLOAT32) and array.flags.aligned:
         return array
     if dtype.kind not in "fiub":
-        raise TypeError(
-            f"'{name}' must hold real numbers; got dtype {dtype}"
-            + (". Pass the real part, or the modulus." if dtype.kind == "c" else ".")
-        )
+        raise TypeError(f"'{name}' must hold real numbers; got {_not_real(value, dtype)}")
     wanted = _FLOAT32 if dtype.kind == "f" and dtype.itemsize == 4 else _FLOAT64  # '>f4' too
     # A copy where unaligned, byte-swapped or of another type.
     return np.require(array, dtype=wanted, requirements="A")
+
+
+def _not_real(value: Any, dtype: np.dtype[Any]) -> str:
+    """Say what came instead of real numbers, and the way out."""
+    if dtype.kind == "c":
+        return f"dtype {dtype}. Pass the real part, or the modulus."
+    if dtype.kind == "O" and hasattr(value, "toarray"):
+        return (
+            f"a sparse {type(value).__name__}, which only mixtures take. Pass .toarray(), or fit a "
+            "mixture of one component."
+        )
+    if dtype.kind == "O" and hasattr(value, "to_numpy"):
+        return (
+            f"a {type(value).__name__} whose columns are not all plain numbers. Select those that "
+            "are, and pass .to_numpy(dtype=float)."
+        )
+    return f"dtype {dtype}. Convert with numpy.asarray(..., dtype=float)."
 
 
 def as_float_arrays(names: Iterable[str], values: Sequence[npt.ArrayLike]) -> list[FloatArray]:
@@ -90,12 +106,12 @@ def as_matrix(name: str, value: npt.ArrayLike) -> FloatArray:
     return np.ascontiguousarray(array)
 
 
-def as_weights(name: str, value: npt.ArrayLike, n: int) -> FloatArray:
+def as_weights(name: str, value: npt.ArrayLike, n: int, what: str = "sample") -> FloatArray:
     """Return `value` as a float64 vector of `n` nonnegative weights, not all zero."""
     array = np.ascontiguousarray(as_float_array(name, value), dtype=np.float64)
     if array.shape != (n,):
         raise ShapeError(
-            f"'{name}' must have shape ({n},), one weight a sample; got {array.shape}."
+            f"'{name}' must have shape ({n},), one weight a {what}; got {array.shape}."
         )
     check_finite(name, array)
     if n and array.min() < 0:
@@ -136,6 +152,22 @@ def check_positive_int(name: str, value: Any, *, minimum: int = 1) -> int:
     if number < minimum:
         raise DomainError(f"'{name}' must be at least {minimum}; got {number}.")
     return number
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """Return `value`, which must be a bool: other objects would count as true in silence."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"'{name}' must be True or False; got {value!r}.")
+    return bool(value)
+
+
+def check_callback(name: str, value: Any) -> None:
+    """Raise unless `value` is callable or None."""
+    if value is not None and not callable(value):
+        raise TypeError(
+            f"'{name}' must be a function of one Progress, such as pyprobe.progress.bar(); got "
+            f"{value!r}."
+        )
 
 
 def check_positive_float(name: str, value: Any, *, allow_zero: bool = False) -> float:

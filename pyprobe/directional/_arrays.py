@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pyprobe.directional import _numpy
 from pyprobe.errors import DomainError, NotFiniteError, ShapeError
 
 __all__ = [
+    "Frozen",
     "as_directions",
     "as_floats",
     "as_samples",
@@ -24,9 +26,19 @@ __all__ = [
 ]
 
 
-def formulas(*arrays: Any) -> Any:
+class Frozen:
+    """A value whose arrays stay read-only when it is copied or unpickled."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+            object.__setattr__(self, name, value)
+
+
+def formulas(*arrays: Any, names: tuple[str, ...] = ()) -> Any:
     """Return the module of formulas for these arrays: `_numpy`, or its twin `_torch`."""
-    if select(*arrays) is Engine.NATIVE:
+    if select(*arrays, names=names) is Engine.NATIVE:
         return _numpy
     from pyprobe.directional import _torch
 
@@ -78,7 +90,10 @@ def check_unit(name: str, x: Any) -> None:
     where = f"row {row} has norm {norm:.7g}" if x.ndim > 1 else f"its norm is {norm:.7g}"
     if math.isnan(norm) or norm == math.inf:
         raise NotFiniteError(f"'{name}' must be finite; {where}.")
-    raise DomainError(f"'{name}' must hold unit vectors: {where}. Divide by the norm.")
+    raise DomainError(
+        f"'{name}' must hold unit vectors: {where}. Divide by the norm. (In "
+        f"float{8 * norms.itemsize} it may be off by {tolerance:.0e}.)"
+    )
 
 
 def check_broadcast(name: str, shape: tuple[int, ...], batch: tuple[int, ...]) -> None:
@@ -102,4 +117,7 @@ def check_shape(shape: Any) -> tuple[int, ...]:
         raise TypeError(
             f"'shape' must be a tuple of ints; got {type(shape).__name__}. Write ({shape!r},)."
         )
-    return tuple(check_positive_int("shape", size, minimum=0) for size in shape)
+    sizes = tuple(check_positive_int("shape", size, minimum=0) for size in shape)
+    if math.prod(sizes) > sys.maxsize:
+        raise MemoryError(f"there is no memory for draws of shape {sizes}.")
+    return sizes

@@ -5,8 +5,7 @@ With :math:`\nu = d/2 - 1`, the uniform density :math:`U_d`, :math:`G(\kappa) = 
 :math:`\log p(x) = \kappa \mu \cdot x - G(\kappa) + \log U_d`.
 
 Each quantity is arranged so that no two large terms cancel: G itself where the concentration is
-small, :math:`\kappa - G` and :math:`1 - A` where it is large. An infinite concentration is the
-point mass, the fit of identical rows.
+small, :math:`\kappa - G` and :math:`1 - A` where it is large.
 """
 
 from __future__ import annotations
@@ -50,9 +49,7 @@ def log_prob(x: npt.ArrayLike, loc: FloatArray, concentration: npt.ArrayLike) ->
     dim = x.shape[-1]
     # kappa mu . x = kappa - kappa |x - mu|^2 / 2: near the mode the small term is computed as such.
     distance = _one_minus_dot(x, loc)
-    with np.errstate(invalid="ignore"):
-        value = _mode_height(kappa, dim) + log_uniform(dim) - kappa * distance
-    value = np.where(np.isinf(kappa), np.where(distance > 0, -np.inf, np.inf), value)
+    value = _mode_height(kappa, dim) + log_uniform(dim) - kappa * distance
     return value.astype(x.dtype)[()]
 
 
@@ -79,11 +76,9 @@ def kl_to_uniform(concentration: npt.ArrayLike, dim: int) -> Any:
     """Return the Kullback-Leibler divergence from the uniform distribution, kappa A - G."""
     kappa = np.asarray(concentration, dtype=np.float64)
     order = dim / 2 - 1
-    with np.errstate(invalid="ignore"):
-        near = kappa * bessel_ratio(order, kappa) - _cumulant(kappa, dim)
-        far = _mode_height(kappa, dim) - kappa * bessel_ratio_complement(order, kappa)
-    value = np.where(kappa > dim, far, near)
-    return _as_came(np.where(np.isinf(kappa), np.inf, value), concentration)
+    near = kappa * bessel_ratio(order, kappa) - _cumulant(kappa, dim)
+    far = _mode_height(kappa, dim) - kappa * bessel_ratio_complement(order, kappa)
+    return _as_came(np.where(kappa > dim, far, near), concentration)
 
 
 def kl_divergence(
@@ -148,7 +143,8 @@ def _mode_height(kappa: Doubles, dim: int) -> Doubles:
 
 def _cumulant(kappa: Doubles, dim: int) -> Doubles:
     """Return G."""
-    return np.asarray(log_hyp0f1(dim / 2, kappa * kappa / 4))
+    with np.errstate(over="ignore"):  # above 1e154, where kappa - G is formed otherwise
+        return np.asarray(log_hyp0f1(dim / 2, kappa * kappa / 4))
 
 
 def _bregman(kappa: Doubles, other: Doubles, dim: int) -> Doubles:

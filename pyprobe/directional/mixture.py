@@ -30,6 +30,8 @@ from pyprobe._validate import (
     as_float_array,
     as_matrix,
     as_weights,
+    check_bool,
+    check_callback,
     check_choice,
     check_finite,
     check_positive_float,
@@ -42,9 +44,10 @@ from pyprobe.cluster import (
     merge_directions,
 )
 from pyprobe.cluster._samples import as_samples, dtype_of, transposed
+from pyprobe.directional._arrays import Frozen, check_shape
 from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
 from pyprobe.progress import Callback, Progress
-from pyprobe.special import bessel_ratio_inverse, log_hyp0f1
+from pyprobe.special import bessel_ratio, bessel_ratio_inverse, log_hyp0f1
 from pyprobe.typing import Array, ArrayLike, FloatArray, Rng
 
 __all__ = ["MixtureInfo", "VonMisesFisherMixture"]
@@ -59,8 +62,6 @@ _STARVED = 0.5
 _SMALLEST_COMPLEMENT = {8: 1e-10, 4: 1e-6}
 """Least 1 - R of a component, by the bytes of a float: copies of one direction would else have an
 infinite concentration, and single precision cannot tell smaller ones from rounding."""
-_BIAS = 0.05
-"""Relative excess of R^2 over its unbiased estimate from which on a fit is called doubtful."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -79,8 +80,8 @@ class MixtureInfo(EMInfo):
         Components that sit on copies of one direction. Their likelihood has no bound, and their
         concentration is only the largest that the fit allows.
     doubtful : tuple of int
-        Components with fewer samples than dimensions, whose concentrations maximum likelihood
-        overestimates.
+        Components with so few samples for the dimension that the bias of maximum likelihood in
+        their concentrations exceeds its standard error.
     """
 
     n_samples: int
@@ -91,7 +92,7 @@ class MixtureInfo(EMInfo):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class VonMisesFisherMixture:
+class VonMisesFisherMixture(Frozen):
     r"""A mixture of von Mises-Fisher distributions on the unit sphere of any dimension.
 
     Made from parameters, or by `fit`. The value is immutable.
@@ -102,7 +103,7 @@ class VonMisesFisherMixture:
         Probabilities of the components; they sum to 1.
     locs : array_like, shape (k, d)
         Mean directions: unit vectors, d at least 2.
-    concentrations : array_like, shape (k,)
+    concentrations : float or array_like, shape (k,)
         Nonnegative; 0 is the uniform distribution.
 
     Attributes
@@ -146,10 +147,12 @@ class VonMisesFisherMixture:
         if n_components == 0:
             raise ShapeError("'locs' must have at least one row; got none.")
         _check_unit("locs", locs)
-        weights = as_weights("weights", _numpy(self.weights), n_components)
+        weights = as_weights("weights", _numpy(self.weights), n_components, "component")
         if abs(weights.sum() - 1) > 1e-4:
             raise DomainError(f"'weights' must sum to 1; they sum to {weights.sum():.6g}.")
         concentrations = as_float_array("concentrations", _numpy(self.concentrations))
+        if concentrations.ndim == 0:
+            concentrations = np.full(n_components, concentrations)
         if concentrations.shape != (n_components,):
             raise ShapeError(
                 f"'concentrations' must have shape ({n_components},), one for each row of 'locs'; "
@@ -171,10 +174,9 @@ class VonMisesFisherMixture:
             object.__setattr__(self, name, _like(self.locs, kept))
 
     def __repr__(self) -> str:
-        n_components, d = self.locs.shape
         low, high = float(self.concentrations.min()), float(self.concentrations.max())
         return (
-            f"VonMisesFisherMixture(n_components={n_components}, dim={d}, "
+            f"VonMisesFisherMixture(n_components={self.n_components}, dim={self.dim}, "
             f"concentrations={low:.4g} to {high:.4g})"
         )
 
@@ -276,6 +278,9 @@ class VonMisesFisherMixture:
         array([0., 0., 0.])
         """
         check_choice("kind", kind, ("soft", "hard"))
+        common_concentration = check_bool("common_concentration", common_concentration)
+        bias_correction = check_bool("bias_correction", bias_correction)
+        check_callback("callback", callback)
         n_components = check_positive_int("n_components", n_components)
         n_init = check_positive_int("n_init", n_init)
         max_iter = check_positive_int("max_iter", max_iter)
@@ -322,8 +327,8 @@ class VonMisesFisherMixture:
         report = MixtureInfo(
             **{name: getattr(info, name) for name in EMInfo.__dataclass_fields__},
             n_samples=n,
-            common_concentration=bool(common_concentration),
-            bias_correction=bool(bias_correction),
+            common_concentration=common_concentration,
+            bias_correction=bias_correction,
             collapsed=em.collapsed(),
             doubtful=em.doubtful(),
         )
@@ -392,7 +397,7 @@ class VonMisesFisherMixture:
         >>> mixture.sample((2, 5), rng=0).shape
         (2, 5, 2)
         """
-        shape = tuple(check_positive_int("shape", size, minimum=0) for size in shape)
+        shape = check_shape(shape)
         generator = np.random.default_rng(_rng.key(rng))
         locs, weights = _numpy(self.locs), _numpy(self.weights).astype(np.float64)
         which = generator.choice(len(weights), size=math.prod(shape), p=weights / weights.sum())
@@ -402,11 +407,30 @@ class VonMisesFisherMixture:
         return answer
 
     @property
+    def n_components(self) -> int:
+        """k, the number of components."""
+        return int(self.locs.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """d, the dimension of the space."""
+        return int(self.locs.shape[1])
+
+    @property
+    def mean(self) -> Array:
+        """The mean vector, shape (d,)."""
+        concentrations = _numpy(self.concentrations).astype(np.float64)
+        lengths = np.asarray(bessel_ratio(self.dim / 2 - 1, concentrations))
+        mean = (_numpy(self.weights) * lengths) @ _numpy(self.locs)
+        value: Array = _like(self.locs, mean.astype(_numpy(self.locs).dtype))
+        return value
+
+    @property
     def n_parameters(self) -> int:
         """Free parameters: k (d - 1) of the directions, the concentrations, and k - 1 weights."""
-        n_components, d = self.locs.shape
+        k, d = self.n_components, self.dim
         common = self.info is not None and self.info.common_concentration
-        return int(n_components * (d - 1) + (1 if common else n_components) + n_components - 1)
+        return k * (d - 1) + (1 if common else k) + k - 1
 
     def aic(self, x: ArrayLike) -> float:
         """Return Akaike's information criterion, -2 log L + 2 p; lower is better."""
@@ -548,7 +572,7 @@ class _EM:
         directions, norms = _directions(previous.directions, previous.norms, s)
         self.counts, self.squared_counts = s.counts, s.squared_counts
         self.lengths = np.sqrt(s.squared_norms)
-        concentrations = self._concentrations(self.common)
+        concentrations = self._concentrations(self.common, self.corrected)
         weights = s.counts / s.counts.sum()
         starved = np.flatnonzero(s.counts < _STARVED)
         moved = min(1, len(starved), self.moves_left)
@@ -556,7 +580,7 @@ class _EM:
             k = starved[0]
             directions[:, k] = self.data.columns([s.worst])[:, 0]
             norms[k] = 1
-            concentrations[k] = self._concentrations(True)[k]
+            concentrations[k] = self._concentrations(True, self.corrected)[k]
             weights[k] = 1 / self.n_components
             weights /= weights.sum()
             self.moves_left -= 1
@@ -564,21 +588,18 @@ class _EM:
 
     def collapsed(self) -> tuple[int, ...]:
         """Components whose samples all lie in one direction."""
-        length = self._mean_lengths(self.common)
+        length = self._mean_lengths(self.common, self.corrected)
         return _places((1 - length <= self.least_complement) & (self.counts > 0))
 
     def doubtful(self) -> tuple[int, ...]:
-        """Components for which noise alone makes up a good part of the resultant."""
+        """Components whose concentrations are off by more than their standard errors."""
         if self.common or self.corrected:
             return ()
-        return _places(
-            (self.counts < self.data.shape[1]) & (self.counts > 1) & (self.excess() > _BIAS)
-        )
-
-    def excess(self) -> Vector:
-        """Relative excess of R^2 over its unbiased estimate, (1 - R^2) / ((n - 1) R^2)."""
-        square = _ratio(self.lengths, self.counts) ** 2
-        return _ratio(1 - square, (self.counts - 1) * square)
+        kappa = self._concentrations(common=False, corrected=False)
+        unbiased = self._concentrations(common=False, corrected=True)
+        slope = np.asarray(bessel_ratio(self.data.shape[1] / 2 - 1, kappa, derivative=(0, 1)))
+        error = 1 / np.sqrt(np.maximum(self.counts, 1) * slope)
+        return _places((self.counts > 1) & (kappa - unbiased > error))
 
     def _step(self, directions: Any, scale: Vector, offset: Vector, *, hard: bool) -> _Statistics:
         return _Statistics(
@@ -591,15 +612,16 @@ class _EM:
         """Spherical k-means: every row wholly to the nearest direction."""
         return self._step(directions, 1 / norms, np.zeros(len(norms)), hard=True)
 
-    def _concentrations(self, common: bool) -> Vector:
+    def _concentrations(self, common: bool, corrected: bool) -> Vector:
         """Solve A(kappa) = R for every component."""
-        complement = np.maximum(1 - self._mean_lengths(common), self.least_complement)
+        length = self._mean_lengths(common, corrected)
+        complement = np.maximum(1 - length, self.least_complement)
         order = self.data.shape[1] / 2 - 1
         return np.asarray(bessel_ratio_inverse(order, 1 - complement, complement=complement))
 
-    def _mean_lengths(self, common: bool) -> Vector:
+    def _mean_lengths(self, common: bool, corrected: bool) -> Vector:
         """Mean resultant lengths R_k, or the common one k times."""
-        if self.corrected:
+        if corrected:
             # E |S|^2 = Q + (N^2 - Q) rho^2, since different rows are independent.
             above = self.lengths**2 - self.squared_counts
             pairs = self.counts**2 - self.squared_counts
@@ -777,17 +799,21 @@ def _warn_of(em: _EM, info: MixtureInfo) -> None:
     if info.collapsed:
         warnings.warn(
             f"{_listed(info.collapsed)} collapsed onto copies of one direction; the likelihood has "
-            "no bound there, and the concentration is only the largest allowed. Drop duplicates, "
-            "or pass common_concentration=True or fewer components.",
+            "no bound there, and the concentration is only the largest allowed. "
+            + (
+                "Fit more samples."
+                if info.n_samples == em.n_components
+                else "Drop duplicates, or pass common_concentration=True or fewer components."
+            ),
             NumericalWarning,
             stacklevel=3,
         )
     if info.doubtful:
-        worst = em.excess()[list(info.doubtful)].max()
+        few = "has" if len(info.doubtful) == 1 else "have"
         warnings.warn(
-            f"{_listed(info.doubtful)} hold so few samples for {em.data.shape[1]} dimensions that "
-            f"maximum likelihood overestimates concentrations (R^2 by up to {worst:.0%}); pass "
-            "bias_correction=True or common_concentration=True, and judge by the log_prob of "
+            f"{_listed(info.doubtful)} {few} so few samples for {em.data.shape[1]} dimensions that "
+            "maximum likelihood overestimates their concentrations by more than a standard error; "
+            "pass bias_correction=True or common_concentration=True, and judge by the log_prob of "
             "samples held out.",
             NumericalWarning,
             stacklevel=3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import gammaincc
@@ -17,7 +18,12 @@ from pyprobe.directional._arrays import (
     check_unit,
     formulas,
 )
+from pyprobe.errors import ShapeError
+from pyprobe.special import log_hyp0f1
 from pyprobe.typing import Array, ArrayLike, FloatArray, Rng
+
+if TYPE_CHECKING:
+    from pyprobe.directional.vmf import VonMisesFisher
 
 __all__ = ["RayleighResult", "SphericalUniform", "rayleigh_test"]
 
@@ -78,6 +84,16 @@ class SphericalUniform:
         """
         axis = np.eye(1, self.dim)[0]  # any direction will do
         return _numpy.draw(axis, 0.0, check_shape(shape), _rng.key(rng))
+
+    def kl_divergence(self, other: VonMisesFisher | SphericalUniform) -> Any:
+        """Return the Kullback-Leibler divergence of this distribution from `other`, in nats."""
+        concentration = getattr(other, "concentration", 0.0)
+        if getattr(other, "dim", None) != self.dim:
+            raise ShapeError(
+                f"'other' must be a distribution of dimension {self.dim}; got {other!r}."
+            )
+        # The mean of x is 0: what is left is the difference of the normalisers.
+        return log_hyp0f1(self.dim / 2, concentration**2 / 4)
 
     def entropy(self) -> float:
         """Return the differential entropy in nats: the logarithm of the sphere's area."""

@@ -22,8 +22,9 @@ from scipy.special import fdtri
 
 from pyprobe import _io, _rng
 from pyprobe._engine import select
-from pyprobe._validate import as_weights
+from pyprobe._validate import as_weights, check_bool
 from pyprobe.directional._arrays import (
+    Frozen,
     as_directions,
     as_floats,
     as_samples,
@@ -40,8 +41,6 @@ from pyprobe.typing import Array, ArrayLike, Rng
 
 __all__ = ["VonMisesFisher", "VonMisesFisherInfo"]
 
-_DOUBTFUL = 0.05
-"""Relative excess of R^2 over its unbiased estimate from which on a fit with n < d is doubtful."""
 _CONFIDENCE = 0.95
 
 
@@ -54,17 +53,21 @@ class VonMisesFisherInfo:
     converged : bool
         Whether there is a finite concentration; there is none for rows that are all equal.
     reliable : bool
-        False where the concentration is infinite, or where n < d and noise alone makes up more than
-        a twentieth of :math:`R^2`.
+        False where the concentration is infinite or that of rounding, where Rayleigh's test finds
+        no direction at the level 0.05, or where the bias of maximum likelihood exceeds its standard
+        error. The fit warns and says which.
     n_samples : int
         Rows fitted.
     n_effective : float
         The squared sum of the weights over the sum of their squares; n without weights.
     mean_resultant_length, mean_resultant_complement : float
         R, the length of the mean of the rows, and 1 - R without cancellation.
+    pvalue : float
+        Of Rayleigh's test against the uniform distribution (`rayleigh_test`).
     concentration_stderr : float
         Standard error of the concentration, :math:`1 / \sqrt{n A'}`; with `bias_correction` it
-        includes what that correction adds.
+        includes what that correction adds. Whether the concentration differs from 0 is for
+        ``pvalue`` to say: near 0 its law is far from normal.
     loc_cone : float
         Half-angle in radians of a cone about ``loc`` that holds the true direction with probability
         0.95; pi where Rayleigh's test finds no direction at that level.
@@ -78,18 +81,19 @@ class VonMisesFisherInfo:
     n_effective: float
     mean_resultant_length: float
     mean_resultant_complement: float
+    pvalue: float
     concentration_stderr: float
     loc_cone: float
     bias_correction: bool
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class VonMisesFisher:
+class VonMisesFisher(Frozen):
     r"""Von Mises-Fisher distribution on the unit sphere of any dimension, or a batch of them.
 
     The density with respect to the surface measure is :math:`C_d(\kappa) e^{\kappa \mu \cdot x}`;
     :math:`\kappa = 0` is the uniform distribution. Made from parameters, or by `fit`. The value is
-    immutable.
+    immutable: NumPy parameters are copied. Tensors are kept as they come, with their graph.
 
     Parameters
     ----------
@@ -142,7 +146,7 @@ class VonMisesFisher:
     info: VonMisesFisherInfo | None = None
 
     def __post_init__(self) -> None:
-        select(self.loc, self.concentration)
+        select(self.loc, self.concentration, names=("loc", "concentration"))
         loc = as_floats("loc", self.loc)
         if loc.ndim == 0 or loc.shape[-1] < 2:
             raise ShapeError(
@@ -218,8 +222,10 @@ class VonMisesFisher:
 
         Warns
         -----
-        NumericalWarning    if n < d and noise makes up a good part of R; if all rows are equal, so
-                            that the concentration is infinite.
+        NumericalWarning    if the fit is not reliable: if all rows are equal, so that the
+                            concentration is infinite, or equal up to rounding; if Rayleigh's test
+                            finds no direction; if the concentration is overestimated by more than
+                            its standard error, as it is where n is below d / 2.
 
         Notes
         -----
@@ -235,21 +241,25 @@ class VonMisesFisher:
 
         Examples
         --------
-        >>> from pyprobe.directional import SphericalUniform, VonMisesFisher
-        >>> noise = SphericalUniform(5000).sample((100,), rng=0)
-        >>> VonMisesFisher.fit(noise, bias_correction=True).concentration < 100
+        >>> import numpy as np
+        >>> from pyprobe.directional import VonMisesFisher
+        >>> x = VonMisesFisher(np.eye(1000)[0], 500.0).sample((100,), rng=0)
+        >>> fit = VonMisesFisher.fit(x, bias_correction=True)
+        >>> abs(fit.concentration - 500) < 3 * fit.info.concentration_stderr
         True
         """
-        select(x, weights)
+        select(x, weights, names=("x", "weights"))
+        bias_correction = check_bool("bias_correction", bias_correction)
         samples = as_samples(x)
         n, dim = samples.shape
         if weights is not None:
             weights = as_weights("weights", _to_numpy(weights), n)
         loc, length, complement, _, n_effective = formulas(samples).mean_direction(samples, weights)
-        info, concentration = _estimate(
-            dim, n, n_effective, length, complement, bool(bias_correction)
+        info, concentration, doubt = _estimate(
+            dim, n, n_effective, length, complement, bias_correction, samples.itemsize
         )
-        _warn(info, dim)
+        if doubt:
+            warnings.warn(f"VonMisesFisher.fit: {doubt}", NumericalWarning, stacklevel=2)
         value = object.__new__(cls)
         if isinstance(samples, np.ndarray):
             value._keep(loc.astype(samples.dtype), np.float64(concentration))
@@ -278,7 +288,8 @@ class VonMisesFisher:
         DomainError     if a row is not a unit vector.
         NotFiniteError  if ``x`` is infinite or NaN somewhere.
         """
-        module = formulas(x, self.loc)
+        module = formulas(x, self.loc, names=("x", "loc"))
+        _check_density(self)
         x = as_directions("x", x, self.dim)
         check_broadcast("x", shape_of(x)[:-1], self.batch_shape)
         if not isinstance(x, np.ndarray):  # the NumPy kernel does so in its pass over x
@@ -320,6 +331,7 @@ class VonMisesFisher:
 
     def entropy(self) -> Any:
         """Return the differential entropy in nats, of the batch shape."""
+        _check_density(self)
         return self._of_batch(formulas(self.loc).entropy(self.concentration, self.dim))
 
     def kl_divergence(self, other: VonMisesFisher | SphericalUniform) -> Any:
@@ -336,11 +348,19 @@ class VonMisesFisher:
             Accurate also where the two are near each other: the divergence is formed as an integral
             of A', and from the distance between the directions.
         """
+        if not isinstance(other, VonMisesFisher | SphericalUniform):
+            raise TypeError(
+                "'other' must be a VonMisesFisher or a SphericalUniform; got "
+                f"{type(other).__name__}."
+            )
         if other.dim != self.dim:
             raise ShapeError(f"'other' must have dimension {self.dim}; got {other.dim}.")
-        module = formulas(self.loc, getattr(other, "loc", None))
+        _check_density(self)
         if isinstance(other, SphericalUniform):
+            module = formulas(self.loc)
             return self._of_batch(module.kl_to_uniform(self.concentration, self.dim))
+        _check_density(other)
+        module = formulas(self.loc, other.loc, names=("loc", "other.loc"))
         check_broadcast("other", other.batch_shape, self.batch_shape)
         return module.kl_divergence(self.loc, self.concentration, other.loc, other.concentration)
 
@@ -423,31 +443,58 @@ class VonMisesFisher:
 
 
 def _estimate(
-    dim: int, n: int, n_effective: float, length: float, complement: float, corrected: bool
-) -> tuple[VonMisesFisherInfo, float]:
-    """Return the facts of a fit and its concentration."""
+    dim: int,
+    n: int,
+    n_effective: float,
+    length: float,
+    complement: float,
+    corrected: bool,
+    itemsize: int,
+) -> tuple[VonMisesFisherInfo, float, str | None]:
+    """Return the facts of a fit, its concentration, and what is to be said against it."""
     order = dim / 2 - 1
     unbiased, unbiased_complement = _unbiased(n_effective, length, complement)
     _, pvalue = rayleigh(n_effective, dim, length)
     found = pvalue < 1 - _CONFIDENCE and unbiased > 0
-    if corrected:
-        length, complement = unbiased, unbiased_complement
-    kappa = float(bessel_ratio_inverse(order, length, complement=complement))
-    finite = math.isfinite(kappa)
-    square = length**2
-    excess = (square - unbiased**2) / square if square > 0 else 0.0
+    least = float(bessel_ratio_inverse(order, unbiased, complement=unbiased_complement))
+    most = float(bessel_ratio_inverse(order, length, complement=complement))
+    kappa = least if corrected else most
+    error = _standard_error(dim, kappa, n_effective, corrected)
+    doubt = None
+    if not math.isfinite(kappa):
+        doubt = "the concentration is infinite: " + (
+            "there is one sample." if n == 1 else "all samples are equal."
+        )
+    elif complement < np.finfo(f"f{itemsize}").eps ** 2:
+        doubt = (
+            f"the samples differ by no more than the rounding of float{8 * itemsize}, and so the "
+            "concentration is only that of the rounding."
+        )
+    elif not found:
+        doubt = (
+            f"Rayleigh's test finds no direction (p = {pvalue:.2g}): these {n_effective:.6g} "
+            f"samples in {dim} dimensions may be uniform. The mean resultant length of uniform "
+            f"ones is near {n_effective**-0.5:.3g}; theirs is {length:.3g}."
+        )
+    elif kappa - least > error:
+        doubt = (
+            f"{n_effective:.6g} samples in {dim} dimensions overestimate the concentration, by "
+            f"{kappa / least - 1:.2g} of itself or {(kappa - least) / error:.1f} standard errors. "
+            "Pass bias_correction=True."
+        )
     info = VonMisesFisherInfo(
-        converged=finite,
-        reliable=finite and not (n_effective < dim and excess > _DOUBTFUL),
+        converged=math.isfinite(kappa),
+        reliable=doubt is None,
         n_samples=n,
         n_effective=n_effective,
         mean_resultant_length=length,
         mean_resultant_complement=complement,
-        concentration_stderr=_standard_error(dim, kappa, n_effective, corrected),
+        pvalue=pvalue,
+        concentration_stderr=error,
         loc_cone=_cone(dim, unbiased, unbiased_complement, n_effective) if found else math.pi,
         bias_correction=corrected,
     )
-    return info, kappa
+    return info, kappa, doubt
 
 
 def _unbiased(n: float, length: float, complement: float) -> tuple[float, float]:
@@ -490,21 +537,13 @@ def _cone(dim: int, rho: float, complement: float, n: float) -> float:
     return math.atan(math.sqrt(quantile * (dim - 1) / (n * kappa * rho)))
 
 
-def _warn(info: VonMisesFisherInfo, dim: int) -> None:
-    if info.reliable:
-        return
-    n = info.n_effective
-    if not info.converged:
-        message = "the concentration is infinite: " + (
-            "there is one sample." if info.n_samples == 1 else "all samples are equal."
+def _check_density(distribution: VonMisesFisher) -> None:
+    """Raise for the fit of equal rows: a point mass has no density."""
+    if distribution.info is not None and not distribution.info.converged:
+        raise DomainError(
+            "the fitted rows are all equal, so that the concentration is infinite, and a point "
+            "mass has no density. Fit rows that differ."
         )
-    else:
-        message = (
-            f"{n:.6g} samples in {dim} dimensions overestimate the concentration: even uniform "
-            f"noise has a mean resultant length near {n**-0.5:.3g}, and here it is "
-            f"{info.mean_resultant_length:.3g}. Pass bias_correction=True."
-        )
-    warnings.warn(f"VonMisesFisher.fit: {message}", NumericalWarning, stacklevel=3)
 
 
 def _concentration(value: Any, loc: Any) -> Any:

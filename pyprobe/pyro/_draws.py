@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Size, Tensor
+from torch._C import _is_tracing
 
 from pyprobe import _core
 from pyprobe._engine import Engine, select
@@ -22,6 +23,11 @@ def draw(loc: Tensor, concentration: Tensor, shape: Size) -> Tensor:
     CPU tensors are drawn in Rust under a key from torch's default generator, others by the twin.
     Gradients are unbiased, and of first order.
     """
+    if _is_tracing():
+        raise DomainError(
+            "draws of VonMisesFisher and its mixture cannot be traced: the trace would repeat the "
+            "first draw for ever. Use Trace_ELBO instead of JitTrace_ELBO."
+        )
     if torch.is_grad_enabled() and (loc.requires_grad or concentration.requires_grad):
         return _Draw.apply(loc, concentration, shape)[0]
     return _sample(loc, concentration, shape, with_complement=False)[0]

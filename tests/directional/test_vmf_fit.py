@@ -8,8 +8,8 @@ from reference_tables import FOLDER
 from scipy import stats
 
 import pyprobe
-from pyprobe.directional import SphericalUniform, VonMisesFisher
-from pyprobe.errors import NumericalWarning
+from pyprobe.directional import SphericalUniform, VonMisesFisher, rayleigh_test
+from pyprobe.errors import DomainError, NumericalWarning
 
 TABLE = np.genfromtxt(FOLDER / "von_mises_fisher.csv", delimiter=",", names=True)
 
@@ -53,7 +53,7 @@ def test_a_simulated_fit_recovers_its_distribution(seed):
 
 
 def test_weights_count_as_repetitions():
-    x = SphericalUniform(3).sample((6,), rng=0)
+    x = VonMisesFisher(axis(3), 5.0).sample((6,), rng=0)
     weights = np.array([3.0, 1.0, 0.0, 2.0, 1.0, 4.0])
     weighted = VonMisesFisher.fit(x, weights=weights)
     repeated = VonMisesFisher.fit(np.repeat(x, weights.astype(int), axis=0))
@@ -132,21 +132,46 @@ def test_cones_cover_the_direction_as_often_as_they_say(seed, dim, kappa, n):
     assert low - 10 <= covered <= high + 10
 
 
-def test_few_samples_of_noise_in_many_dimensions_are_called_doubtful():
-    noise = SphericalUniform(2000).sample((100,), rng=0)
-    message = r"100 samples in 2000 dimensions overestimate .* near 0\.1, .* bias_correction=True"
-    with pytest.warns(NumericalWarning, match=message):
-        fit = VonMisesFisher.fit(noise)
-    assert not fit.info.reliable
-    assert fit.concentration > 100
-    corrected = VonMisesFisher.fit(noise, bias_correction=True)
-    assert corrected.info.reliable
-    assert corrected.concentration < 60
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize(("dim", "n"), [(2000, 100), (100, 120), (20, 100), (3, 50)])
+def test_noise_is_called_uniform_however_many_samples_there_are(dim, n, corrected):
+    """At its level of 0.05 the test lets one sample of noise in twenty pass."""
+    passed = 0
+    for seed in range(20):
+        noise = SphericalUniform(dim).sample((n,), rng=seed)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fit = VonMisesFisher.fit(noise, bias_correction=corrected)
+        assert fit.info.pvalue == rayleigh_test(noise).pvalue
+        if fit.info.pvalue < 0.05:
+            passed += 1
+        else:
+            assert not fit.info.reliable
+            assert fit.info.loc_cone == np.pi
+            assert "finds no direction" in str(caught[0].message)
+    assert passed <= 5  # of 20, at 0.05 each: more in 3 of 10000
 
 
-def test_few_samples_of_a_clear_direction_are_not_doubtful():
+def test_a_bias_beyond_its_standard_error_is_reported():
+    """Near the mode the bias is 1 / (n - 1), the error sqrt(2 / (n (d - 1))), both relative."""
     x = VonMisesFisher(axis(200), 1e5).sample((20,), rng=0)
-    assert VonMisesFisher.fit(x).info.reliable
+    message = r"overestimate .* by 0\.053 of itself or 2\.2 standard errors.* bias_correction=True"
+    with pytest.warns(NumericalWarning, match=message):
+        fit = VonMisesFisher.fit(x)
+    assert not fit.info.reliable
+    corrected = VonMisesFisher.fit(x, bias_correction=True)
+    assert corrected.info.reliable
+    assert abs(corrected.concentration - 1e5) < 3 * corrected.info.concentration_stderr
+    assert corrected.info.mean_resultant_length == fit.info.mean_resultant_length
+    assert VonMisesFisher.fit(VonMisesFisher(axis(40), 1e5).sample((50,), rng=0)).info.reliable
+
+
+@pytest.mark.parametrize(("dtype", "kappa"), [("f4", 1e16), ("f8", 1e32)])
+def test_the_spread_of_rounding_is_not_taken_for_one_of_samples(dtype, kappa):
+    x = VonMisesFisher([0.48, 0.6, 0.64], kappa).sample((100,), rng=0).astype(dtype)
+    with pytest.warns(NumericalWarning, match=f"rounding of float{8 * x.itemsize}"):
+        fit = VonMisesFisher.fit(x)
+    assert not fit.info.reliable
 
 
 @pytest.mark.parametrize("corrected", [False, True])
@@ -157,10 +182,15 @@ def test_one_sample_has_an_infinite_concentration(corrected):
     assert not fit.info.converged
     assert not fit.info.reliable
     np.testing.assert_array_equal(fit.sample((2,), rng=0), [[0.6, 0.8]] * 2)
-    assert fit.log_prob([0.6, 0.8]) == np.inf
-    assert fit.log_prob([1.0, 0.0]) == -np.inf
-    assert fit.entropy() == -np.inf
-    assert fit.kl_divergence(SphericalUniform(2)) == np.inf
+    finite = VonMisesFisher([0.6, 0.8], 1.0)
+    for density in (
+        lambda: fit.log_prob([0.6, 0.8]),
+        fit.entropy,
+        lambda: fit.kl_divergence(finite),
+        lambda: finite.kl_divergence(fit),
+    ):
+        with pytest.raises(DomainError, match="a point mass has no density"):
+            density()
     np.testing.assert_array_equal(fit.mean, [0.6, 0.8])
     np.testing.assert_array_equal(fit.variance, 0)
 
@@ -172,12 +202,8 @@ def test_equal_samples_have_an_infinite_concentration():
 
 
 def test_opposite_samples_have_no_direction():
-    fit = VonMisesFisher.fit([[0.6, 0.8, 0.0], [-0.6, -0.8, 0.0]] * 3)
+    with pytest.warns(NumericalWarning, match=r"no direction \(p = 1\)"):
+        fit = VonMisesFisher.fit([[0.6, 0.8, 0.0], [-0.6, -0.8, 0.0]] * 3)
     assert fit.concentration == 0
     assert fit.info.loc_cone == np.pi
     assert np.isfinite(fit.info.concentration_stderr)
-
-
-def test_a_sample_without_a_direction_has_a_cone_of_all_directions():
-    fit = VonMisesFisher.fit(SphericalUniform(4).sample((30,), rng=0))
-    assert fit.info.loc_cone == np.pi

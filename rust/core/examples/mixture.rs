@@ -6,13 +6,13 @@
 //!
 //! Run it with `cargo run --release --example mixture`.
 
-use ndarray::{Array1, Array2, Axis, aview0, aview1};
 use pyprobe_core::cluster::{merge_directions, spherical_seeds};
 use pyprobe_core::directional::mixture::{Assignment, Components, step};
 use pyprobe_core::directional::vmf;
 use pyprobe_core::linalg::Rows;
+use pyprobe_core::ndarray::{Array1, Array2, Axis, aview1};
 use pyprobe_core::random::{Key, Stream};
-use pyprobe_core::special::{Function, bessel_ratio, bessel_ratio_inverse, evaluate, log_hyp0f1};
+use pyprobe_core::special::{bessel_ratio_inverse, log_hyp0f1};
 use pyprobe_core::{Control, Error};
 
 const DIM: usize = 64;
@@ -25,18 +25,7 @@ fn main() -> Result<(), Error> {
 
     // One distribution: the mean direction, and kappa from the mean resultant length R.
     let first = vmf::mean_direction(x.view().split_at(Axis(0), SIZES[0]).0, None, &control)?;
-    let order = DIM as f64 / 2.0 - 1.0;
-    let concentration = solve(order, &[first.length], &[first.complement], &control)?[0];
-    // The variance of <loc, x> is A'(kappa), which is the Fisher information of kappa.
-    let information = evaluate(
-        Function::BesselRatio,
-        &[(0, 1)],
-        aview0(&order).into_dyn(),
-        aview0(&concentration).into_dyn(),
-        &control,
-    )?[0]
-        .sum();
-    let standard_error = (SIZES[0] as f64 * information).sqrt().recip();
+    let (concentration, standard_error) = (first.concentration(), first.concentration_stderr());
     println!("one distribution: concentration {concentration:.2} +- {standard_error:.2}");
     assert!((concentration - CONCENTRATIONS[0]).abs() < 5.0 * standard_error);
 
@@ -103,22 +92,6 @@ fn draw(control: &Control) -> Result<(Array2<f64>, Vec<Array1<f64>>), Error> {
     Ok((x, locs))
 }
 
-/// Concentrations of mean resultant lengths, given those and their complements to one.
-fn solve(
-    order: f64,
-    lengths: &[f64],
-    complements: &[f64],
-    control: &Control,
-) -> Result<Vec<f64>, Error> {
-    let concentrations = bessel_ratio_inverse(
-        aview0(&order).into_dyn(),
-        aview1(lengths).into_dyn(),
-        Some(aview1(complements).into_dyn()),
-        control,
-    )?;
-    Ok(concentrations.into_iter().collect())
-}
-
 /// A mixture on its way to the maximum of the likelihood.
 struct Fit {
     weights: Vec<f64>,
@@ -165,14 +138,10 @@ impl Fit {
 
         self.norms = sums.squared_norms.iter().map(|square| square.sqrt()).collect();
         let lengths: Vec<f64> = self.norms.iter().zip(&sums.counts).map(|(s, n)| s / n).collect();
-        let complements: Vec<f64> = lengths.iter().map(|length| 1.0 - length).collect();
-        self.concentrations = solve(order, &lengths, &complements, control)?;
+        let inverse = |&length: &f64| bessel_ratio_inverse(order, length, 1.0 - length);
+        self.concentrations = lengths.iter().map(inverse).collect();
         self.weights = sums.counts.iter().map(|count| count / x.nrows() as f64).collect();
         self.directions = sums.resultants;
-        // What the solver promises, checked where a reader can see it.
-        for (kappa, length) in self.concentrations.iter().zip(&lengths) {
-            debug_assert!((bessel_ratio(order, *kappa) - length).abs() < 1e-12);
-        }
         Ok(sums.log_likelihood)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use ndarray::ArrayView2;
 
 use crate::linalg::{Lanes, Rows, skinny};
+use crate::memory::zeros;
 use crate::parallel::for_each_chunk;
 use crate::random::{Key, Stream};
 use crate::{Control, Error};
@@ -79,11 +80,11 @@ pub fn merge_directions(
     // Scalar products of all pairs: those of sums follow without looking at the vectors again.
     let stride = skinny::padded::<f64>(m);
     let columns: Vec<f64> = resultants.iter().copied().collect();
-    let mut padded = vec![0.0; d * stride];
+    let mut padded = zeros::<f64>(&[d, stride])?;
     for (padded, row) in padded.chunks_exact_mut(stride).zip(columns.chunks_exact(m)) {
         padded[..m].copy_from_slice(row);
     }
-    let mut dots = vec![0.0; m * stride];
+    let mut dots = zeros::<f64>(&[m, stride])?;
     skinny::transpose_multiply_add(&columns, m, &padded, stride, &mut dots);
 
     let mut cluster: Vec<usize> = (0..m).collect();
@@ -156,7 +157,7 @@ fn lower<T: Lanes>(
 ) -> Result<(), Error> {
     let m = seeds.len();
     let stride = skinny::padded::<T>(m);
-    let mut w = vec![T::from_f64(0.0); x.n_columns() * stride];
+    let mut w = zeros::<T>(&[x.n_columns(), stride])?;
     for (k, &i) in seeds.iter().enumerate() {
         x.scatter(i, &mut w, stride, k);
     }

@@ -17,6 +17,12 @@ pub enum Error {
         /// The shape that came.
         got: Vec<usize>,
     },
+    /// An array larger than memory.
+    #[error("there is no memory for an array of shape {shape:?}")]
+    Memory {
+        /// The shape of the array.
+        shape: Vec<usize>,
+    },
     /// A number outside the domain of the function.
     #[error("'{name}' must be {expected}; got {got}")]
     Domain {

@@ -19,11 +19,14 @@ mod control;
 pub mod directional;
 mod error;
 pub mod linalg;
+mod memory;
 pub mod parallel;
 pub mod random;
 mod real;
 mod simd;
 pub mod special;
+
+pub use ndarray;
 
 pub use control::Control;
 pub use error::Error;

@@ -46,7 +46,8 @@ pub fn vmf_sample<'py>(
         key: u128,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (loc, concentration) = (loc.as_array(), concentration.as_array());
-        let elements = n * loc.nrows().max(concentration.len()) * loc.ncols();
+        let rows = loc.nrows().max(concentration.len());
+        let elements = n.saturating_mul(rows).saturating_mul(loc.ncols());
         let draws = gate::run(py, nanoseconds(elements, DRAW), |control| {
             vmf::sample(loc, concentration, n, Key::new(key), control)
         })?;
@@ -68,7 +69,7 @@ pub fn vmf_sample_marginal<'py>(
     key: u128,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
     let concentration = concentration.as_array();
-    let work = nanoseconds(n * concentration.len(), MARGINAL);
+    let work = nanoseconds(n.saturating_mul(concentration.len()), MARGINAL);
     let complements = gate::run(py, work, |control| {
         vmf::sample_marginal(dim, concentration, n, Key::new(key), control)
     })?;

@@ -7,7 +7,7 @@
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::{create_exception, import_exception};
 use pyprobe_core::{Control, Error};
@@ -93,6 +93,7 @@ pub fn exception(error: Error) -> PyErr {
     let message = error.to_string();
     match error {
         Error::Cancelled => Cancelled::new_err(message),
+        Error::Memory { .. } => PyMemoryError::new_err(message),
         Error::Shape { .. } => ShapeError::new_err(message),
         Error::NotFinite { .. } => NotFiniteError::new_err(message),
         _ => DomainError::new_err(message),

@@ -107,8 +107,7 @@ fn invert<'py, T: Real + Element>(
     let complement = complement.as_ref().map(PyReadonlyArrayDyn::as_array);
     // A few evaluations an element.
     let cost = 6 * work(&[v.shape(), r.shape(), complement.as_ref().map_or(&[], |c| c.shape())]);
-    let result =
-        gate::run(py, cost, |control| special::bessel_ratio_inverse(v, r, complement, control))?;
+    let result = gate::run(py, cost, |control| special::invert_ratio(v, r, complement, control))?;
     Ok(result.into_pyarray(py).into_any())
 }
 

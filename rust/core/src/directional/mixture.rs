@@ -10,6 +10,7 @@ use core::ops::Range;
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use crate::linalg::{Csr, Lanes, Rows, skinny};
+use crate::memory::{shaped, zeros};
 use crate::parallel::{for_each_chunk, reduce_blocks};
 use crate::simd::vectorize;
 use crate::special::math;
@@ -114,17 +115,16 @@ pub fn responsibilities<T: Lanes>(
     control: &Control,
 ) -> Result<Array2<f64>, Error> {
     let model = Packed::<T>::new(x, components)?;
-    let mut out = Array2::zeros((x.n_rows(), model.k));
-    if let Some(out) = out.as_slice_mut() {
-        for_each_chunk(out, x.block() * model.k, control, |start, out| {
-            let (start, rows) = (start / model.k, out.len() / model.k);
-            let mut r = model.logits(x, start..start + rows);
-            posteriors(&mut r, model.stride, &mut vec![0.0; rows]);
-            unpad(&r, model.stride, out, model.k);
-            Ok(())
-        })?;
-    }
-    Ok(out)
+    let shape = (x.n_rows(), model.k);
+    let mut out = zeros::<f64>(&[shape.0, shape.1])?;
+    for_each_chunk(&mut out, x.block() * model.k, control, |start, out| {
+        let (start, rows) = (start / model.k, out.len() / model.k);
+        let mut r = model.logits(x, start..start + rows);
+        posteriors(&mut r, model.stride, &mut vec![0.0; rows]);
+        unpad(&r, model.stride, out, model.k);
+        Ok(())
+    })?;
+    Ok(shaped(shape, out))
 }
 
 /// The likeliest component of every row.
@@ -169,7 +169,7 @@ impl<T: Lanes> Packed<T> {
             });
         }
         let stride = skinny::padded::<T>(k);
-        let mut packed = vec![T::from_f64(0.0); d * stride];
+        let mut packed = zeros::<T>(&[d, stride])?;
         for (row, packed) in directions.rows().into_iter().zip(packed.chunks_exact_mut(stride)) {
             for (&value, packed) in row.iter().zip(packed) {
                 *packed = T::from_f64(value);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use ndarray::ArrayViewD;
 
-use crate::{Error, Real};
+use crate::{Error, Real, memory};
 
 /// One axis of the result: its length, and the step of each operand along it.
 #[derive(Clone, Copy)]
@@ -54,6 +54,7 @@ impl<'a, T: Real, const N: usize> Broadcast<'a, T, N> {
                 }
             }
         }
+        memory::count::<f64>(&shape)?;
         let mut axes: Vec<Axis<N>> = Vec::new();
         let mut strides = [1; N];
         for axis in (0..dims).rev() {

@@ -39,9 +39,10 @@ pub(crate) mod math;
 mod small_i;
 mod small_k;
 
-use ndarray::{ArrayD, ArrayViewD, IxDyn};
+use ndarray::{ArrayD, ArrayViewD};
 
 use self::broadcast::Broadcast;
+use crate::memory::{shaped, zeros};
 use crate::parallel::{for_each_chunk, for_each_chunk_of};
 use crate::{Control, Error, Real};
 
@@ -76,8 +77,8 @@ pub enum Function {
 /// subnormal number counts, and at infinity the limits are taken.
 ///
 /// # Errors
-/// [`Error::Shape`] if the shapes do not broadcast, [`Error::Domain`] for other pairs, and
-/// [`Error::Cancelled`].
+/// [`Error::Shape`] if the shapes do not broadcast, [`Error::Domain`] for other pairs,
+/// [`Error::Memory`], [`Error::Cancelled`].
 pub fn evaluate<T: Real>(
     function: Function,
     derivatives: &[(u8, u8)],
@@ -92,7 +93,10 @@ pub fn evaluate<T: Real>(
     let level = drive::level(derivatives);
     let broadcast = Broadcast::new(["v", "x"], [&v, &x])?;
     let n = broadcast.len();
-    let mut results = wanted.map(|w| vec![T::from_f64(0.0); if w { n } else { 0 }]);
+    let mut results = [const { Vec::new() }; 6];
+    for (values, _) in results.iter_mut().zip(wanted).filter(|(_, wanted)| *wanted) {
+        *values = zeros(broadcast.shape())?;
+    }
     let out = results.each_mut().map(Vec::as_mut_slice);
     for_each_chunk_of(out, n, drive::CHUNK, control, |start, out| {
         let count = drive::CHUNK.min(n - start);
@@ -151,8 +155,8 @@ fn slot(function: Function, (i, j): (u8, u8)) -> Result<usize, Error> {
 /// `[0, inf)`, NaN.
 ///
 /// # Errors
-/// [`Error::Shape`] if the shapes do not broadcast, and [`Error::Cancelled`].
-pub fn bessel_ratio_inverse<T: Real>(
+/// [`Error::Shape`] if the shapes do not broadcast, [`Error::Memory`], [`Error::Cancelled`].
+pub fn invert_ratio<T: Real>(
     v: ArrayViewD<'_, T>,
     r: ArrayViewD<'_, T>,
     complement: Option<ArrayViewD<'_, T>>,
@@ -161,8 +165,7 @@ pub fn bessel_ratio_inverse<T: Real>(
     let given = complement.is_some();
     let complement = complement.unwrap_or_else(|| r.view());
     let broadcast = Broadcast::new(["v", "r", "complement"], [&v, &r, &complement])?;
-    let n = broadcast.len();
-    let mut result = vec![T::from_f64(0.0); n];
+    let mut result = zeros::<T>(broadcast.shape())?;
     for_each_chunk(&mut result, drive::CHUNK, control, |start, out| {
         let mut columns = [const { Vec::new() }; 4];
         for column in &mut columns {
@@ -178,6 +181,20 @@ pub fn bessel_ratio_inverse<T: Real>(
         Ok(())
     })?;
     Ok(shaped(broadcast.shape(), result))
+}
+
+/// The x at which `I_(v+1)(x)` / `I_v(x)` is r, given r and its complement 1 - r; see
+/// [`invert_ratio`].
+///
+/// ```
+/// use pyprobe_core::special::{bessel_ratio, bessel_ratio_inverse};
+/// let r = bessel_ratio(511.0, 300.0);
+/// assert!((bessel_ratio_inverse(511.0, r, 1.0 - r) / 300.0 - 1.0).abs() < 1e-14);
+/// ```
+pub fn bessel_ratio_inverse(v: f64, r: f64, complement: f64) -> f64 {
+    let mut x = [f64::NAN];
+    inverse::solve(&[v], &[r], &[complement], &mut x);
+    x[0]
 }
 
 /// One function of two numbers.
@@ -294,10 +311,6 @@ fn evaluate_range<T: Real, const N: usize>(
             }
         }
     });
-}
-
-fn shaped<T>(shape: &[usize], values: Vec<T>) -> ArrayD<T> {
-    ArrayD::from_shape_vec(IxDyn(shape), values).expect("as many values as the shape holds")
 }
 
 #[cfg(test)]
@@ -532,8 +545,8 @@ mod tests {
             let complement = kappa.mapv(|x| bessel_ratio_complement(v, x)).into_dyn();
             let v = ndarray::arr0(v).into_dyn();
             let control = Control::new();
-            let found = bessel_ratio_inverse(v.view(), r.view(), Some(complement.view()), &control)
-                .unwrap();
+            let found =
+                invert_ratio(v.view(), r.view(), Some(complement.view()), &control).unwrap();
             for (found, kappa) in found.iter().zip(&kappa) {
                 assert!((found / kappa - 1.0).abs() < 1e-13, "d = {dim}: {found} for {kappa}");
             }
@@ -548,7 +561,7 @@ mod tests {
             let v = array![0.5].into_dyn();
             let (r, c) = (array![1.0 - complement].into_dyn(), array![complement].into_dyn());
             let control = Control::new();
-            let found = bessel_ratio_inverse(v.view(), r.view(), Some(c.view()), &control).unwrap();
+            let found = invert_ratio(v.view(), r.view(), Some(c.view()), &control).unwrap();
             assert!((found[0] / x - 1.0).abs() < 1e-14, "{} for {x}", found[0]);
         }
     }
@@ -557,12 +570,12 @@ mod tests {
     fn the_inverse_has_ends_and_an_outside() {
         let r = array![0.0, 1.0, -0.1, 1.1, f64::NAN].into_dyn();
         let v = array![1.0].into_dyn();
-        let found = bessel_ratio_inverse(v.view(), r.view(), None, &Control::new()).unwrap();
+        let found = invert_ratio(v.view(), r.view(), None, &Control::new()).unwrap();
         assert_eq!((found[0], found[1]), (0.0, f64::INFINITY));
         assert!(found.iter().skip(2).all(|x| x.is_nan()));
         let v = array![-1.0, f64::INFINITY, f64::NAN].into_dyn();
         let r = array![0.5].into_dyn();
-        let found = bessel_ratio_inverse(v.view(), r.view(), None, &Control::new()).unwrap();
+        let found = invert_ratio(v.view(), r.view(), None, &Control::new()).unwrap();
         assert!(found.iter().all(|x| x.is_nan()));
     }
 

@@ -4,6 +4,7 @@ use ndarray::{Array1, ArrayView1, ArrayView2};
 
 use super::{LANES, SEGMENT, Total, check_dim, check_norm};
 use crate::simd::vectorize;
+use crate::special::{Function, bessel_ratio_inverse, evaluate_at};
 use crate::{Control, Error, Real, parallel};
 
 /// Rows in a block whose sums run in order; blocks are summed in a tree.
@@ -24,6 +25,29 @@ pub struct MeanDirection {
     pub total_weight: f64,
     /// The effective number of rows, W^2 over the sum of the squared weights.
     pub n_effective: f64,
+}
+
+impl MeanDirection {
+    /// The concentration of maximum likelihood: infinite where all rows are the same. Where n < d
+    /// chance alone makes it large.
+    pub fn concentration(&self) -> f64 {
+        bessel_ratio_inverse(self.order(), self.length, self.complement)
+    }
+
+    /// The standard error of [`concentration`](Self::concentration), (n A'(kappa))^(-1/2).
+    pub fn concentration_stderr(&self) -> f64 {
+        let kappa = self.concentration();
+        if kappa == f64::INFINITY {
+            return kappa;
+        }
+        let slope = evaluate_at(Function::BesselRatio, (0, 1), self.order(), kappa);
+        slope.map_or(f64::NAN, |slope| (self.n_effective * slope).sqrt().recip())
+    }
+
+    /// v = d/2 - 1, the order of the Bessel functions.
+    fn order(&self) -> f64 {
+        self.loc.len() as f64 / 2.0 - 1.0
+    }
 }
 
 /// The mean direction of the unit vectors in the rows of `x`, and their mean resultant length.
@@ -279,6 +303,13 @@ mod tests {
             let expected = 2.0 * (0.5 * half).sin().powi(2);
             assert!((mean.loc[0] - 1.0).abs() < 1e-15 && mean.loc[1].abs() < 1e-15);
             assert!((mean.length - half.cos()).abs() < 1e-15);
+            // Two samples of the von Mises law: A(kappa) = cos(half), and A' from Riccati's equation.
+            let (kappa, a) = (mean.concentration(), half.cos());
+            let slope = expected * (1.0 + a) - a / kappa;
+            if half == 1.0 {
+                assert!((crate::special::bessel_ratio(0.0, kappa) - a).abs() < 1e-14);
+                assert!((mean.concentration_stderr() * (2.0 * slope).sqrt() - 1.0).abs() < 1e-13);
+            }
             // The rounding of the rows themselves leaves 1e-16 / half of it.
             let tolerance = 1e-13_f64.max(4e-16 / half);
             assert!((mean.complement / expected - 1.0).abs() < tolerance, "{half}");
@@ -302,7 +333,9 @@ mod tests {
     #[test]
     fn equal_rows_have_no_complement_and_opposite_ones_no_direction() {
         let equal = Array2::from_shape_fn((300, 2), |(_, j)| [0.6, 0.8][j]);
-        assert_eq!(mean_direction(equal.view(), None, &Control::new()).unwrap().complement, 0.0);
+        let mean = mean_direction(equal.view(), None, &Control::new()).unwrap();
+        assert_eq!((mean.complement, mean.concentration()), (0.0, f64::INFINITY));
+        assert_eq!(mean.concentration_stderr(), f64::INFINITY);
         let single = equal.mapv(|x| x as f32);
         assert_eq!(mean_direction(single.view(), None, &Control::new()).unwrap().complement, 0.0);
         let opposite = array![[0.6, 0.8], [-0.6, -0.8]];

@@ -3,6 +3,7 @@
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2};
 
 use super::{LANES, SEGMENT, Total, check_concentration, check_dim, check_norm, n_distributions};
+use crate::memory::{shaped, zeros};
 use crate::random::{Key, Stream, sin_cos};
 use crate::simd::vectorize;
 use crate::special::math;
@@ -26,7 +27,7 @@ const CANDIDATES: usize = 64;
 ///
 /// # Errors
 /// [`Error::NotUnit`] for a row of `loc`, [`Error::Domain`] for a negative concentration or fewer
-/// than two dimensions, [`Error::Shape`], [`Error::Cancelled`].
+/// than two dimensions, [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`].
 pub fn sample<T: Real>(
     loc: ArrayView2<'_, T>,
     concentration: ArrayView1<'_, f64>,
@@ -56,10 +57,9 @@ pub fn sample<T: Real>(
         .collect::<Result<Vec<f64>, Error>>()?;
     let proposals = proposals(dim, concentration);
 
-    let mut out = Array2::from_elem((n * m, dim), T::from_f64(0.0));
     let rows_per_chunk = rows_per_chunk(dim);
-    let elements = out.as_slice_mut().unwrap_or_default();
-    parallel::for_each_chunk(elements, rows_per_chunk * dim, control, |start, chunk| {
+    let mut elements = zeros::<T>(&[n, m, dim])?;
+    parallel::for_each_chunk(&mut elements, rows_per_chunk * dim, control, |start, chunk| {
         let first = start / dim;
         let index = (first / rows_per_chunk) as u64;
         let mut complements = vec![0.0; chunk.len() / dim];
@@ -76,7 +76,7 @@ pub fn sample<T: Real>(
         );
         Ok(())
     })?;
-    Ok(out)
+    Ok(shaped((n * m, dim), elements))
 }
 
 /// Draws 1 - w for w = mu . x, from the marginal density proportional to
@@ -87,7 +87,7 @@ pub fn sample<T: Real>(
 /// precision however near w comes to 1.
 ///
 /// # Errors
-/// [`Error::Domain`] for a negative concentration or fewer than two dimensions,
+/// [`Error::Domain`] for a negative concentration or fewer than two dimensions, [`Error::Memory`],
 /// [`Error::Cancelled`].
 pub fn sample_marginal(
     dim: usize,
@@ -100,7 +100,7 @@ pub fn sample_marginal(
     check_concentration(concentration)?;
     let m = concentration.len();
     let proposals = proposals(dim, concentration);
-    let mut out = vec![0.0; n * m];
+    let mut out = zeros::<f64>(&[n, m])?;
     let rows_per_chunk = rows_per_chunk(dim);
     parallel::for_each_chunk(&mut out, rows_per_chunk, control, |first, chunk| {
         let index = (first / rows_per_chunk) as u64;
