@@ -7,6 +7,16 @@ The doors to other libraries are imported by name: `pyprobe.pyro`, `pyprobe.gpyt
 `pyprobe.sklearn`. Importing `pyprobe` loads neither torch nor matplotlib.
 """
 
+from typing import Any
+
 from pyprobe._threads import get_num_threads, set_num_threads
 
 __all__ = ["get_num_threads", "set_num_threads"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":  # on demand: reading it takes longer than the rest of the import
+        from importlib.metadata import version
+
+        return version("pyprobe-rs")
+    raise AttributeError(f"module 'pyprobe' has no attribute {name!r}")

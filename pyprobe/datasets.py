@@ -1,7 +1,7 @@
 """Real data that is already on the machine: nothing here opens a connection.
 
 `python_docstrings` collects the documentation of Python, NumPy and SciPy as thousands of short
-texts; `tf_idf` turns texts into unit vectors, one a row, the form that the directional models take.
+texts; `tf_idf` turns texts into unit vectors, one a row, the form that mixtures of directions take.
 """
 
 from __future__ import annotations
@@ -136,6 +136,8 @@ def tf_idf(
     ------
     DomainError
         If a document keeps no word, for it has no direction.
+    TypeError
+        If they are not texts.
 
     References
     ----------
@@ -153,6 +155,10 @@ def tf_idf(
            [0.71, 0.  , 0.  , 0.71],
            [0.  , 0.  , 0.8 , 0.61]])
     """
+    if isinstance(documents, str | bytes) or not all(
+        isinstance(document, str | Document) for document in documents
+    ):
+        raise TypeError("'documents' must be a sequence of str or Document, one a text.")
     min_df = check_positive_int("min_df", min_df)
     if not 0 < max_df <= 1:
         raise DomainError(f"'max_df' must lie in (0, 1]; got {max_df}.")

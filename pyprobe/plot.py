@@ -6,6 +6,7 @@ shows the figure, changes a style, or computes anything that the model does not 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ import numpy.typing as npt
 
 from pyprobe._validate import as_matrix, check_positive_int
 from pyprobe.directional import VonMisesFisher, VonMisesFisherMixture
-from pyprobe.errors import MissingDependencyError, ShapeError
+from pyprobe.directional._arrays import as_directions, check_unit
+from pyprobe.errors import DomainError, MissingDependencyError, NumericalWarning, ShapeError
 from pyprobe.special import log_hyp0f1
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ def mixture_topics(
     >>> mixture = VonMisesFisherMixture.fit(x, 2, common_concentration=True, rng=0)
     >>> ax = plot.mixture_topics(mixture, vocabulary, n_words=2)
     """
+    if not isinstance(mixture, VonMisesFisherMixture):
+        raise TypeError(f"'mixture' must be a VonMisesFisherMixture; got {type(mixture).__name__}.")
     locs = np.asarray(mixture.locs)
     n_words = min(check_positive_int("n_words", n_words), locs.shape[1])
     if len(vocabulary) != locs.shape[1]:
@@ -110,12 +114,23 @@ def sphere_density(
     matplotlib.axes.Axes
         The axes: longitude is the angle of the first two coordinates, latitude that of the third.
 
+    Warns
+    -----
+    NumericalWarning    if a peak is narrower than the cells of the map.
+
     Examples
     --------
     >>> from pyprobe import plot
     >>> from pyprobe.directional import VonMisesFisher
     >>> ax = plot.sphere_density(VonMisesFisher([0.0, 0.6, 0.8], 10.0))
     """
+    if not isinstance(distribution, VonMisesFisher | VonMisesFisherMixture):
+        raise TypeError(
+            "'distribution' must be a VonMisesFisher or a VonMisesFisherMixture of "
+            f"pyprobe.directional; got {type(distribution).__name__}."
+        )
+    if distribution.dim != 3 or getattr(distribution, "batch_shape", None):
+        raise ShapeError(f"'distribution' must be a single one with d = 3; got {distribution}.")
     n_grid = check_positive_int("n_grid", n_grid, minimum=2)
     edges = (
         np.linspace(-np.pi, np.pi, n_grid + 1),
@@ -130,12 +145,23 @@ def sphere_density(
         ],
         axis=-1,
     )
-    density = np.exp(distribution.log_prob(points.reshape(-1, 3))).reshape(longitude.shape)
+    distribution, locs = _in_numpy(distribution)
+    density = np.exp(distribution.log_prob(points))
+    peak = float(np.exp(distribution.log_prob(locs)).max())
     ax = _axes(ax, figsize=(7, 4), subplot_kw={"projection": "mollweide"})
+    if density.max() < 0.5 * peak:
+        warnings.warn(
+            f"sphere_density: a peak of {peak:.3g} falls between the points of the grid, which "
+            f"reach {density.max():.3g}; crosses mark the mean directions. Raise n_grid.",
+            NumericalWarning,
+            stacklevel=2,
+        )
+        ax.plot(*_globe(locs), "x", color="C3", zorder=3)
     mesh = ax.pcolormesh(*edges, density, cmap="Blues", rasterized=True)
     if samples is not None:
-        x, y, z = as_matrix("samples", samples).T
-        ax.plot(np.arctan2(y, x), np.arcsin(np.clip(z, -1, 1)), ".", color="C1", markersize=3)
+        x = as_directions("samples", samples, 3)
+        check_unit("samples", x)
+        ax.plot(*_globe(x), ".", color="C1", markersize=3)
     ax.figure.colorbar(mesh, ax=ax, shrink=0.7, label="density")
     ax.grid(visible=True, alpha=0.3)
     ax.tick_params(labelsize="x-small")
@@ -170,6 +196,10 @@ def concentration_profile(x: npt.ArrayLike, *, ax: Axes | None = None) -> Axes:
     x = as_matrix("x", x)
     fit = VonMisesFisher.fit(x)
     info: Any = fit.info
+    if not info.converged:
+        raise DomainError(
+            "'x' must hold rows that differ: the likelihood of equal ones has no maximum."
+        )
     error = info.concentration_stderr
     low, high = max(fit.concentration - 5 * error, 0.02 * error), fit.concentration + 5 * error
     grid = np.linspace(low, high, 200)
@@ -183,6 +213,27 @@ def concentration_profile(x: npt.ArrayLike, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("concentration")
     ax.set_ylabel("log-likelihood, nats below its maximum")
     return ax
+
+
+def _in_numpy(
+    distribution: VonMisesFisher | VonMisesFisherMixture,
+) -> tuple[Any, npt.NDArray[np.float64]]:
+    """Return a distribution over NumPy arrays, and its mean directions, one a row."""
+
+    def array(value: Any) -> Any:
+        return value.numpy(force=True) if hasattr(value, "numpy") else value
+
+    if isinstance(distribution, VonMisesFisherMixture):
+        locs = array(distribution.locs)
+        concentrations = array(distribution.concentrations)
+        return VonMisesFisherMixture(array(distribution.weights), locs, concentrations), locs
+    loc = array(distribution.loc)
+    return VonMisesFisher(loc, array(distribution.concentration)), loc[None]
+
+
+def _globe(x: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return longitude and latitude of unit vectors."""
+    return np.arctan2(x[..., 1], x[..., 0]), np.arcsin(np.clip(x[..., 2], -1, 1))
 
 
 def _axes(ax: Axes | None, **options: Any) -> Axes:

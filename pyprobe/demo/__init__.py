@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from pyprobe.demo._tour import Tour
@@ -50,7 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     parser = argparse.ArgumentParser(prog="python -m pyprobe", description="A tour of pyprobe.")
     parser.add_argument("stops", nargs="*", metavar="STOP", help="default: all; see --list")
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder for the figures")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("figures"),
+        help="folder for the figures (default: %(default)s)",
+    )
+    parser.add_argument("--version", action="version", version=f"pyprobe {version('pyprobe-rs')}")
     parser.add_argument("--list", action="store_true", help="name the stops and leave")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.stops if name not in STOPS]:
@@ -68,5 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             STOPS[name](tour)
         except MissingDependencyError as error:
             tour.say(f"left out: {error}")
+        except OSError as error:
+            parser.error(f"--out: cannot write to {options.out}: {error.strerror}")
     tour.finish(time.perf_counter() - start)
     return 0

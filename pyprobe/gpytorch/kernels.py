@@ -113,7 +113,13 @@ class MaternKernel(Kernel):
 
     @nu.setter
     def nu(self, value: float | Tensor) -> None:
-        value = torch.as_tensor(value).to(self.raw_nu)
+        try:
+            value = torch.as_tensor(value).to(self.raw_nu).expand(self.raw_nu.shape)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                f"'nu' must be a number, or a tensor that broadcasts to {tuple(self.raw_nu.shape)};"
+                f" got {value!r}."
+            ) from error
         constraint = self.raw_nu_constraint
         if not (bool(((value > 0) & value.isfinite()).all()) and constraint.check(value)):
             raise DomainError(

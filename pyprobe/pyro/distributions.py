@@ -84,11 +84,12 @@ class VonMisesFisher(TorchDistribution):
     def __init__(
         self, loc: Tensor, concentration: Tensor | float, validate_args: bool | None = None
     ) -> None:
+        _check_tensor("loc", loc)
         if loc.ndim < 1 or loc.shape[-1] < 2:
             raise ShapeError(
                 f"'loc' must have shape (..., d) with d at least 2; got {tuple(loc.shape)}."
             )
-        concentration = torch.as_tensor(concentration, dtype=loc.dtype, device=loc.device)
+        concentration = _beside("concentration", concentration, loc)
         batch = _broadcast("concentration", concentration.shape, "loc", loc.shape[:-1])
         if type(self)._validate_args if validate_args is None else validate_args:
             _check_loc("loc", loc)
@@ -106,6 +107,9 @@ class VonMisesFisher(TorchDistribution):
         new = self._get_checked_instance(VonMisesFisher, _instance)
         new._loc, new._concentration = self._loc, self._concentration
         return _expanded(self, new, batch_shape)
+
+    def __repr__(self) -> str:
+        return _parameters(self, loc=self._loc, concentration=self._concentration)
 
     @property
     def loc(self) -> Tensor:
@@ -213,11 +217,13 @@ class VonMisesFisherMixture(TorchDistribution):
         concentrations: Tensor | float,
         validate_args: bool | None = None,
     ) -> None:
+        _check_tensor("weights", weights)
+        _check_tensor("locs", locs)
         if locs.ndim < 2 or locs.shape[-1] < 2:
             raise ShapeError(
                 f"'locs' must have shape (..., k, d) with d at least 2; got {tuple(locs.shape)}."
             )
-        concentrations = torch.as_tensor(concentrations, dtype=locs.dtype, device=locs.device)
+        concentrations = _beside("concentrations", concentrations, locs)
         shape = _broadcast("concentrations", concentrations.shape, "locs", locs.shape[:-1])
         if weights.ndim < 1 or weights.shape[-1] != shape[-1]:
             raise ShapeError(
@@ -239,6 +245,11 @@ class VonMisesFisherMixture(TorchDistribution):
         new._weights, new._locs = self._weights, self._locs
         new._concentrations = self._concentrations
         return _expanded(self, new, batch_shape)
+
+    def __repr__(self) -> str:
+        return _parameters(
+            self, weights=self._weights, locs=self._locs, concentrations=self._concentrations
+        )
 
     @property
     def weights(self) -> Tensor:
@@ -351,6 +362,9 @@ class SphericalUniform(TorchDistribution):
         new._height = self._height
         return _expanded(self, new, batch_shape)
 
+    def __repr__(self) -> str:
+        return f"SphericalUniform({self.dim})"
+
     @property
     def dim(self) -> int:
         """Dimension of the space around the sphere."""
@@ -431,6 +445,33 @@ def _broadcast(name: str, shape: Size, other: str, other_shape: Size) -> Size:
             f"'{name}' must broadcast with the batch shape of '{other}', {tuple(other_shape)}; "
             f"got {tuple(shape)}."
         ) from None
+
+
+def _check_tensor(name: str, value: Any) -> None:
+    """Raise unless `value` is a tensor of floats."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return
+    came = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+    raise TypeError(
+        f"'{name}' must be a torch tensor of floats; got {came}. Convert with torch.as_tensor(..., "
+        "dtype=torch.float32), or torch.float64."
+    )
+
+
+def _beside(name: str, value: Any, loc: Tensor) -> Tensor:
+    """Return a number or a tensor in the dtype and on the device of `loc`."""
+    if not isinstance(value, (Tensor, int, float)):
+        raise TypeError(f"'{name}' must be a torch tensor or a number; got {type(value).__name__}.")
+    return torch.as_tensor(value, dtype=loc.dtype, device=loc.device)
+
+
+def _parameters(distribution: TorchDistribution, **parameters: Tensor) -> str:
+    """Return a repr: numbers as they are, larger parameters by their shapes."""
+    shown = [
+        f"{name}: {value.item():.6g}" if value.numel() == 1 else f"{name}: {tuple(value.shape)}"
+        for name, value in parameters.items()
+    ]
+    return f"{type(distribution).__name__}({', '.join(shown)})"
 
 
 def _check_loc(name: str, loc: Tensor) -> None:

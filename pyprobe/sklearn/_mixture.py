@@ -33,7 +33,7 @@ class VonMisesFisherMixture(DensityMixin, BaseEstimator):
     bias_correction : bool, default False
         Whether concentrations are corrected for small numbers of samples.
     init : "k-means++" or array_like of shape (n_components, n_features)
-        The start, or directions to start from.
+        The start, or directions to start from, of any length where `normalize` is set.
     n_init : int, default 1
         Starts; the best fit is kept.
     max_iter : int, default 100
@@ -138,7 +138,7 @@ class VonMisesFisherMixture(DensityMixin, BaseEstimator):
             kind=self.kind,
             common_concentration=self.common_concentration,
             bias_correction=self.bias_correction,
-            init=self.init,
+            init=self._start(),
             n_init=self.n_init,
             max_iter=self.max_iter,
             tol=self.tol,
@@ -225,6 +225,14 @@ class VonMisesFisherMixture(DensityMixin, BaseEstimator):
         norms = np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))
         x /= np.where(largest > 0, norms, 1)[:, None]
         return x, largest > 0
+
+    def _start(self) -> Any:
+        """Return `init`, its rows divided by their norms where those of the samples are."""
+        if isinstance(self.init, str) or not self.normalize:
+            return self.init
+        locs = np.asarray(self.init, dtype=np.float64)
+        norms = np.linalg.norm(locs, axis=-1, keepdims=True)
+        return locs / np.where(norms > 0, norms, 1)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

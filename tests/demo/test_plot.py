@@ -7,7 +7,7 @@ import pytest
 
 from pyprobe import plot
 from pyprobe.directional import VonMisesFisher, VonMisesFisherMixture
-from pyprobe.errors import MissingDependencyError, ShapeError
+from pyprobe.errors import DomainError, MissingDependencyError, NumericalWarning, ShapeError
 from pyprobe.special import bessel_ratio
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -101,3 +101,37 @@ def test_without_matplotlib_the_extra_is_named(mixture, monkeypatch):
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot")
     with pytest.raises(MissingDependencyError, match=r"pip install 'pyprobe-rs\[plot\]'"):
         plot.mixture_topics(mixture, ["a", "b", "c"])
+
+
+def test_a_peak_between_the_points_of_the_map_is_told_of_and_marked():
+    narrow = VonMisesFisher([0.48, 0.6, 0.64], 1e5)
+    with pytest.warns(NumericalWarning, match=r"a peak of 1\.59e\+04 falls between"):
+        ax = plot.sphere_density(narrow)
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[np.arctan2(0.6, 0.48), np.arcsin(0.64)]])
+
+
+def test_what_cannot_be_drawn_is_named(vmf, mixture):
+    with pytest.raises(DomainError, match="'samples' must hold unit vectors"):
+        plot.sphere_density(vmf, samples=2 * np.eye(3))
+    with pytest.raises(TypeError, match="'distribution' must be a VonMisesFisher or"):
+        plot.sphere_density(3)
+    with pytest.raises(TypeError, match="'mixture' must be a VonMisesFisherMixture; got VonMises"):
+        plot.mixture_topics(vmf, "abc")
+    with (
+        pytest.warns(NumericalWarning, match="infinite"),
+        pytest.raises(DomainError, match="'x' must hold rows that differ"),
+    ):
+        plot.concentration_profile([[0.6, 0.8]] * 4)
+
+
+def test_a_distribution_of_tensors_is_drawn_as_one_of_arrays(vmf, mixture):
+    torch = pytest.importorskip("torch")
+    tensors = [
+        VonMisesFisher(torch.tensor(vmf.loc), vmf.concentration),
+        VonMisesFisherMixture(
+            *map(torch.tensor, (mixture.weights, mixture.locs, mixture.concentrations))
+        ),
+    ]
+    for value, twin in zip((vmf, mixture), tensors, strict=True):
+        maps = [plot.sphere_density(v).collections[0].get_array() for v in (value, twin)]
+        np.testing.assert_allclose(*maps, rtol=1e-12)

@@ -1,5 +1,6 @@
 """Mixtures of von Mises-Fisher distributions: fit, criteria, draws, guards, bad input."""
 
+import copy
 import math
 import warnings
 
@@ -495,6 +496,8 @@ def test_a_mixture_is_immutable_and_does_not_keep_the_callers_arrays():
         mixture.locs[0, 0] = 3
     with pytest.raises(AttributeError):
         mixture.weights = [1.0, 0.0]
+    with pytest.raises(ValueError, match="read-only"):
+        copy.deepcopy(mixture).locs[0, 0] = 3
     assert repr(mixture) == "VonMisesFisherMixture(n_components=2, dim=2, concentrations=1 to 2)"
 
 
@@ -530,6 +533,8 @@ GOOD = np.eye(3)
         (GOOD, {"max_iter": 0}, DomainError, "'max_iter' must be at least 1"),
         (GOOD, {"tol": -1.0}, DomainError, "'tol' must be finite and nonnegative"),
         (GOOD, {"rng": -1}, DomainError, "'rng' must be a nonnegative seed"),
+        (GOOD, {"common_concentration": "no"}, TypeError, "'common_concentration' must be True or"),
+        (GOOD, {"callback": True}, TypeError, "'callback' must be a function of one Progress"),
     ],
 )
 def test_a_fit_refuses_what_it_cannot_use(x, options, error, message):
@@ -540,7 +545,7 @@ def test_a_fit_refuses_what_it_cannot_use(x, options, error, message):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (([1.0], np.eye(2), [1.0, 1.0]), ShapeError, r"'weights' must have shape \(2,\)"),
+        (([1.0], np.eye(2), [1.0, 1.0]), ShapeError, r"shape \(2,\), one weight a component"),
         (([0.5, 0.5], np.eye(2), [1.0]), ShapeError, r"'concentrations' must have shape \(2,\)"),
         (([0.5, 0.6], np.eye(2), [1.0, 1.0]), DomainError, "'weights' must sum to 1"),
         (([1.5, -0.5], np.eye(2), [1.0, 1.0]), DomainError, "'weights' must be nonnegative"),
@@ -587,3 +592,16 @@ def test_any_layout_of_the_data_is_read_right(layout):
     np.testing.assert_array_equal(mixture.log_prob(y), mixture.log_prob(x))
     a, b = (VonMisesFisherMixture.fit(z, 2, rng=0, max_iter=500) for z in (x, y))
     np.testing.assert_array_equal(a.locs, b.locs)
+
+
+def test_the_mean_is_that_of_the_draws():
+    mixture = VonMisesFisherMixture([0.25, 0.75], np.eye(2, 3), [2.0, 5.0])
+    x = mixture.sample((100_000,), rng=0)
+    # Coordinates lie in [-1, 1]: five standard errors are below 0.016.
+    np.testing.assert_allclose(mixture.mean, x.mean(axis=0), atol=0.016)
+    assert (mixture.n_components, mixture.dim) == (2, 3)
+
+
+def test_one_concentration_serves_all_components():
+    shared = VonMisesFisherMixture([0.25, 0.75], np.eye(2, 3), 2.0)
+    np.testing.assert_array_equal(shared.concentrations, [2.0, 2.0])

@@ -87,3 +87,14 @@ def test_a_direction_is_found():
     assert result.pvalue < 1e-10
     assert result.mean_resultant_length == pytest.approx(np.linalg.norm(x.mean(axis=0)))
     assert "RayleighResult(statistic=" in repr(result)
+
+
+def test_its_divergence_is_the_integral_of_the_log_ratio():
+    """In three dimensions the density of w is uniform, so that log(sinh(k) / k) is left."""
+    other = VonMisesFisher([0.6, 0.8, 0.0], [0.0, 1.0, 7.0])
+    expected = [0.0, math.log(math.sinh(1.0)), math.log(math.sinh(7.0) / 7.0)]
+    found = SphericalUniform(3).kl_divergence(other)
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    assert SphericalUniform(3).kl_divergence(SphericalUniform(3)) == 0
+    with pytest.raises(ShapeError, match="'other' must be a distribution of dimension 3"):
+        SphericalUniform(3).kl_divergence(SphericalUniform(2))

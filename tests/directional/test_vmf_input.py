@@ -1,7 +1,11 @@
 """What does not fit is refused by name, and odd layouts are read as what they hold."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
+import scipy.sparse
 
 from pyprobe.directional import SphericalUniform, VonMisesFisher
 from pyprobe.errors import DomainError, NotFiniteError, ShapeError
@@ -43,6 +47,8 @@ ROWS = [
     ([[INF, 0.8]], NotFiniteError, "'x' must be finite"),
     (np.array([[1j, 0.0]]), TypeError, "'x' must hold real numbers"),
     (np.ma.array([[0.6, 0.8]]), TypeError, "'x' is a masked array"),
+    (scipy.sparse.csr_array(np.eye(2)), TypeError, r"a sparse csr_array, .* Pass \.toarray\(\)"),
+    (np.array([[0.6, None]]), TypeError, r"got dtype object\. Convert with numpy\.asarray"),
     ([["a", "b"]], TypeError, "'x' must hold real numbers"),
 ]
 
@@ -91,8 +97,30 @@ def test_bad_options_are_named():
         VMF.sample((-1,))
     with pytest.raises(TypeError, match="'rng' must be None, an int"):
         VMF.sample((1,), rng="seed")
+    with pytest.raises(TypeError, match=r"'rng' must be .* got bool"):
+        VMF.sample((1,), rng=True)
     with pytest.raises(ShapeError, match="'other' must have dimension 2; got 3"):
         VMF.kl_divergence(SphericalUniform(3))
+    with pytest.raises(TypeError, match=r"'other' must be a VonMisesFisher .* got int"):
+        VMF.kl_divergence(3)
+    with pytest.raises(TypeError, match="'bias_correction' must be True or False; got 'no'"):
+        VonMisesFisher.fit(np.eye(2), bias_correction="no")
+
+
+@pytest.mark.parametrize("shape", [(10**12,), (10**19,), (2**40, 2**40)])
+def test_more_draws_than_memory_holds_are_refused(shape):
+    for distribution in (VMF, SphericalUniform(3)):
+        with pytest.raises(MemoryError, match="there is no memory for"):
+            distribution.sample(shape)
+
+
+def test_copies_are_as_immutable():
+    batch = VonMisesFisher(np.eye(2), [1.0, 2.0])
+    for twin in (copy.copy(batch), copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
+        np.testing.assert_array_equal(twin.loc, batch.loc)
+        for array in (twin.loc, twin.concentration):
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 5.0
 
 
 def test_empty_points_have_empty_densities():

@@ -355,6 +355,9 @@ def test_bad_parameters_are_refused_by_name():
         (ShapeError, r"'loc' must have shape", torch.tensor(1.0), 1.0),
         (ShapeError, r"'concentration' must broadcast .* \(2,\); got \(3,\)", rows, torch.ones(3)),
     ]
+    for bad, came in [([1.0, 0.0], "list"), (torch.tensor([1, 0]), r"a tensor of torch\.int64")]:
+        cases.append((TypeError, f"'loc' must be a torch tensor of floats; got {came}", bad, 1.0))
+    cases.append((TypeError, "'concentration' must be a torch tensor or a num.* list", loc, [1.0]))
     for error, message, bad_loc, concentration in cases:
         with pytest.raises(error, match=message):
             VonMisesFisher(bad_loc, concentration)
@@ -393,3 +396,11 @@ def test_missing_pyro_is_named_with_its_extra():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'pyprobe-rs[pyro]'" in run.stdout
+
+
+def test_the_repr_shows_numbers_and_shapes():
+    d = VonMisesFisher(directions(5, 3), 2.5)
+    assert repr(d) == "VonMisesFisher(loc: (5, 3), concentration: 2.5)"
+    assert repr(SphericalUniform(3)) == "SphericalUniform(3)"
+    mixture = VonMisesFisherMixture(torch.ones(2) / 2, torch.eye(2, 3), 1.0)
+    assert repr(mixture).endswith("(weights: (2,), locs: (2, 3), concentrations: 1)")

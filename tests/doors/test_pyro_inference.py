@@ -17,13 +17,14 @@ from pyro.infer import (
     MCMC,
     NUTS,
     SVI,
+    JitTrace_ELBO,
     Predictive,
     Trace_ELBO,
     TraceEnum_ELBO,
     TraceMeanField_ELBO,
     config_enumerate,
 )
-from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 from pyro.infer.autoguide.initialization import init_to_value
 from pyro.optim import ClippedAdam
 from torch.distributions.constraints import positive
@@ -393,3 +394,40 @@ def test_conversions_refuse_what_they_cannot_carry():
         from_pyro(dist.Normal(0.0, 1.0))
     with pytest.raises(ShapeError, match=r"empty batch shape; got \(2,\)"):
         from_pyro(VonMisesFisherMixture(torch.ones(2) / 2, torch.eye(2, 3), 1.0).expand((2,)))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_densities_can_be_traced_and_draws_refuse_it():
+    """Pyro's JIT records a step once, and repeats it with other parameters."""
+    pyro.set_rng_seed(0)
+    loc = torch.eye(3)[0]
+    x = VonMisesFisher(loc, 20.0).sample((500,))
+
+    def model(prior=dist.Gamma):
+        concentration = pyro.sample("concentration", prior(2.0, 0.1))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", VonMisesFisher(loc, concentration), obs=x)
+
+    def learn(elbo):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(1)
+        guide = AutoDelta(model)
+        svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), elbo)
+        for _ in range(200):
+            svi.step()
+        return guide.median()["concentration"].item()
+
+    traced = learn(JitTrace_ELBO(ignore_jit_warnings=True))
+    assert traced == pytest.approx(learn(Trace_ELBO()), rel=1e-4)
+    assert 17 < traced < 23
+
+    def guide():
+        pyro.sample("u", VonMisesFisher(loc, pyro.param("kappa", torch.tensor(2.0))))
+
+    def latent():
+        pyro.sample("u", SphericalUniform(3))
+
+    svi = SVI(latent, guide, pyro.optim.Adam({"lr": 0.1}), JitTrace_ELBO())
+    with pytest.raises(DomainError, match="cannot be traced"):
+        svi.step()

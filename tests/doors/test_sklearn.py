@@ -110,6 +110,13 @@ def test_the_estimator_works_in_pipelines_and_searches(x):
     assert clone(search.best_estimator_).n_components == 3
 
 
+def test_starting_directions_are_normalized_like_the_rows(x):
+    first = VonMisesFisherMixture(n_components=2, init=3.5 * x[[0, 150]]).fit(x)
+    unit = x[[0, 150]] / np.linalg.norm(x[[0, 150]], axis=1, keepdims=True)
+    second = VonMisesFisherMixture(n_components=2, init=unit).fit(x)
+    np.testing.assert_allclose(first.locs_, second.locs_, rtol=1e-12)
+
+
 def test_float32_stays(x):
     estimator = VonMisesFisherMixture(3, random_state=0).fit(x.astype(np.float32))
     assert estimator.locs_.dtype == np.float32

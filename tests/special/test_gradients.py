@@ -479,3 +479,17 @@ def test_tensors_share_the_bits_of_arrays(function):
     one = function(v[:1], x[0])
     assert one.shape == (1,)
     assert one.item() == expected[0]
+
+
+# torch.jit.trace, which Pyro's JIT still uses.
+
+
+@COMPILE_WARNINGS
+def test_a_traced_function_computes_anew(function):
+    v, x = points()
+    model = lambda v, x: 2 * function(v, x)  # noqa: E731
+    traced = torch.jit.trace(model, (v.detach() + 1, x.detach() + 1))
+    got = traced(v, x)
+    assert torch.equal(got, model(v, x))
+    gradients = (torch.autograd.grad(y.sum(), (v, x)) for y in (got, model(v, x)))
+    assert_close(*gradients)
