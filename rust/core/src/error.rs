@@ -33,6 +33,20 @@ pub enum Error {
         /// The first offending value.
         got: f64,
     },
+    /// A point with mass that no finite cost connects to the other side.
+    #[error("'{name}' has mass at index {index}, but every pair of that point is forbidden")]
+    Infeasible {
+        /// The weights at fault.
+        name: &'static str,
+        /// Index of the point.
+        index: usize,
+    },
+    /// A matrix that must be positive definite is not.
+    #[error("'{name}' is not positive definite")]
+    NotPositiveDefinite {
+        /// What the matrix is.
+        name: &'static str,
+    },
     /// A row of a matrix is not a unit vector.
     #[error("'{name}' must hold unit vectors: row {row} has norm {norm}. Divide by the norm.")]
     NotUnit {

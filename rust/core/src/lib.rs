@@ -9,6 +9,7 @@
 //! | [`linalg`] | dense and sparse samples, products with skinny matrices |
 //! | [`cluster`] | starts for clusterings and mixtures |
 //! | [`directional`] | von Mises-Fisher distributions and their mixtures |
+//! | [`transport`] | entropic optimal transport |
 //! | [`random`] | keyed streams of uniform and normal variates |
 //!
 //! Every kernel that can run long takes a [`Control`], through which another thread reads its
@@ -25,6 +26,7 @@ pub mod random;
 mod real;
 mod simd;
 pub mod special;
+pub mod transport;
 
 pub use ndarray;
 

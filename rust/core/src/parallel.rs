@@ -88,6 +88,30 @@ fn split_into_chunks<T: Send, const N: usize>(
     split_into_chunks(tails, right, size, control, body)
 }
 
+/// Calls `body(index, chunk, item)` on the chunks of `out` of length `size`, each with the item of the
+/// same index. Counts no progress: for the inner loops of an iteration.
+///
+/// # Errors
+/// [`Error::Cancelled`], or the first error of `body` met.
+pub fn for_each_chunk_with<T: Send, U: Send>(
+    out: &mut [T],
+    size: usize,
+    items: &mut [U],
+    control: &Control,
+    body: impl Fn(usize, &mut [T], &mut U) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    let step = |(index, (chunk, item)): (usize, (&mut [T], &mut U))| {
+        control.check()?;
+        body(index, chunk, item)
+    };
+    #[cfg(feature = "parallel")]
+    if items.len() > 1 && !control.is_sequential() {
+        use rayon::prelude::*;
+        return out.par_chunks_mut(size).zip(items.par_iter_mut()).enumerate().try_for_each(step);
+    }
+    out.chunks_mut(size).zip(items).enumerate().try_for_each(step)
+}
+
 /// Maps the consecutive blocks of `0..n` of length `size` and merges neighbours pairwise in a tree
 /// that depends on `n` and `size` alone. `None` where `n` is 0.
 ///

@@ -2,7 +2,8 @@
 //!
 //! Small work runs on the calling thread. Long work runs on our pool while the caller, detached from
 //! the interpreter, wakes every 50 ms to look for Ctrl-C and, where there is a callback, to report
-//! progress; either can cancel the kernel, which stops at its next chunk.
+//! progress. Ctrl-C cancels the kernel, which stops at its next chunk; the callback can ask it to end
+//! with what it has.
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -32,19 +33,19 @@ pub fn run<T: Send>(
     work: usize,
     job: impl FnOnce(&Control) -> Result<T, Error> + Send,
 ) -> PyResult<T> {
-    run_watched(py, work, job, |_, _| Ok(true))
+    run_watched(py, work, job, |_, _, _| Ok(true))
 }
 
-/// Like [`run`]; `watch(py, done)` is called on every wake with the kernel's progress, and answers
-/// whether to go on.
+/// Like [`run`]; `watch(py, done, value)` is called on every wake with the kernel's progress, and
+/// answers whether to go on or to end with what has been found.
 ///
 /// # Errors
-/// As [`run`], or what `watch` raised, or `Cancelled` where it answered `false`.
+/// As [`run`], or what `watch` raised.
 pub fn run_watched<T: Send>(
     py: Python<'_>,
     work: usize,
     job: impl FnOnce(&Control) -> Result<T, Error> + Send,
-    watch: impl Fn(Python<'_>, u64) -> PyResult<bool> + Sync,
+    watch: impl Fn(Python<'_>, u64, f64) -> PyResult<bool> + Sync,
 ) -> PyResult<T> {
     if work < INLINE {
         return job(&Control::sequential()).map_err(exception);
@@ -70,15 +71,15 @@ pub fn run_watched<T: Send>(
                     Err(RecvTimeoutError::Timeout) if interrupted.is_none() => {
                         let look = Python::attach(|py| {
                             py.check_signals()?;
-                            watch(py, control.done())
+                            watch(py, control.done(), control.value())
                         });
-                        interrupted = match look {
-                            Ok(true) => None,
-                            Ok(false) => Some(Cancelled::new_err("stopped by the callback")),
-                            Err(error) => Some(error),
-                        };
-                        if interrupted.is_some() {
-                            control.cancel();
+                        match look {
+                            Ok(true) => {}
+                            Ok(false) => control.stop(),
+                            Err(error) => {
+                                control.cancel();
+                                interrupted = Some(error);
+                            }
                         }
                     }
                     Err(RecvTimeoutError::Timeout) => {}

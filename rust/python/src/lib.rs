@@ -5,6 +5,7 @@ mod gate;
 mod mixture;
 mod pool;
 mod special;
+mod transport;
 
 /// Compiled kernels of pyprobe; private, see the public functions above it.
 #[pyo3::pymodule]
@@ -26,6 +27,12 @@ mod _core {
     };
     #[pymodule_export]
     use crate::special::{bessel, bessel_at, bessel_ratio_inverse, special_tables};
+
+    #[pymodule_export]
+    use crate::transport::{
+        sinkhorn, transport_apply, transport_plan, transport_rounded_value, transport_sparse_plan,
+        transport_sums,
+    };
 
     /// Number of threads that the next kernel will use.
     #[pyfunction]

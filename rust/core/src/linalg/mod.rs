@@ -1,5 +1,6 @@
 //! Dense and sparse matrices of samples, and the products that many kernels share.
 
+pub(crate) mod cholesky;
 mod rows;
 pub(crate) mod skinny;
 

@@ -1,0 +1,138 @@
+"""Checks of weights, costs and epsilon: what every solver of this domain asks of its arguments."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pyprobe._validate import as_float_array, as_weights
+from pyprobe.errors import DomainError, NotFiniteError, ShapeError
+from pyprobe.typing import FloatArray
+
+__all__ = ["as_cost", "as_masses", "as_penalties", "check_epsilon", "check_reachable"]
+
+_MASS_TOLERANCE = 1e-6
+"""Masses that differ by less, relative to the larger one, are taken for equal."""
+
+
+def as_cost(value: Any) -> FloatArray:
+    """Return `value` as a C-contiguous matrix of costs; plus infinity forbids a pair."""
+    if getattr(getattr(value, "dtype", None), "kind", "f") == "b":
+        raise TypeError(
+            "'cost' must hold real numbers; got dtype bool. A mask of forbidden pairs is written "
+            "numpy.where(allowed, cost, numpy.inf)."
+        )
+    cost = as_float_array("cost", value)
+    if cost.ndim != 2:
+        raise ShapeError(
+            f"'cost' must be a matrix of shape (n, m); got shape {cost.shape}."
+            + (" Batches go to sinkhorn_batch." if cost.ndim == 3 else "")
+        )
+    if 0 in cost.shape:
+        raise ShapeError(f"'cost' must have at least one row and one column; got {cost.shape}.")
+    # A sum tells whether to look closer: NaN and minus infinity show in it, plus infinity may be meant.
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = float(cost.min())
+    if math.isnan(total) or total == -math.inf:
+        bad = np.isnan(cost) | (cost == -np.inf)
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise NotFiniteError(
+            f"'cost' must not be NaN or minus infinity; got {int(bad.sum())} such "
+            f"{'entry' if bad.sum() == 1 else 'entries'}, the first ({cost[first]}) at index "
+            f"{first}. Plus infinity forbids a pair."
+        )
+    return np.ascontiguousarray(cost)
+
+
+def as_masses(
+    a: npt.ArrayLike | None,
+    b: npt.ArrayLike | None,
+    shape: tuple[int, int],
+    penalties: tuple[float, float],
+    *,
+    names: tuple[str, str] = ("a", "b"),
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return both weights as float64; None stands for equal ones of mass 1.
+
+    Unless a penalty stands for a marginal, the masses must be equal; `b` is scaled by what little
+    they may differ.
+    """
+    n, m = shape
+    given = tuple(None if w is None else as_float_array(name, w) for name, w in zip(names, (a, b)))
+    lengths = tuple(None if w is None else w.shape for w in given)
+    for name, length, expected in zip(names, lengths, shape, strict=True):
+        if length is not None and length != (expected,):
+            swapped = lengths == ((m,), (n,)) and n != m
+            raise ShapeError(
+                f"'cost' has shape ({n}, {m}), so '{names[0]}' must have shape ({n},) and "
+                f"'{names[1]}' ({m},); got '{name}' of shape {length}."
+                + (" Transpose 'cost'?" if swapped else "")
+            )
+    weights = [
+        np.full(k, 1.0 / k) if w is None else as_weights(name, w, k, what)
+        for name, w, k, what in zip(names, given, shape, ("row", "column"), strict=True)
+    ]
+    masses = [float(w.sum()) for w in weights]
+    if not any(map(math.isfinite, penalties)):
+        if abs(masses[0] - masses[1]) > _MASS_TOLERANCE * max(masses):
+            raise DomainError(
+                f"'{names[0]}' and '{names[1]}' must have the same mass; they sum to "
+                f"{masses[0]:.9g} and {masses[1]:.9g}. Divide each by its sum, or pass "
+                "unbalanced=rho to let mass appear and vanish at a price."
+            )
+        weights[1] = weights[1] * (masses[0] / masses[1])
+    return weights[0], weights[1]
+
+
+def check_epsilon(value: Any, name: str = "epsilon") -> float:
+    """Return `value` as a positive finite float."""
+    try:
+        epsilon = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"'{name}' must be a number; got {type(value).__name__}.") from None
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise DomainError(f"'{name}' must be a positive finite number; got {epsilon}.")
+    return epsilon
+
+
+def as_penalties(value: Any) -> tuple[float, float]:
+    """Return the penalties of the two sides; None, or infinity on a side, means none."""
+    if value is None:
+        return math.inf, math.inf
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise ShapeError(f"'unbalanced' must be a number or a pair of them; got {value!r}.")
+    numbers = []
+    for penalty in pair:
+        try:
+            numbers.append(math.inf if penalty is None else float(penalty))
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"'unbalanced' must be a number or a pair of them; got {value!r}."
+            ) from None
+    if not all(number > 0 for number in numbers):
+        raise DomainError(f"'unbalanced' must be positive, or infinite on a side; got {value!r}.")
+    return numbers[0], numbers[1]
+
+
+def check_reachable(a: FloatArray, b: FloatArray, cost: FloatArray) -> None:
+    """Raise `DomainError` where a point with weight has no finite cost to a point with weight."""
+    allowed = cost < np.inf
+    if allowed.all():
+        return
+    for name, weights, reach in (
+        ("a", a, allowed[:, b > 0].any(axis=1)),
+        ("b", b, allowed[a > 0].any(axis=0)),
+    ):
+        stranded = (weights > 0) & ~reach
+        if stranded.any():
+            index = int(stranded.argmax())
+            line = "row" if name == "a" else "column"
+            raise DomainError(
+                f"'{name}' has weight {weights[index]:.6g} at index {index}, but {line} {index} of "
+                "'cost' is infinite wherever the other side has weight: no plan can move that mass. "
+                "Give it a finite cost, or no weight."
+            )

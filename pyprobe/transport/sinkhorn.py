@@ -1,0 +1,522 @@
+r"""Entropic optimal transport between two weighted sets of points.
+
+For weights :math:`a` and :math:`b` of equal mass, costs :math:`C` and :math:`\varepsilon > 0`,
+
+.. math::
+   \min_{P \ge 0,\; P 1 = a,\; P^T 1 = b} \langle P, C \rangle
+       + \varepsilon\, \mathrm{KL}(P \,|\, a b^T), \qquad
+   P_{ij} = a_i b_j\, e^{(f_i + g_j - C_{ij}) / \varepsilon}.
+
+The potentials f and g are in the unit of the costs; the constant that P does not see is shared so that
+:math:`\langle a, f \rangle = \langle b, g \rangle`. POT's ``log_u`` is ``f / epsilon + log(a)`` here,
+OTT's ``f`` is ``f + epsilon log(a)``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse
+
+from pyprobe import _core
+from pyprobe._engine import Engine, select
+from pyprobe._validate import (
+    as_float_array,
+    check_callback,
+    check_choice,
+    check_finite,
+    check_positive_float,
+    check_positive_int,
+)
+from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
+from pyprobe.progress import Callback, Progress
+from pyprobe.transport._check import (
+    as_cost,
+    as_masses,
+    as_penalties,
+    check_epsilon,
+    check_reachable,
+)
+from pyprobe.typing import Array, ArrayLike, FloatArray
+
+__all__ = ["SinkhornResult", "relative_epsilon", "sinkhorn"]
+
+_METHODS = ("auto", "log", "scaling", "newton")
+_MAX_NEWTON = 200
+_RESOLUTION = 1e-6
+"""Below this part of the range of the costs, epsilon resolves nothing that rounding leaves."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class SinkhornResult:
+    r"""The entropic transport plan between two weighted sets, by its potentials.
+
+    Attributes
+    ----------
+    f : array, shape (n,)
+        Potential of the rows, in the unit of the costs. Where a weight is 0 it is the price at which
+        a little weight there would be served.
+    g : array, shape (m,)
+        Potential of the columns.
+    value : float or 0-d tensor
+        The dual objective :math:`\langle a, f \rangle + \langle b, g \rangle - \varepsilon (\sum P -
+        \sum a \sum b)`: a lower bound of the regularized cost, equal to it up to the square of
+        the marginal error.
+    epsilon : float
+        Strength of the entropy.
+    marginal_error : float
+        Distance of the plan's two marginals from the weights, in L1, rows and columns together,
+        relative to the mass.
+    converged : bool
+        Whether that is within the tolerance.
+    stopped : bool
+        Whether the callback ended the iteration.
+    n_iter : int
+        Iterations of Sinkhorn.
+    n_newton : int
+        Steps of Newton.
+    method : str
+        The one asked for.
+    errors : ndarray, shape (n_iter + n_newton,)
+        The marginal error after every iteration.
+
+    Notes
+    -----
+    Large arrays are methods, made anew at each call; the costs are kept by reference, so they must
+    not be changed while the result is in use.
+    """
+
+    f: Array
+    g: Array
+    value: Array | float
+    epsilon: float
+    marginal_error: float
+    converged: bool
+    stopped: bool
+    n_iter: int
+    n_newton: int
+    method: str
+    errors: FloatArray
+    _problem: _Problem = field()
+
+    def __repr__(self) -> str:
+        n, m = self._problem.cost.shape
+        return (
+            f"SinkhornResult(shape=({n}, {m}), epsilon={self.epsilon:.4g}, "
+            f"value={float(self.value):.8g}, marginal_error={self.marginal_error:.1e}, "
+            f"converged={self.converged}, n_iter={self.n_iter}, n_newton={self.n_newton}, "
+            f"method={self.method!r})"
+        )
+
+    def plan(self) -> Array:
+        """Return the plan, shape (n, m)."""
+        problem = self._problem
+        found: FloatArray = _core.transport_plan(problem.plan)
+        return found
+
+    def apply(self, v: ArrayLike) -> Array:
+        """Return the plan times `v`, of shape (m,) or (m, k), without forming the plan."""
+        return self._problem.apply(v, "v", transpose=False)
+
+    def apply_transpose(self, u: ArrayLike) -> Array:
+        """Return the transposed plan times `u`, of shape (n,) or (n, k)."""
+        return self._problem.apply(u, "u", transpose=True)
+
+    def barycentric_map(self, y: ArrayLike) -> Array:
+        """Return where each row's mass goes on average: the rows of the plan, normalized, times `y`.
+
+        Parameters
+        ----------
+        y : array_like, shape (m, d)
+            Positions of the columns.
+
+        Returns
+        -------
+        array, shape (n, d)
+            NaN where a row carries no mass.
+        """
+        points = as_float_array("y", y)
+        if points.ndim != 2:
+            raise ShapeError(f"'y' must have shape (m, d), one point a row; got {points.shape}.")
+        sums = np.asarray(self._problem.sums[0])[:, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found: FloatArray = np.asarray(self.apply(points)) / sums
+        return found
+
+    def sparse_plan(self, threshold: float = 0.0) -> scipy.sparse.csr_array:
+        """Return the entries of the plan that are at least `threshold`, as a SciPy CSR array."""
+        threshold = check_positive_float("threshold", threshold, allow_zero=True)
+        indptr, indices, values = _core.transport_sparse_plan(self._problem.plan, threshold)
+        shape = self._problem.cost.shape
+        return scipy.sparse.csr_array((values, indices, indptr), shape=shape)
+
+    @cached_property
+    def transport_cost(self) -> float:
+        r"""The cost of the plan, :math:`\langle P, C \rangle`, without the entropy."""
+        return float(self._problem.sums[2])
+
+    def rounded_plan(self) -> Array:
+        """Return a plan near this one whose marginals are the weights, to rounding.
+
+        Rows and columns that carry too much are scaled down, and what is missing is added as a
+        product (Altschuler, Weed and Rigollet 2017, algorithm 2); it may fall on forbidden pairs.
+        """
+        x, y, u, v = self._problem.rounding
+        dense = np.asarray(self.plan(), dtype=np.float64)
+        rounded: FloatArray = x[:, None] * dense * y + np.outer(u, v)
+        return rounded.astype(self._problem.cost.dtype, copy=False)
+
+    @cached_property
+    def gap(self) -> float:
+        """The regularized cost of `rounded_plan` minus `value`: how far either can be from optimal.
+
+        Both bound the optimum, whether or not the iteration converged. Infinite where what the
+        rounding adds falls on forbidden pairs. Not defined with penalties.
+        """
+        problem = self._problem
+        if problem.is_unbalanced:
+            raise DomainError(
+                "'gap' compares plans that meet the weights; with 'unbalanced' there are none."
+            )
+        rounded = _core.transport_rounded_value(
+            problem.plan, problem.a, problem.b, problem.rounding
+        )
+        return rounded - float(self.value)
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """What was solved, with the scaled potentials that solve it, in float64."""
+
+    a: FloatArray
+    b: FloatArray
+    cost: FloatArray
+    epsilon: float
+    penalties: tuple[float, float]
+    phi: FloatArray
+    gamma: FloatArray
+
+    @property
+    def plan(self) -> tuple[FloatArray, float, FloatArray, FloatArray]:
+        """What the kernels call a plan."""
+        return self.cost, self.epsilon, self.phi, self.gamma
+
+    @property
+    def is_unbalanced(self) -> bool:
+        return any(map(math.isfinite, self.penalties))
+
+    @cached_property
+    def sums(self) -> tuple[FloatArray, FloatArray, float]:
+        """Row sums, column sums and cost of the plan."""
+        return _core.transport_sums(self.plan)
+
+    @cached_property
+    def rounding(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """``(x, y, u, v)`` such that ``diag(x) P diag(y) + u v'`` has the weights as marginals."""
+        rows, columns, _ = self.sums
+        with np.errstate(invalid="ignore", divide="ignore"):
+            x = np.where(rows > self.a, self.a / rows, 1.0)
+            columns = _core.transport_apply(self.plan, x[:, None], transpose=True)[:, 0]
+            y = np.where(columns > self.b, self.b / columns, 1.0)
+        rows = x * _core.transport_apply(self.plan, y[:, None], transpose=False)[:, 0]
+        u = np.maximum(self.a - rows, 0.0)
+        v = np.maximum(self.b - y * columns, 0.0)
+        total = v.sum()
+        return x, y, u, v / total if total > 0 else v
+
+    def apply(self, v: ArrayLike, name: str, *, transpose: bool) -> FloatArray:
+        vector = as_float_array(name, v)
+        length = self.cost.shape[0 if transpose else 1]
+        if vector.ndim not in (1, 2) or vector.shape[0] != length:
+            raise ShapeError(
+                f"'{name}' must have shape ({length},) or ({length}, k); got {vector.shape}."
+            )
+        matrix = np.ascontiguousarray(vector.reshape(length, -1), dtype=np.float64)
+        found = _core.transport_apply(self.plan, matrix, transpose=transpose)
+        return found.reshape(-1, *vector.shape[1:]).astype(self.cost.dtype, copy=False)
+
+
+def sinkhorn(
+    a: ArrayLike | None,
+    b: ArrayLike | None,
+    cost: ArrayLike,
+    *,
+    epsilon: float,
+    method: Literal["auto", "log", "scaling", "newton"] = "auto",
+    tol: float = 1e-9,
+    max_iter: int = 10_000,
+    init: tuple[ArrayLike, ArrayLike] | None = None,
+    unbalanced: float | tuple[float | None, float | None] | None = None,
+    callback: Callback | None = None,
+) -> SinkhornResult:
+    r"""Solve an entropic optimal transport problem.
+
+    Minimizes :math:`\langle P, C \rangle + \varepsilon\, \mathrm{KL}(P | a b^T)` over the plans P whose
+    marginals are `a` and `b`.
+
+    Parameters
+    ----------
+    a : array_like, shape (n,), or None
+        Weights of the rows: nonnegative, not all zero. None stands for equal weights that sum to 1.
+    b : array_like, shape (m,), or None
+        Weights of the columns, of the same mass as `a`; a relative difference below 1e-6 is scaled
+        away.
+    cost : array_like, shape (n, m)
+        Costs, of any sign. Plus infinity forbids a pair.
+    epsilon : float
+        Strength of the entropy, in the unit of the costs; see `relative_epsilon`.
+    method : {"auto", "log", "scaling", "newton"}
+        How the potentials are found; all find the same.
+
+        - ``"log"``: Sinkhorn's iteration in the log domain: no memory beyond the costs.
+        - ``"scaling"``: the same on a stored plan, sparse where most of it is negligible: several times
+          faster, for the memory of the costs once more.
+        - ``"newton"``: Newton's method along a path of falling epsilon: a few dozen steps.
+        - ``"auto"``: ``"scaling"``, handed over to Newton where the rate observed says that it would
+          take long.
+    tol : float, default 1e-9
+        Largest marginal error (L1, rows and columns together, relative to the mass).
+    max_iter : int, default 10000
+        The most iterations of Sinkhorn.
+    init : pair of array_like, optional
+        Potentials ``(f, g)`` to start from.
+    unbalanced : float or pair, optional
+        Replaces the marginals by penalties :math:`\rho\, \mathrm{KL}(P 1 | a)` and
+        :math:`\rho\, \mathrm{KL}(P^T 1 | b)`, in the unit of the costs: mass may appear and vanish. A
+        pair gives each side its own; None or infinity keeps a side exact.
+    callback : callable, optional
+        Called now and then with a `Progress`, its ``value`` the marginal error; returning ``True``
+        ends the iteration with what has been found.
+
+    Returns
+    -------
+    SinkhornResult
+        Potentials of the dtype of `cost`, and the plan on demand.
+
+    Raises
+    ------
+    ShapeError       if the shapes do not fit.
+    DomainError      if `epsilon` is not positive, a weight is negative, the masses differ, or a point
+                     with weight has no partner.
+    NotFiniteError   if a weight is not finite, or a cost is NaN or minus infinity.
+
+    Warns
+    -----
+    ConvergenceWarning  if the marginal error is above `tol` at the end.
+    NumericalWarning    if `epsilon` is below 1e-6 of the range of the costs.
+
+    Notes
+    -----
+    An iteration costs one exponential an entry (``"log"``) or two products with a stored matrix
+    (``"scaling"``). Steps are lengthened by over-relaxation once the rate has settled [3]_. Sums run in
+    float64, whatever the dtype. The same bits come out for any number of threads. Engines: native.
+
+    References
+    ----------
+    .. [1] M. Cuturi, "Sinkhorn distances: lightspeed computation of optimal transport", NeurIPS 2013.
+    .. [2] B. Schmitzer, "Stabilized sparse scaling algorithms for entropy regularized transport
+       problems", SIAM J. Sci. Comput. 41(3), 2019.
+    .. [3] A. Thibault, L. Chizat, C. Dossal and N. Papadakis, "Overrelaxed Sinkhorn-Knopp algorithm for
+       regularized optimal transport", Algorithms 14(5), 2021.
+    .. [4] X. Tang et al., "Accelerating Sinkhorn algorithm with sparse Newton iterations", ICLR 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyprobe.transport import sinkhorn
+    >>> x, y = np.linspace(0, 1, 5), np.linspace(0, 1, 4)
+    >>> result = sinkhorn(None, None, (x[:, None] - y) ** 2, epsilon=0.05)
+    >>> result.converged
+    True
+    >>> result.plan().sum(axis=0).round(6)
+    array([0.25, 0.25, 0.25, 0.25])
+    >>> result.barycentric_map(y[:, None])[:, 0].round(2)
+    array([0.1 , 0.28, 0.5 , 0.72, 0.9 ])
+    """
+    check_choice("method", method, _METHODS)
+    check_callback("callback", callback)
+    epsilon = check_epsilon(epsilon)
+    penalties = as_penalties(unbalanced)
+    tol = check_positive_float("tol", tol)
+    max_iter = check_positive_int("max_iter", max_iter)
+    engine = select(a, b, cost, names=("a", "b", "cost"))
+    if engine is not Engine.NATIVE:
+        raise TypeError("torch tensors are not taken yet: pass .numpy() arrays.")
+    costs = as_cost(cost)
+    weights = as_masses(a, b, costs.shape, penalties)
+    check_reachable(*weights, costs)
+    _check_resolution(epsilon, costs)
+    return _solve(*weights, costs, epsilon, penalties, method, tol, max_iter, init, callback)
+
+
+def _solve(
+    a: FloatArray,
+    b: FloatArray,
+    cost: FloatArray,
+    epsilon: float,
+    penalties: tuple[float, float],
+    method: str,
+    tol: float,
+    max_iter: int,
+    init: Any,
+    callback: Callback | None,
+) -> SinkhornResult:
+    total = max_iter + _MAX_NEWTON
+    watch, report = _watch(callback, total)
+    found = _core.sinkhorn(
+        cost,
+        a,
+        b,
+        epsilon,
+        penalties,
+        method=method,
+        tol=tol,
+        max_iter=max_iter,
+        max_newton=_MAX_NEWTON,
+        relaxation=True,
+        start=None if init is None else _as_potentials(init, cost.shape),
+        watch=watch,
+    )
+    mass = float(a.sum())
+    error = found["marginal_error"] / mass
+    report(found["n_iter"] + found["n_newton"], error)
+    if not (found["converged"] or found["stopped"]):
+        _warn(found, error, tol, max_iter)
+    problem = _Problem(a, b, cost, epsilon, penalties, found["phi"], found["gamma"])
+    value = _dual(problem, found["f"], found["g"])
+    dtype = cost.dtype
+    return SinkhornResult(
+        f=found["f"].astype(dtype, copy=False),
+        g=found["g"].astype(dtype, copy=False),
+        value=value,
+        epsilon=epsilon,
+        marginal_error=error,
+        converged=found["converged"],
+        stopped=found["stopped"],
+        n_iter=found["n_iter"],
+        n_newton=found["n_newton"],
+        method=method,
+        errors=found["errors"] / mass,
+        _problem=problem,
+    )
+
+
+def _dual(problem: _Problem, f: FloatArray, g: FloatArray) -> float:
+    """Return the dual objective."""
+
+    def side(weights: FloatArray, potential: FloatArray, penalty: float) -> float:
+        if math.isinf(penalty):
+            return float(weights @ potential)
+        return -penalty * float(weights @ np.expm1(-potential / penalty))
+
+    a, b = problem.a, problem.b
+    # The mass of the plan: that of its last exact marginal, unless penalties decide it.
+    mass = float(problem.sums[0].sum())
+    entropy = problem.epsilon * (mass - float(a.sum()) * float(b.sum()))
+    return side(a, f, problem.penalties[0]) + side(b, g, problem.penalties[1]) - entropy
+
+
+def _as_potentials(init: Any, shape: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+    try:
+        f, g = init
+    except (TypeError, ValueError):
+        raise TypeError("'init' must be a pair of potentials (f, g).") from None
+    pair = []
+    for name, potential, n in (("f", f, shape[0]), ("g", g, shape[1])):
+        array = np.ascontiguousarray(as_float_array(f"init {name}", potential), dtype=np.float64)
+        if array.shape != (n,):
+            raise ShapeError(f"'init' must hold an '{name}' of shape ({n},); got {array.shape}.")
+        check_finite("init", array)
+        pair.append(array)
+    return pair[0], pair[1]
+
+
+def _watch(
+    callback: Callback | None, total: int
+) -> tuple[Callable[[int, float], bool] | None, Callable[[int, float], object]]:
+    """Return what the kernel calls now and then, and what is called at the end."""
+    if callback is None:
+        return None, lambda *_: None
+    begin = time.perf_counter()
+
+    def watch(step: int, value: float) -> bool:
+        elapsed = time.perf_counter() - begin
+        return callback(Progress(step=step, total=total, value=value, elapsed=elapsed)) is not True
+
+    return watch, watch
+
+
+def _check_resolution(epsilon: float, cost: FloatArray) -> None:
+    finite = cost if (cost < np.inf).all() else cost[cost < np.inf]
+    range_ = float(finite.max()) - float(finite.min()) if finite.size else 0.0
+    if epsilon < _RESOLUTION * range_:
+        warnings.warn(
+            f"'epsilon' = {epsilon:.3g} is below 1e-6 of the range of the costs ({range_:.3g}): "
+            "rounding is no longer small beside it. For so little entropy use an exact solver, such "
+            "as scipy.optimize.linear_sum_assignment.",
+            NumericalWarning,
+            stacklevel=3,
+        )
+
+
+def _warn(found: dict[str, Any], error: float, tol: float, max_iter: int) -> None:
+    rate = found["rate"]
+    fall = f", falling by {1 - rate:.1e} an iteration" if rate is not None else ""
+    warnings.warn(
+        f"sinkhorn stopped after {found['n_iter']} iterations and {found['n_newton']} Newton steps "
+        f"with marginal error {error:.1e} > tol {tol:.1e}{fall}; raise max_iter or epsilon"
+        + ("." if found["n_newton"] else ", or use method='newton'."),
+        ConvergenceWarning,
+        stacklevel=4,
+    )
+
+
+def relative_epsilon(
+    cost: ArrayLike, fraction: float = 0.05, *, scale: Literal["max", "mean", "std"] = "max"
+) -> float:
+    """Return `fraction` of the largest, the mean or the standard deviation of the costs.
+
+    Parameters
+    ----------
+    cost : array_like
+        Costs; infinite ones (forbidden pairs) are left out.
+    fraction : float, default 0.05
+        Positive.
+    scale : {"max", "mean", "std"}
+        In proportion to what; OTT's default is 0.05 of the standard deviation.
+
+    Returns
+    -------
+    float
+        In the unit of the costs.
+
+    Raises
+    ------
+    DomainError  if the scale of the costs is not positive.
+
+    Examples
+    --------
+    >>> from pyprobe.transport import relative_epsilon
+    >>> relative_epsilon([[0.0, 2.0], [4.0, 2.0]], 0.05)
+    0.2
+    """
+    check_choice("scale", scale, ("max", "mean", "std"))
+    fraction = check_positive_float("fraction", fraction)
+    values: Any = cost if select(cost) is not Engine.NATIVE else as_float_array("cost", cost)
+    finite = values[values < math.inf]
+    if len(finite) == 0:
+        raise DomainError("'cost' must have finite entries; got none.")
+    reference = {"max": finite.max, "mean": finite.mean, "std": finite.std}[scale]()
+    if not float(reference) > 0:
+        raise DomainError(
+            f"'cost' must have a positive {scale} for a relative epsilon; got {float(reference):.6g}. "
+            "Give epsilon as a number."
+        )
+    return fraction * float(reference)

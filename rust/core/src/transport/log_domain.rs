@@ -1,0 +1,94 @@
+//! Sinkhorn's iteration in the log domain: one exponential and one read of the cost per entry.
+//!
+//! The textbook takes two exponentials and two passes for the maxima. Here the row's old potential
+//! is the shift, and the row, still in the cache and rescaled, is added to the columns at once.
+
+use super::cost::Cost;
+use super::marginal::Marginal;
+use super::rows::{Blocks, GROUP, Potentials, SUMS, add_rows, visit};
+use crate::simd::vectorize;
+use crate::special::math;
+use crate::{Control, Error};
+
+/// The half step of the rows, relaxed by `omega`: moves `phi`, writes the column sums of the new
+/// plan, and returns the distance of its row sums from their targets.
+///
+/// # Errors
+/// [`Error::Infeasible`] where a row has nowhere to go; [`Error::Cancelled`].
+pub(super) fn sweep<C: Cost>(
+    cost: &C,
+    scale: f64,
+    rows: &Marginal,
+    state: &mut Potentials,
+    omega: f64,
+    fresh: bool,
+    blocks: &mut Blocks,
+    columns: &mut [f64],
+    control: &Control,
+) -> Result<f64, Error> {
+    let Potentials { phi, gamma } = state;
+    visit(cost, scale, phi, gamma, fresh, blocks, control, |first, phi, plan, sums, block| {
+        let mut factors = [0.0; GROUP];
+        let factors = &mut factors[..phi.len()];
+        block.error += rows.half_step(first, phi, sums, omega, factors);
+        vectorize(
+            #[inline(always)]
+            || add_rows(&mut block.columns, factors, plan),
+        );
+    })?;
+    let error = blocks.collect(columns);
+    match blocks.stranded() {
+        Some(index) => Err(Error::Infeasible { name: "a", index }),
+        None => Ok(error),
+    }
+}
+
+/// Sets the potentials of the columns whose sums have left the range to where their sums are their
+/// weights, by a log-sum-exp each, in one pass over the rows.
+///
+/// # Errors
+/// [`Error::Infeasible`] where a column has nowhere to come from; [`Error::Cancelled`].
+pub(super) fn rescue_columns<C: Cost>(
+    cost: &C,
+    scale: f64,
+    weights: &Marginal,
+    state: &mut Potentials,
+    columns: &mut [f64],
+    control: &Control,
+) -> Result<(), Error> {
+    let lost: Vec<usize> = (0..columns.len())
+        .filter(|&j| weights.weights[j] > 0.0 && !SUMS.contains(&columns[j]))
+        .collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let mut highs = vec![f64::NEG_INFINITY; lost.len()];
+    let mut totals = vec![0.0; lost.len()];
+    let mut row = vec![0.0; columns.len()];
+    for (i, &phi) in state.phi.iter().enumerate() {
+        if phi == f64::NEG_INFINITY {
+            continue;
+        }
+        control.check()?;
+        cost.fill(i, 0, &mut row);
+        for ((&j, high), total) in lost.iter().zip(&mut highs).zip(&mut totals) {
+            let exponent = (-row[j]).mul_add(scale, phi);
+            if exponent > *high {
+                *total *= math::exp(*high - exponent);
+                *high = exponent;
+            }
+            if exponent > f64::NEG_INFINITY {
+                *total += math::exp(exponent - *high);
+            }
+        }
+    }
+    for ((&j, high), total) in lost.iter().zip(highs).zip(totals) {
+        if high == f64::NEG_INFINITY {
+            return Err(Error::Infeasible { name: "b", index: j });
+        }
+        // Where the sum is 1; the half step that follows does the rest.
+        state.gamma[j] = -high - total.ln();
+        columns[j] = 1.0;
+    }
+    Ok(())
+}

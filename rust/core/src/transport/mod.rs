@@ -1,0 +1,26 @@
+//! Entropic optimal transport.
+//!
+//! For weights `a` (n) and `b` (m) of equal mass, a cost matrix `C` and `epsilon > 0`,
+//!
+//! ```text
+//! min over P >= 0, P 1 = a, P' 1 = b   of   <P, C> + epsilon KL(P | a b')
+//! plan   P_ij = a_i b_j exp((f_i + g_j - C_ij) / epsilon)
+//! dual   <a, f> + <b, g> - epsilon (sum of P - mass of a b')
+//! ```
+//!
+//! The potentials are found by [`sinkhorn`].
+
+mod cost;
+mod log_domain;
+mod marginal;
+mod newton;
+mod plan;
+mod relaxation;
+mod rows;
+mod scaling;
+mod sinkhorn;
+
+pub use cost::{Cost, Dense};
+pub use plan::{Plan, Rounding, SparsePlan, Sums};
+pub use rows::Potentials;
+pub use sinkhorn::{Method, Options, Problem, Solution, sinkhorn};

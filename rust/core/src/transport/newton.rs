@@ -1,0 +1,311 @@
+//! Newton's method on the dual, for where Sinkhorn's iteration is slow.
+//!
+//! With `R`, `Q` the sums of the plan `P` (plus what a penalty adds), a step solves
+//!
+//! ```text
+//! [ diag R   P      ] [dx]   [a - P 1 ]
+//! [ P'       diag Q ] [dy] = [b - P' 1]
+//! ```
+//!
+//! in units of epsilon, by eliminating `dx`: `S dy = gy - P' (gx / R)` with the Schur complement
+//! `S = diag Q - P' diag(1 / R) P`. `S` maps constants to 0; a shift that vanishes with the gradient
+//! keeps it definite. The system is solved by conjugate gradients, or, where these are slow (plans near
+//! a permutation), by Cholesky's factorization.
+
+use ndarray::Array2;
+
+use super::cost::Cost;
+use super::marginal::Marginal;
+use super::rows::{Potentials, SUMS};
+use super::scaling::{Kernel, Row};
+use crate::linalg::cholesky;
+use crate::{Control, Error};
+
+/// Conjugate-gradient steps after which a direct solve is worth its price.
+const MAX_CG: usize = 150;
+/// Columns beyond which no direct solve is tried.
+const MAX_DIRECT: usize = 3000;
+/// Halvings of a step before the shift is raised instead.
+const MAX_HALVINGS: usize = 8;
+/// Part of the error that the entries left out of the operator may carry.
+const NEGLIGIBLE: f64 = 1e-2;
+
+/// How the iteration ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Converged,
+    OutOfSteps,
+    Stopped,
+    /// No step improved on what was there.
+    Stuck,
+}
+
+/// What the iteration needs from its caller.
+pub(super) struct Newton<'a, C> {
+    pub(super) cost: &'a C,
+    pub(super) scale: f64,
+    pub(super) rows: &'a Marginal,
+    pub(super) columns: &'a Marginal,
+    pub(super) tol: f64,
+    pub(super) max_steps: usize,
+    pub(super) control: &'a Control,
+}
+
+/// How much was done.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Counts {
+    pub(super) steps: usize,
+    pub(super) cg: usize,
+}
+
+/// The plan at some potentials with its gradient.
+struct Point {
+    kernel: Kernel,
+    gx: Vec<f64>,
+    gy: Vec<f64>,
+    error: f64,
+    dual: f64,
+}
+
+impl<C: Cost> Newton<'_, C> {
+    /// Improves `state` until its error is at most `tol`; `errors` gets one entry a step.
+    pub(super) fn run(
+        &self,
+        state: &mut Potentials,
+        counts: &mut Counts,
+        errors: &mut Vec<f64>,
+    ) -> Result<End, Error> {
+        let mut point = self.point(state.clone(), f64::INFINITY)?;
+        let mut shift = 1.0;
+        let mut direct = false;
+        loop {
+            if point.error <= self.tol {
+                *state = point.kernel.base().clone();
+                return Ok(End::Converged);
+            }
+            if counts.steps == self.max_steps || self.control.is_stopped() {
+                *state = point.kernel.base().clone();
+                let stopped = self.control.is_stopped();
+                return Ok(if stopped { End::Stopped } else { End::OutOfSteps });
+            }
+            let (dx, dy) = self.direction(&mut point, shift, &mut direct, counts)?;
+            match self.search(&point, &dx, &dy)? {
+                Some((next, full)) => {
+                    point = next;
+                    shift = if full { (shift * 0.1_f64).max(1.0) } else { shift };
+                }
+                None if shift < 1e8 => {
+                    shift *= 10.0;
+                    continue;
+                }
+                None => {
+                    *state = point.kernel.base().clone();
+                    return Ok(End::Stuck);
+                }
+            }
+            counts.steps += 1;
+            errors.push(point.error);
+            self.control.report(point.error);
+        }
+    }
+
+    /// The plan at `state`, without the entries that are negligible beside `error`.
+    fn point(&self, state: Potentials, error: f64) -> Result<Point, Error> {
+        let (rows, columns) = (self.rows, self.columns);
+        let negligible = (NEGLIGIBLE * error / rows.mass()).clamp(1e-3 * self.tol, 1e-3);
+        let kernel =
+            Kernel::new(self.cost, self.scale, rows, columns, state, negligible, self.control)?;
+        let gradient = |side: &Marginal, potentials: &[f64], sums: &[f64]| -> Vec<f64> {
+            let targets = potentials.iter().enumerate().map(|(i, &p)| side.target(i, p));
+            targets.zip(sums).map(|(target, sum)| target - sum).collect()
+        };
+        let gx = gradient(rows, &kernel.base().phi, &kernel.row_sums);
+        let gy = gradient(columns, &kernel.base().gamma, &kernel.column_sums);
+        let error = gx.iter().chain(&gy).map(|g| g.abs()).sum();
+        let total: f64 = kernel.row_sums.iter().sum();
+        let dual = rows.dual(&kernel.base().phi) + columns.dual(&kernel.base().gamma) - total;
+        Ok(Point { kernel, gx, gy, error, dual })
+    }
+
+    /// Solves for the step; `direct` remembers that conjugate gradients were slow.
+    fn direction(
+        &self,
+        point: &mut Point,
+        shift: f64,
+        direct: &mut bool,
+        counts: &mut Counts,
+    ) -> Result<(Vec<f64>, Vec<f64>), Error> {
+        let Point { kernel, gx, gy, .. } = point;
+        let norm = gx.iter().chain(gy.iter()).map(|g| g * g).sum::<f64>().sqrt();
+        let largest = kernel.row_sums.iter().copied().fold(0.0, f64::max);
+        let shift = (1e-3 * shift * norm).max(1e-15 * largest);
+        let diagonal = |side: &Marginal, potentials: &[f64], sums: &[f64]| -> Vec<f64> {
+            let stiffness = potentials
+                .iter()
+                .enumerate()
+                .map(|(i, &p)| if side.slack > 0.0 { side.slack * side.target(i, p) } else { 0.0 });
+            sums.iter().zip(stiffness).map(|(sum, stiffness)| sum + stiffness + shift).collect()
+        };
+        let r = diagonal(self.rows, &kernel.base().phi, &kernel.row_sums);
+        let q = diagonal(self.columns, &kernel.base().gamma, &kernel.column_sums);
+        let inverse: Vec<f64> = r.iter().map(|r| 1.0 / r).collect();
+
+        let mut middle: Vec<f64> = gx.iter().zip(&inverse).map(|(g, w)| g * w).collect();
+        let mut right = vec![0.0; gy.len()];
+        kernel.transpose_multiply(&mut middle, &mut right, self.control)?;
+        for (right, g) in right.iter_mut().zip(gy.iter()) {
+            *right = g - *right;
+        }
+        let tolerance = norm.sqrt().min(0.1);
+        let small = q.len() <= MAX_DIRECT;
+        let mut dy = None;
+        if !(*direct && small) {
+            let limit = if small { MAX_CG } else { 20 * MAX_CG };
+            let (found, met) = conjugate_gradients(
+                kernel,
+                &inverse,
+                &q,
+                &right,
+                tolerance,
+                limit,
+                counts,
+                self.control,
+            )?;
+            *direct = !met;
+            if met || !small {
+                dy = Some(found);
+            }
+        }
+        let dy = match dy {
+            Some(dy) => dy,
+            None => solve_directly(kernel, &inverse, &q, right, self.control)?,
+        };
+        // dx = (gx - P dy) / R
+        let mut weighted = vec![0.0; gx.len()];
+        let mut unused = vec![0.0; gy.len()];
+        kernel.gram(&dy, &inverse, &mut weighted, &mut unused, self.control)?;
+        let dx = gx.iter().zip(&inverse).zip(&weighted).map(|((g, w), p)| g * w - p).collect();
+        Ok((dx, dy))
+    }
+
+    /// The best point along a direction, and whether the whole step was taken.
+    fn search(&self, from: &Point, dx: &[f64], dy: &[f64]) -> Result<Option<(Point, bool)>, Error> {
+        let base = from.kernel.base();
+        let slope: f64 =
+            from.gx.iter().zip(dx).chain(from.gy.iter().zip(dy)).map(|(g, d)| g * d).sum();
+        if !(slope > 0.0) {
+            return Ok(None);
+        }
+        let moved = |from: &[f64], by: &[f64], alpha: f64| -> Vec<f64> {
+            from.iter().zip(by).map(|(p, d)| p + alpha * d).collect()
+        };
+        let mut alpha = 1.0;
+        for _ in 0..MAX_HALVINGS {
+            let state = Potentials {
+                phi: moved(&base.phi, dx, alpha),
+                gamma: moved(&base.gamma, dy, alpha),
+            };
+            let trial = self.point(state, from.error)?;
+            let sums = &trial.kernel.row_sums;
+            let in_range = sums.iter().all(|sum| *sum == 0.0 || SUMS.contains(sum));
+            let gain = trial.dual - from.dual;
+            let flat = gain.abs() < 1e-13 * from.dual.abs().max(1.0);
+            if in_range && (gain >= 1e-4 * alpha * slope || (flat && trial.error < from.error)) {
+                return Ok(Some((trial, alpha == 1.0)));
+            }
+            alpha *= 0.5;
+        }
+        Ok(None)
+    }
+}
+
+/// Solves `(diag q - P' diag(inverse) P) y = right`; says whether the tolerance was met.
+fn conjugate_gradients(
+    kernel: &mut Kernel,
+    inverse: &[f64],
+    q: &[f64],
+    right: &[f64],
+    tolerance: f64,
+    limit: usize,
+    counts: &mut Counts,
+    control: &Control,
+) -> Result<(Vec<f64>, bool), Error> {
+    let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+    let squares = kernel.squared_columns(inverse);
+    let jacobi: Vec<f64> =
+        q.iter().zip(&squares).map(|(q, s)| 1.0 / (q - s).max(1e-12 * q)).collect();
+    let precondition =
+        |r: &[f64]| -> Vec<f64> { r.iter().zip(&jacobi).map(|(r, j)| r * j).collect() };
+    let (n, m) = (inverse.len(), q.len());
+    let (mut y, mut residual) = (vec![0.0; m], right.to_vec());
+    let mut z = precondition(&residual);
+    let mut p = z.clone();
+    let mut rz = dot(&residual, &z);
+    let goal = tolerance * tolerance * dot(right, right);
+    let (mut weighted, mut image) = (vec![0.0; n], vec![0.0; m]);
+    for _ in 0..limit {
+        kernel.gram(&p, inverse, &mut weighted, &mut image, control)?;
+        for ((image, q), p) in image.iter_mut().zip(q).zip(&p) {
+            *image = q * p - *image;
+        }
+        counts.cg += 1;
+        let curvature = dot(&p, &image);
+        if !(curvature > 0.0) {
+            return Ok((y, false));
+        }
+        let step = rz / curvature;
+        for ((y, residual), (p, image)) in y.iter_mut().zip(&mut residual).zip(p.iter().zip(&image))
+        {
+            *y += step * p;
+            *residual -= step * image;
+        }
+        if dot(&residual, &residual) <= goal {
+            return Ok((y, true));
+        }
+        z = precondition(&residual);
+        let next = dot(&residual, &z);
+        let ratio = next / rz;
+        rz = next;
+        for (p, z) in p.iter_mut().zip(&z) {
+            *p = z + ratio * *p;
+        }
+    }
+    Ok((y, false))
+}
+
+/// The same by Cholesky's factorization.
+fn solve_directly(
+    kernel: &Kernel,
+    inverse: &[f64],
+    q: &[f64],
+    right: Vec<f64>,
+    control: &Control,
+) -> Result<Vec<f64>, Error> {
+    let m = q.len();
+    let mut schur = Array2::<f64>::zeros((m, m));
+    schur.diag_mut().assign(&ndarray::ArrayView1::from(q));
+    let mut dense = Vec::new();
+    kernel.for_each_row(|i, row| match row {
+        Row::Dense(values) => {
+            let root = inverse[i].sqrt();
+            dense.extend(values.iter().map(|value| value * root));
+        }
+        Row::Sparse(indices, values) => {
+            for (&j, &value) in indices.iter().zip(values) {
+                let factor = inverse[i] * value;
+                let target = &mut schur.as_slice_mut().unwrap_or_default()[j as usize * m..];
+                for (&k, &value) in indices.iter().zip(values) {
+                    if k > j {
+                        break;
+                    }
+                    target[k as usize] -= factor * value;
+                }
+            }
+        }
+    });
+    control.check()?;
+    if !dense.is_empty() {
+        cholesky::subtract_gram(&mut schur, &dense, m, control);
+    }
+    cholesky::solve(schur, right, control)
+}

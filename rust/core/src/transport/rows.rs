@@ -1,0 +1,294 @@
+//! The plan's rows, made on the fly: exponentials, their sums, and what the blocks of rows share.
+
+use super::cost::Cost;
+use crate::parallel::for_each_chunk_with;
+use crate::simd::vectorize;
+use crate::special::math::exp_or_zero;
+use crate::{Control, Error};
+
+/// Columns made at once: costs, potentials and exponentials of a tile stay in the first cache.
+const TILE: usize = 512;
+/// Blocks of rows, each with column sums of its own.
+const BLOCKS: usize = 64;
+/// Fewest rows of a block.
+const ROWS: usize = 16;
+/// Exponentials below which a second thread costs more than it saves.
+pub(super) const SMALL: usize = 1 << 20;
+
+/// The scaled potentials: the plan is `exp(phi_i + gamma_j - C_ij / epsilon)`.
+///
+/// `phi = f / epsilon + log a` and `gamma = g / epsilon + log b`; minus infinity where a weight is 0.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Potentials {
+    /// Rows, shape (n,).
+    pub phi: Vec<f64>,
+    /// Columns, shape (m,).
+    pub gamma: Vec<f64>,
+}
+
+/// What one block of rows needs to itself.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Block {
+    /// Sums over the block's rows, shape (m,).
+    pub(super) columns: Vec<f64>,
+    /// A few rows of the plan.
+    pub(super) buffer: Vec<f64>,
+    /// Distance of the row sums from their targets.
+    pub(super) error: f64,
+    /// A row that no column can serve.
+    pub(super) stranded: Option<usize>,
+}
+
+/// Rows of a block, whose number depends on the shape alone: so do the bits of the sums.
+pub(super) fn block_size(n: usize) -> usize {
+    n.div_ceil(BLOCKS).max(ROWS)
+}
+
+/// Calls `body(index, chunk, item)` on the chunks of `out` of length `size`, each with its item, on
+/// the calling thread unless `parallel`.
+///
+/// # Errors
+/// [`Error::Cancelled`], or the first error of `body` met.
+pub(super) fn for_each<T: Send, U: Send>(
+    out: &mut [T],
+    size: usize,
+    items: &mut [U],
+    parallel: bool,
+    control: &Control,
+    body: impl Fn(usize, &mut [T], &mut U) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    if parallel {
+        return for_each_chunk_with(out, size, items, control, body);
+    }
+    for (index, (chunk, item)) in out.chunks_mut(size).zip(items).enumerate() {
+        control.check()?;
+        body(index, chunk, item)?;
+    }
+    Ok(())
+}
+
+/// Blocks of rows and what is summed over them.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    blocks: Vec<Block>,
+    size: usize,
+    parallel: bool,
+}
+
+impl Blocks {
+    pub(super) fn new((n, m): (usize, usize)) -> Self {
+        let size = block_size(n);
+        let block = Block { columns: vec![0.0; m], ..Block::default() };
+        let parallel = n.saturating_mul(m) > SMALL;
+        Self { blocks: vec![block; n.div_ceil(size)], size, parallel }
+    }
+
+    /// Calls `body(first row, phi of the block, block)` on every block.
+    fn run(
+        &mut self,
+        phi: &mut [f64],
+        control: &Control,
+        body: impl Fn(usize, &mut [f64], &mut Block) -> Result<(), Error> + Sync,
+    ) -> Result<(), Error> {
+        let size = self.size;
+        for_each(phi, size, &mut self.blocks, self.parallel, control, |index, phi, block| {
+            body(index * size, phi, block)
+        })
+    }
+
+    /// Sums the blocks' columns, in the order of the blocks, and their errors.
+    pub(super) fn collect(&self, columns: &mut [f64]) -> f64 {
+        columns.fill(0.0);
+        for block in &self.blocks {
+            for (out, part) in columns.iter_mut().zip(&block.columns) {
+                *out += part;
+            }
+        }
+        self.blocks.iter().map(|block| block.error).sum()
+    }
+
+    /// The first row that no column can serve.
+    pub(super) fn stranded(&self) -> Option<usize> {
+        self.blocks.iter().find_map(|block| block.stranded)
+    }
+}
+
+/// Writes row `i` of the plan and returns its sum.
+#[inline(always)]
+pub(super) fn exponentials<C: Cost>(
+    cost: &C,
+    i: usize,
+    scale: f64,
+    phi: f64,
+    gamma: &[f64],
+    out: &mut [f64],
+) -> f64 {
+    let mut total = 0.0;
+    for (k, (out, gamma)) in out.chunks_mut(TILE).zip(gamma.chunks(TILE)).enumerate() {
+        cost.fill(i, k * TILE, out);
+        for (out, gamma) in out.iter_mut().zip(gamma) {
+            *out = exp_or_zero((-*out).mul_add(scale, phi + gamma));
+        }
+        total += sum_of(out);
+    }
+    total
+}
+
+/// The sum in eight lanes, which the compiler would not reorder by itself.
+#[inline(always)]
+fn sum_of(values: &[f64]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let chunks = values.chunks_exact(8);
+    let rest: f64 = chunks.remainder().iter().sum();
+    for chunk in chunks {
+        for lane in 0..8 {
+            lanes[lane] += chunk[lane];
+        }
+    }
+    sum(lanes) + rest
+}
+
+/// The largest of `gamma_j - C_ij / epsilon` over the columns of row `i`, `buffer` a row long.
+#[inline(always)]
+pub(super) fn largest<C: Cost>(
+    cost: &C,
+    i: usize,
+    scale: f64,
+    gamma: &[f64],
+    buffer: &mut [f64],
+) -> f64 {
+    let mut high = [f64::NEG_INFINITY; 8];
+    cost.fill(i, 0, buffer);
+    let (values, gammas) = (buffer.chunks_exact(8), gamma.chunks_exact(8));
+    let rest = values.remainder().iter().zip(gammas.remainder());
+    for (&value, &gamma) in rest {
+        high[0] = larger((-value).mul_add(scale, gamma), high[0]);
+    }
+    for (values, gammas) in values.zip(gammas) {
+        for lane in 0..8 {
+            high[lane] = larger((-values[lane]).mul_add(scale, gammas[lane]), high[lane]);
+        }
+    }
+    high.into_iter().fold(f64::NEG_INFINITY, larger)
+}
+
+#[inline(always)]
+fn larger(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
+}
+
+#[inline(always)]
+pub(super) fn sum(lanes: [f64; 8]) -> f64 {
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + b) + (c + d)) + ((e + f) + (g + h))
+}
+
+/// `columns += sum_r weights[r] rows[r]`, rows of the length of `columns` one after the other.
+#[inline(always)]
+pub(super) fn add_rows(columns: &mut [f64], weights: &[f64], rows: &[f64]) {
+    let m = columns.len();
+    match (weights, rows.len() / m.max(1)) {
+        (&[a, b, c, d], 4) => {
+            let (first, rest) = rows.split_at(m);
+            let (second, rest) = rest.split_at(m);
+            let (third, fourth) = rest.split_at(m);
+            for ((((column, p), q), r), s) in
+                columns.iter_mut().zip(first).zip(second).zip(third).zip(fourth)
+            {
+                let low = a.mul_add(*p, b * q);
+                let high = c.mul_add(*r, d * s);
+                *column += low + high;
+            }
+        }
+        _ => {
+            for (&weight, row) in weights.iter().zip(rows.chunks_exact(m)) {
+                for (column, p) in columns.iter_mut().zip(row) {
+                    *column = weight.mul_add(*p, *column);
+                }
+            }
+        }
+    }
+}
+
+/// Rows of the plan held in a block's buffer at once.
+pub(super) const GROUP: usize = 4;
+/// Sums beyond these have lost, or will soon lose, terms to the ends of the floating-point range.
+pub(super) const SUMS: core::ops::Range<f64> = 1e-280..1e280;
+
+/// Writes rows `first..` of the plan, one for each of `phi`, into `buffer` and their sums into `sums`.
+///
+/// Where a sum leaves the range, or always if `fresh`, the row's potential is first set to where its
+/// largest entry is 1. Returns a row whose every entry is 0, whatever its potential.
+#[inline(always)]
+pub(super) fn plan_rows<C: Cost>(
+    cost: &C,
+    first: usize,
+    scale: f64,
+    phi: &mut [f64],
+    gamma: &[f64],
+    fresh: bool,
+    buffer: &mut [f64],
+    sums: &mut [f64],
+) -> Option<usize> {
+    let m = gamma.len();
+    let mut stranded = None;
+    for (r, ((phi, row), total)) in
+        phi.iter_mut().zip(buffer.chunks_exact_mut(m)).zip(sums.iter_mut()).enumerate()
+    {
+        if *phi == f64::NEG_INFINITY {
+            row.fill(0.0);
+            *total = 0.0;
+            continue;
+        }
+        let i = first + r;
+        if !fresh {
+            *total = exponentials(cost, i, scale, *phi, gamma, row);
+        }
+        if fresh || !SUMS.contains(total) {
+            let high = largest(cost, i, scale, gamma, row);
+            if high == f64::NEG_INFINITY {
+                stranded = Some(i);
+                continue;
+            }
+            *phi = -high;
+            *total = exponentials(cost, i, scale, *phi, gamma, row);
+        }
+    }
+    stranded
+}
+
+/// One pass over the plan in blocks of rows: `visit(first row, phi, rows, sums, block)` sees a group
+/// of at most [`GROUP`] rows, not changed by anything but the guard of [`plan_rows`].
+pub(super) fn visit<C: Cost>(
+    cost: &C,
+    scale: f64,
+    phi: &mut [f64],
+    gamma: &[f64],
+    fresh: bool,
+    blocks: &mut Blocks,
+    control: &Control,
+    group: impl Fn(usize, &mut [f64], &mut [f64], &mut [f64], &mut Block) + Sync,
+) -> Result<(), Error> {
+    let m = gamma.len();
+    blocks.run(phi, control, |start, phi, block| {
+        let mut buffer = core::mem::take(&mut block.buffer);
+        buffer.resize(GROUP * m, 0.0);
+        let mut sums = [0.0; GROUP];
+        block.columns.fill(0.0);
+        (block.error, block.stranded) = (0.0, None);
+        for (k, phi) in phi.chunks_mut(GROUP).enumerate() {
+            control.check()?;
+            let first = start + k * GROUP;
+            let rows = &mut buffer[..phi.len() * m];
+            let sums = &mut sums[..phi.len()];
+            let stranded = vectorize(
+                #[inline(always)]
+                || plan_rows(cost, first, scale, phi, gamma, fresh, rows, sums),
+            );
+            block.stranded = block.stranded.or(stranded);
+            group(first, phi, rows, sums, block);
+        }
+        block.buffer = buffer;
+        Ok(())
+    })
+}

@@ -1,0 +1,513 @@
+//! The solver: which iteration runs when, and when it is done.
+
+use super::cost::Cost;
+use super::log_domain;
+use super::marginal::Marginal;
+use super::newton::{Counts, End, Newton};
+use super::relaxation::Relaxation;
+use super::rows::{Blocks, Potentials};
+use super::scaling::Kernel;
+use crate::special::math;
+use crate::{Control, Error};
+
+/// What is solved.
+#[derive(Debug, Clone, Copy)]
+pub struct Problem<'a, C> {
+    /// Costs, shape (n, m).
+    pub cost: &'a C,
+    /// Weights of the rows: nonnegative, not all zero.
+    pub a: &'a [f64],
+    /// Weights of the columns, of the same mass as `a` unless a penalty stands for one of them.
+    pub b: &'a [f64],
+    /// Strength of the entropy, in the unit of the costs.
+    pub epsilon: f64,
+    /// `rho` of the penalties `rho KL(P 1 | a)` and `rho KL(P' 1 | b)` that stand for the marginals;
+    /// infinite where a marginal must be met.
+    pub penalties: (f64, f64),
+}
+
+/// Which iteration runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Scaling, and Newton's method where that would take long.
+    Auto,
+    /// Sinkhorn's iteration in the log domain.
+    Log,
+    /// Sinkhorn's iteration on a stored plan.
+    Scaling,
+    /// Newton's method, along a path of falling epsilon.
+    Newton,
+}
+
+/// When to stop, and on what way.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Which iteration runs.
+    pub method: Method,
+    /// Largest distance of the plan's marginals from the weights, in L1 over both sides, relative to
+    /// the mass.
+    pub tol: f64,
+    /// The most iterations of Sinkhorn.
+    pub max_iter: usize,
+    /// The most steps of Newton.
+    pub max_newton: usize,
+    /// Whether Sinkhorn's steps may be lengthened.
+    pub relaxation: bool,
+    /// Bytes that a stored plan may take.
+    pub memory: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            method: Method::Auto,
+            tol: 1e-9,
+            max_iter: 10_000,
+            max_newton: 200,
+            relaxation: true,
+            memory: 2 << 30,
+        }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Solution {
+    /// Potential of the rows, in the unit of the costs, shape (n,).
+    pub f: Vec<f64>,
+    /// Potential of the columns, shape (m,); without penalties `<a, f> = <b, g>`.
+    pub g: Vec<f64>,
+    /// Scaled potentials of the plan.
+    pub potentials: Potentials,
+    /// Distance of the plan's marginals from the weights, L1 over both sides.
+    pub marginal_error: f64,
+    /// The same after every iteration.
+    pub errors: Vec<f64>,
+    /// Iterations of Sinkhorn.
+    pub n_iter: usize,
+    /// Steps of Newton.
+    pub n_newton: usize,
+    /// Steps of conjugate gradients within them.
+    pub n_cg: usize,
+    /// Whether the error is within the tolerance.
+    pub converged: bool,
+    /// Whether the caller ended the iteration.
+    pub stopped: bool,
+    /// The factor by which the error last fell an iteration, where that is known.
+    pub rate: Option<f64>,
+}
+
+/// Iterations in the log domain before a plan is stored: they bring the potentials near.
+const START: usize = 3;
+/// Iterations, at the rate observed, beyond which Newton's method is expected to be faster.
+const PATIENCE: f64 = 500.0;
+/// Part of the tolerance that entries left out of a stored plan may carry.
+const NEGLIGIBLE: f64 = 1e-3;
+/// Levels of epsilon on the way to Newton's last: the first, relative to the range of the costs, the
+/// ratio of two, iterations and tolerance of a level.
+const FIRST_LEVEL: f64 = 0.05;
+const LEVEL_RATIO: f64 = 0.25;
+const LEVEL_STEPS: usize = 5;
+const LEVEL_TOL: f64 = 1e-2;
+
+/// Solves a problem, from potentials `f`, `g` (in the unit of the costs) if they are given.
+///
+/// # Errors
+/// [`Error::Infeasible`] where a point with weight has no partner; [`Error::Cancelled`].
+pub fn sinkhorn<C: Cost>(
+    problem: &Problem<'_, C>,
+    options: &Options,
+    start: Option<(&[f64], &[f64])>,
+    control: &Control,
+) -> Result<Solution, Error> {
+    let mut solver = Solver::new(problem, options, start, control);
+    match options.method {
+        Method::Log => {
+            solver.log_domain(options.max_iter)?;
+        }
+        Method::Scaling => {
+            solver.scaling(f64::INFINITY)?;
+        }
+        Method::Newton => solver.annealed_newton(start.is_some())?,
+        Method::Auto => {
+            if !solver.scaling(PATIENCE)? && !solver.ended() {
+                solver.newton(solver.tol, options.max_newton)?;
+                solver.scaling(f64::INFINITY)?; // where Newton got stuck
+            }
+        }
+    }
+    solver.finish()
+}
+
+struct Solver<'a, C> {
+    problem: &'a Problem<'a, C>,
+    options: &'a Options,
+    control: &'a Control,
+    rows: Marginal,
+    columns: Marginal,
+    /// Absolute.
+    tol: f64,
+    scale: f64,
+    state: Potentials,
+    blocks: Blocks,
+    sums: Vec<f64>,
+    factors: Vec<f64>,
+    relaxation: Relaxation,
+    errors: Vec<f64>,
+    error: f64,
+    rate: Option<f64>,
+    fresh: bool,
+    n_iter: usize,
+    counts: Counts,
+}
+
+impl<'a, C: Cost> Solver<'a, C> {
+    fn new(
+        problem: &'a Problem<'a, C>,
+        options: &'a Options,
+        start: Option<(&[f64], &[f64])>,
+        control: &'a Control,
+    ) -> Self {
+        let Problem { cost, a, b, epsilon, penalties } = *problem;
+        let rows = Marginal::new(a, epsilon / penalties.0);
+        let columns = Marginal::new(b, epsilon / penalties.1);
+        let scaled = |side: &Marginal, potentials: Option<&[f64]>| match potentials {
+            None => side.log_weights.clone(),
+            Some(f) => side.log_weights.iter().zip(f).map(|(log, f)| log + f / epsilon).collect(),
+        };
+        let state = Potentials {
+            phi: scaled(&rows, start.map(|(f, _)| f)),
+            gamma: scaled(&columns, start.map(|(_, g)| g)),
+        };
+        let (_, m) = cost.shape();
+        Self {
+            problem,
+            options,
+            control,
+            tol: options.tol * rows.mass(),
+            scale: 1.0 / epsilon,
+            rows,
+            columns,
+            state,
+            blocks: Blocks::new(cost.shape()),
+            sums: vec![0.0; m],
+            factors: vec![0.0; m],
+            relaxation: Relaxation::new(options.relaxation),
+            errors: Vec::new(),
+            error: f64::INFINITY,
+            rate: None,
+            fresh: true,
+            n_iter: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    fn ended(&self) -> bool {
+        self.error <= self.tol || self.n_iter >= self.options.max_iter || self.control.is_stopped()
+    }
+
+    /// Takes note of an iteration's error.
+    fn observe(&mut self, error: f64) {
+        self.n_iter += 1;
+        self.error = error;
+        self.errors.push(error);
+        self.control.report(error);
+        if let Some(rate) = self.relaxation.observe(error) {
+            self.rate = Some(rate);
+        }
+    }
+
+    /// Up to `n` iterations in the log domain; whether the last error is within the tolerance.
+    fn log_domain(&mut self, n: usize) -> Result<bool, Error> {
+        for _ in 0..n {
+            if self.ended() {
+                break;
+            }
+            let omega = if self.fresh { 1.0 } else { self.relaxation.omega() };
+            let error = log_domain::sweep(
+                self.problem.cost,
+                self.scale,
+                &self.rows,
+                &mut self.state,
+                omega,
+                self.fresh,
+                &mut self.blocks,
+                &mut self.sums,
+                self.control,
+            )?;
+            self.fresh = false;
+            self.finish_iteration(error)?;
+        }
+        Ok(self.error <= self.tol)
+    }
+
+    /// The half step of the columns, unless the error that the rows' step left is small enough.
+    fn finish_iteration(&mut self, row_error: f64) -> Result<(), Error> {
+        let error = row_error + self.columns.error(&self.state.gamma, &self.sums);
+        let omega = self.relaxation.omega();
+        self.observe(error);
+        if error <= self.tol {
+            return Ok(());
+        }
+        log_domain::rescue_columns(
+            self.problem.cost,
+            self.scale,
+            &self.columns,
+            &mut self.state,
+            &mut self.sums,
+            self.control,
+        )?;
+        let gamma = &mut self.state.gamma;
+        self.columns.half_step(0, gamma, &self.sums, omega, &mut self.factors);
+        self.translate();
+        Ok(())
+    }
+
+    /// Moves the constant that the plan does not see between the two potentials to where the
+    /// penalties are least (Séjourné, Vialard and Peyré 2022).
+    fn translate(&mut self) {
+        let (rho_a, rho_b) = self.problem.penalties;
+        if rho_a.is_infinite() && rho_b.is_infinite() {
+            return;
+        }
+        let total = |side: &Marginal, potentials: &[f64]| -> f64 {
+            potentials.iter().enumerate().map(|(i, &p)| side.target(i, p)).sum()
+        };
+        let ratio = total(&self.rows, &self.state.phi) / total(&self.columns, &self.state.gamma);
+        let shift = ratio.ln() / (self.rows.slack + self.columns.slack);
+        if shift.is_finite() {
+            self.state.phi.iter_mut().for_each(|phi| *phi += shift);
+            self.state.gamma.iter_mut().for_each(|gamma| *gamma -= shift);
+        }
+    }
+
+    /// Iterations on a stored plan, made anew where the potentials have moved too far; ends with one in
+    /// the log domain, which sees every entry. Gives up where more than `patience` iterations seem to
+    /// be left. Returns whether the last error is within the tolerance.
+    fn scaling(&mut self, patience: f64) -> Result<bool, Error> {
+        let (n, m) = self.problem.cost.shape();
+        let fits = n.saturating_mul(m).saturating_mul(8) <= self.options.memory;
+        self.log_domain(START)?;
+        let mut negligible = NEGLIGIBLE * self.options.tol;
+        while !self.ended() {
+            if !fits {
+                self.log_domain(1)?;
+                if self.is_slow(patience) {
+                    return Ok(false);
+                }
+                continue;
+            }
+            let mut kernel = Kernel::new(
+                self.problem.cost,
+                self.scale,
+                &self.rows,
+                &self.columns,
+                self.state.clone(),
+                negligible,
+                self.control,
+            )?;
+            while !self.ended() && kernel.reaches(&self.state) {
+                let omega = self.relaxation.omega();
+                let before = self.state.phi.clone();
+                let found = kernel.sweep(
+                    &self.rows,
+                    &mut self.state,
+                    omega,
+                    &mut self.sums,
+                    self.control,
+                )?;
+                let Some(error) = found else {
+                    self.state.phi = before;
+                    self.log_domain(1)?;
+                    break;
+                };
+                self.finish_iteration(error)?;
+                if self.is_slow(patience) {
+                    return Ok(false);
+                }
+            }
+            if self.error <= self.tol && kernel.is_sparse() {
+                // Look at the whole plan before saying so; entries left out may have grown.
+                self.error = f64::INFINITY;
+                self.log_domain(1)?;
+                negligible *= 1e-3;
+            }
+        }
+        Ok(self.error <= self.tol)
+    }
+
+    fn is_slow(&self, patience: f64) -> bool {
+        let left = |rate: f64| (self.tol / self.error).ln() / rate.ln();
+        self.rate.is_some_and(|rate| left(rate) > patience)
+    }
+
+    fn newton(&mut self, tol: f64, max_steps: usize) -> Result<End, Error> {
+        let newton = Newton {
+            cost: self.problem.cost,
+            scale: self.scale,
+            rows: &self.rows,
+            columns: &self.columns,
+            tol,
+            max_steps,
+            control: self.control,
+        };
+        let end = newton.run(&mut self.state, &mut self.counts, &mut self.errors)?;
+        self.error = self.errors.last().copied().unwrap_or(f64::INFINITY);
+        self.relaxation.reset();
+        self.rate = None;
+        Ok(end)
+    }
+
+    /// Newton's method along a path of falling epsilon, each level started from the one before.
+    fn annealed_newton(&mut self, warm: bool) -> Result<(), Error> {
+        let epsilon = self.problem.epsilon;
+        let first = if warm { epsilon } else { FIRST_LEVEL * range(self.problem.cost) };
+        let mut level = first.max(epsilon);
+        self.set_level(epsilon, level);
+        loop {
+            let last = level <= epsilon;
+            let tol = if last { self.tol } else { LEVEL_TOL * self.rows.mass() };
+            self.error = f64::INFINITY;
+            self.log_domain(LEVEL_STEPS)?;
+            if self.error > tol {
+                self.newton(tol, self.options.max_newton)?;
+            }
+            if last || self.control.is_stopped() {
+                break;
+            }
+            let next = (level * LEVEL_RATIO).max(epsilon);
+            self.set_level(level, next);
+            level = next;
+        }
+        if self.control.is_stopped() && level > epsilon {
+            self.set_level(level, epsilon);
+        }
+        Ok(())
+    }
+
+    /// Keeps the potentials in the unit of the costs while epsilon changes.
+    fn set_level(&mut self, from: f64, to: f64) {
+        let rescale = |side: &mut Marginal, potentials: &mut [f64], penalty: f64| {
+            for (p, log) in potentials.iter_mut().zip(&side.log_weights) {
+                if *log > f64::NEG_INFINITY {
+                    *p = log + (*p - log) * (from / to);
+                }
+            }
+            side.slack = to / penalty;
+        };
+        rescale(&mut self.rows, &mut self.state.phi, self.problem.penalties.0);
+        rescale(&mut self.columns, &mut self.state.gamma, self.problem.penalties.1);
+        self.scale = 1.0 / to;
+        self.fresh = true;
+        self.relaxation.reset();
+    }
+
+    fn finish(mut self) -> Result<Solution, Error> {
+        self.center();
+        let (problem, state) = (self.problem, self.state);
+        let (rows, columns) = (&self.rows, &self.columns);
+        let (f, g) =
+            in_units_of_cost(problem.cost, problem.epsilon, rows, columns, &state, self.control)?;
+        Ok(Solution {
+            f,
+            g,
+            potentials: state,
+            marginal_error: self.error,
+            converged: self.error <= self.tol,
+            stopped: self.control.is_stopped() && self.error > self.tol,
+            errors: self.errors,
+            n_iter: self.n_iter,
+            n_newton: self.counts.steps,
+            n_cg: self.counts.cg,
+            rate: self.rate,
+        })
+    }
+
+    /// Shares the constant that the plan does not see equally: `<a, f> = <b, g>`.
+    fn center(&mut self) {
+        if self.rows.slack > 0.0 || self.columns.slack > 0.0 {
+            return; // the penalties see it
+        }
+        let (x, y) = (self.rows.dual(&self.state.phi), self.columns.dual(&self.state.gamma));
+        let shift = 0.5 * (y - x) / self.rows.mass();
+        if shift.is_finite() {
+            self.state.phi.iter_mut().for_each(|phi| *phi += shift);
+            self.state.gamma.iter_mut().for_each(|gamma| *gamma -= shift);
+        }
+    }
+}
+
+/// Largest minus smallest finite cost.
+fn range<C: Cost>(cost: &C) -> f64 {
+    let (n, m) = cost.shape();
+    let mut row = vec![0.0; m];
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    for i in 0..n {
+        cost.fill(i, 0, &mut row);
+        for &value in row.iter().filter(|value| value.is_finite()) {
+            (low, high) = (low.min(value), high.max(value));
+        }
+    }
+    (high - low).max(0.0)
+}
+
+/// The potentials in the unit of the costs. A point without weight gets the one that its half step
+/// would give it: what a little weight there would cost.
+fn in_units_of_cost<C: Cost>(
+    cost: &C,
+    epsilon: f64,
+    rows: &Marginal,
+    columns: &Marginal,
+    state: &Potentials,
+    control: &Control,
+) -> Result<(Vec<f64>, Vec<f64>), Error> {
+    let plain = |side: &Marginal, potentials: &[f64]| -> Vec<f64> {
+        let pairs = potentials.iter().zip(&side.log_weights);
+        pairs
+            .map(|(&p, &log)| if log > f64::NEG_INFINITY { epsilon * (p - log) } else { 0.0 })
+            .collect()
+    };
+    let (mut f, mut g) = (plain(rows, &state.phi), plain(columns, &state.gamma));
+    let weightless = |side: &Marginal| -> Vec<usize> {
+        (0..side.len()).filter(|&i| side.weights[i] == 0.0).collect()
+    };
+    let (empty_rows, empty_columns) = (weightless(rows), weightless(columns));
+    let mut row = vec![0.0; columns.len()];
+    let half_step = |side: &Marginal, high: f64, total: f64| {
+        -epsilon * (high + total.ln()) / (1.0 + side.slack)
+    };
+    for &i in &empty_rows {
+        control.check()?;
+        cost.fill(i, 0, &mut row);
+        let (mut high, mut total) = (f64::NEG_INFINITY, 0.0);
+        for (&c, &gamma) in row.iter().zip(&state.gamma) {
+            add_exponential(gamma - c / epsilon, &mut high, &mut total);
+        }
+        f[i] = half_step(rows, high, total);
+    }
+    if !empty_columns.is_empty() {
+        let mut sums = vec![(f64::NEG_INFINITY, 0.0); empty_columns.len()];
+        for (i, &phi) in state.phi.iter().enumerate() {
+            control.check()?;
+            cost.fill(i, 0, &mut row);
+            for (&j, (high, total)) in empty_columns.iter().zip(&mut sums) {
+                add_exponential(phi - row[j] / epsilon, high, total);
+            }
+        }
+        for (&j, (high, total)) in empty_columns.iter().zip(sums) {
+            g[j] = half_step(columns, high, total);
+        }
+    }
+    Ok((f, g))
+}
+
+/// Adds `e^exponent` to the sum `total e^high`.
+fn add_exponential(exponent: f64, high: &mut f64, total: &mut f64) {
+    if exponent > *high {
+        *total *= math::exp(*high - exponent);
+        *high = exponent;
+    }
+    if exponent > f64::NEG_INFINITY {
+        *total += math::exp(exponent - *high);
+    }
+}

@@ -1,0 +1,221 @@
+//! `pyprobe.transport`: entropic optimal transport.
+
+use numpy::{Element, IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use pyprobe_core::Real;
+use pyprobe_core::transport::{self, Cost, Dense, Method, Options, Plan, Potentials, Problem};
+
+use crate::gate;
+
+/// Picoseconds that an exponential takes, with what is done around it.
+const EXPONENTIAL: usize = 1000;
+
+/// Costs: a matrix in C order, in either float type.
+#[derive(FromPyObject)]
+pub enum Costs<'py> {
+    /// float64
+    Double(PyReadonlyArray2<'py, f64>),
+    /// float32
+    Single(PyReadonlyArray2<'py, f32>),
+}
+
+/// Runs `$body` with `$cost` the costs, whatever they are made of.
+macro_rules! with_cost {
+    ($costs:expr, |$cost:ident| $body:expr) => {
+        match $costs {
+            Costs::Double(values) => {
+                let $cost = &Dense::new(values.as_array()).map_err(gate::exception)?;
+                $body
+            }
+            Costs::Single(values) => {
+                let $cost = &Dense::new(values.as_array()).map_err(gate::exception)?;
+                $body
+            }
+        }
+    };
+}
+
+type Vector<'py> = PyReadonlyArray1<'py, f64>;
+
+fn method(name: &str) -> Method {
+    match name {
+        "log" => Method::Log,
+        "scaling" => Method::Scaling,
+        "newton" => Method::Newton,
+        _ => Method::Auto,
+    }
+}
+
+fn work<C: Cost>(cost: &C, passes: usize) -> usize {
+    let (n, m) = cost.shape();
+    n.saturating_mul(m).saturating_mul(passes).saturating_mul(EXPONENTIAL) / 1000
+}
+
+/// Solves a problem; a dict of what was found. `watch(n_iter, error)` is called now and then, and
+/// answers whether to go on.
+#[pyfunction]
+#[pyo3(signature = (cost, a, b, epsilon, penalties, *, method, tol, max_iter, max_newton, relaxation, start=None, watch=None))]
+#[allow(clippy::too_many_arguments)] // one crossing
+pub fn sinkhorn<'py>(
+    py: Python<'py>,
+    cost: Costs<'py>,
+    a: Vector<'py>,
+    b: Vector<'py>,
+    epsilon: f64,
+    penalties: (f64, f64),
+    method: &str,
+    tol: f64,
+    max_iter: usize,
+    max_newton: usize,
+    relaxation: bool,
+    start: Option<(Vector<'py>, Vector<'py>)>,
+    watch: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let options = Options {
+        method: self::method(method),
+        tol,
+        max_iter,
+        max_newton,
+        relaxation,
+        ..Options::default()
+    };
+    let (a, b) = (a.as_slice()?, b.as_slice()?);
+    let start = match &start {
+        Some((f, g)) => Some((f.as_slice()?, g.as_slice()?)),
+        None => None,
+    };
+    let look = |py: Python<'_>, done: u64, value: f64| match &watch {
+        Some(watch) => watch.call1(py, (done, value))?.extract(py),
+        None => Ok(true),
+    };
+    let found = with_cost!(cost, |cost| {
+        let problem = Problem { cost, a, b, epsilon, penalties };
+        gate::run_watched(
+            py,
+            work(cost, 20),
+            |control| transport::sinkhorn(&problem, &options, start, control),
+            look,
+        )
+    })?;
+    let result = PyDict::new(py);
+    result.set_item("f", found.f.into_pyarray(py))?;
+    result.set_item("g", found.g.into_pyarray(py))?;
+    result.set_item("phi", found.potentials.phi.into_pyarray(py))?;
+    result.set_item("gamma", found.potentials.gamma.into_pyarray(py))?;
+    result.set_item("errors", found.errors.into_pyarray(py))?;
+    result.set_item("marginal_error", found.marginal_error)?;
+    result.set_item("n_iter", found.n_iter)?;
+    result.set_item("n_newton", found.n_newton)?;
+    result.set_item("n_cg", found.n_cg)?;
+    result.set_item("converged", found.converged)?;
+    result.set_item("stopped", found.stopped)?;
+    result.set_item("rate", found.rate)?;
+    Ok(result)
+}
+
+/// A plan: `(cost, epsilon, phi, gamma)`.
+type PlanOf<'py> = (Costs<'py>, f64, Vector<'py>, Vector<'py>);
+
+fn potentials(phi: &Vector<'_>, gamma: &Vector<'_>) -> Potentials {
+    Potentials { phi: phi.as_array().to_vec(), gamma: gamma.as_array().to_vec() }
+}
+
+/// The plan, in the type of its costs.
+#[pyfunction]
+pub fn transport_plan<'py>(py: Python<'py>, plan: PlanOf<'py>) -> PyResult<Bound<'py, PyAny>> {
+    fn run<'py, T: Real + Element>(
+        py: Python<'py>,
+        cost: &PyReadonlyArray2<'py, T>,
+        epsilon: f64,
+        potentials: &Potentials,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let cost = &Dense::new(cost.as_array()).map_err(gate::exception)?;
+        let plan = Plan { cost, epsilon, potentials };
+        let found = gate::run(py, work(cost, 1), |control| plan.dense::<T>(control))?;
+        Ok(found.into_pyarray(py).into_any())
+    }
+    let (costs, epsilon, phi, gamma) = plan;
+    let potentials = potentials(&phi, &gamma);
+    match costs {
+        Costs::Double(cost) => run(py, &cost, epsilon, &potentials),
+        Costs::Single(cost) => run(py, &cost, epsilon, &potentials),
+    }
+}
+
+/// `(indptr, indices, values)` of the entries that are at least `threshold`.
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+pub fn transport_sparse_plan<'py>(
+    py: Python<'py>,
+    plan: PlanOf<'py>,
+    threshold: f64,
+) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f64>>)> {
+    let (costs, epsilon, phi, gamma) = plan;
+    let potentials = &potentials(&phi, &gamma);
+    let found = with_cost!(costs, |cost| {
+        let plan = Plan { cost, epsilon, potentials };
+        gate::run(py, work(cost, 1), |control| plan.sparse(threshold, control))
+    })?;
+    let (indices, values) = (found.indices.into_pyarray(py), found.values.into_pyarray(py));
+    Ok((found.indptr.into_pyarray(py), indices, values))
+}
+
+/// Row sums, column sums and `<P, C>`.
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+pub fn transport_sums<'py>(
+    py: Python<'py>,
+    plan: PlanOf<'py>,
+) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>, f64)> {
+    let (costs, epsilon, phi, gamma) = plan;
+    let potentials = &potentials(&phi, &gamma);
+    let found = with_cost!(costs, |cost| {
+        let plan = Plan { cost, epsilon, potentials };
+        gate::run(py, work(cost, 2), |control| plan.sums(control))
+    })?;
+    Ok((found.rows.into_pyarray(py), found.columns.into_pyarray(py), found.cost))
+}
+
+/// `P v`, or `P' v` where `transpose`, for a matrix `v`.
+#[pyfunction]
+pub fn transport_apply<'py>(
+    py: Python<'py>,
+    plan: PlanOf<'py>,
+    v: PyReadonlyArray2<'py, f64>,
+    transpose: bool,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let (costs, epsilon, phi, gamma) = plan;
+    let (potentials, v) = (&potentials(&phi, &gamma), v.as_array());
+    let found = with_cost!(costs, |cost| {
+        let plan = Plan { cost, epsilon, potentials };
+        gate::run(py, work(cost, 1 + v.ncols()), |control| {
+            if transpose { plan.apply_transpose(v, control) } else { plan.apply(v, control) }
+        })
+    })?;
+    Ok(found.into_pyarray(py))
+}
+
+/// The regularized cost of the rounded plan; `rounding` holds its `(x, y, u, v)`.
+#[pyfunction]
+pub fn transport_rounded_value<'py>(
+    py: Python<'py>,
+    plan: PlanOf<'py>,
+    a: Vector<'py>,
+    b: Vector<'py>,
+    rounding: (Vector<'py>, Vector<'py>, Vector<'py>, Vector<'py>),
+) -> PyResult<f64> {
+    let (costs, epsilon, phi, gamma) = plan;
+    let potentials = &potentials(&phi, &gamma);
+    let (a, b) = (a.as_slice()?, b.as_slice()?);
+    let rounding = transport::Rounding {
+        x: rounding.0.as_slice()?,
+        y: rounding.1.as_slice()?,
+        u: rounding.2.as_slice()?,
+        v: rounding.3.as_slice()?,
+    };
+    with_cost!(costs, |cost| {
+        let plan = Plan { cost, epsilon, potentials };
+        gate::run(py, work(cost, 4), |control| plan.rounded_value(a, b, rounding, control))
+    })
+}
