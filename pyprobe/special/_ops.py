@@ -46,7 +46,10 @@ def point(function: Function, mask: int, first: Any, second: Any) -> Tensor | No
     if first.numel() != 1 or second.numel() != 1 or not (first.is_cpu and second.is_cpu):
         return None
     value = _core.bessel_at(function.number, mask, first.item(), second.item())
-    return torch.from_numpy(np.array(value, ndmin=max(first.ndim, second.ndim)))
+    ndim = first.ndim
+    if second.ndim > ndim:
+        ndim = second.ndim
+    return torch.from_numpy(np.array(value, ndmin=ndim))
 
 
 def bessel(

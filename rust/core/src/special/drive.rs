@@ -256,11 +256,11 @@ fn run(function: Function, level: usize, class: usize, group: Group, sink: &mut 
     // What is rare may be slow, for the sake of less code: second derivatives take fewer classes,
     // d/dx comes with d/dv where that is almost free.
     macro_rules! large {
-        ($kernel:ident $fields:tt, $bin:expr, $bins:tt) => {
+        ($kernel:ident $fields:tt, $levels:tt, $bin:expr, $bins:tt) => {
             match $bin {
                 EXTREME => sweep_with!(group, sink, $kernel $fields, 3, [3], EXTREME, [4]),
                 bin if level < 3 => {
-                    sweep_with!(group, sink, $kernel $fields, level, [0 2], bin, $bins);
+                    sweep_with!(group, sink, $kernel $fields, level, $levels, bin, $bins);
                 }
                 // The bin below has terms enough.
                 bin => sweep_with!(group, sink, $kernel $fields, 3, [3], bin & !1, [0 2]),
@@ -286,28 +286,28 @@ fn run(function: Function, level: usize, class: usize, group: Group, sink: &mut 
         LARGE..LOW => {
             let bin = class - LARGE;
             match function {
-                LogIv | LogKv => large!(LargeLog { sigma }, bin, [0 1 2 3]),
-                LogIve | LogKve => large!(LargeLogScaled { sigma }, bin, [0 1 2 3]),
-                BesselRatio => large!(LargeRatio {}, bin, [0 1 2 3]),
-                BesselRatioComplement => large!(LargeComplement {}, bin, [0 1 2 3]),
-                LogHyp0f1 => large!(LargeHyp0f1 {}, bin, [0 1 2 3]),
-                LogMatern => large!(LargeMatern {}, bin, [0 1 2 3]),
+                LogIv | LogKv => large!(LargeLog { sigma }, [0 1 2], bin, [0 1 2 3]),
+                LogIve | LogKve => large!(LargeLogScaled { sigma }, [0 1 2], bin, [0 1 2 3]),
+                BesselRatio => large!(LargeRatio {}, [0 2], bin, [0 1 2 3]),
+                BesselRatioComplement => large!(LargeComplement {}, [0 2], bin, [0 1 2 3]),
+                LogHyp0f1 => large!(LargeHyp0f1 {}, [0 2], bin, [0 1 2 3]),
+                LogMatern => large!(LargeMatern {}, [0 2], bin, [0 1 2 3]),
             }
         }
         LOW..SERIES => {
             let bin = class - LOW;
             match function {
-                LogHyp0f1 => large!(LowHyp0f1 {}, bin, [0 2]),
-                _ => large!(LowMatern {}, bin, [0 2]),
+                LogHyp0f1 => large!(LowHyp0f1 {}, [0 2], bin, [0 2]),
+                _ => large!(LowMatern {}, [0 2], bin, [0 2]),
             }
         }
         SERIES => sweep_with!(group, sink, SeriesHyp0f1 {}, level, [0 3], 3, [3]),
         _ => {
             let shift = if scaled == (sigma > 0.0) { 1.0 } else { 0.0 };
             match function {
-                LogIv | LogIve => small!(SmallLogI { shift }, [0 2], [0 1 2 3 4 5], [2 4 5]),
+                LogIv | LogIve => small!(SmallLogI { shift }, [0 1 2], [0 1 2 3 4 5], [2 4 5]),
                 LogKv | LogKve => {
-                    small!(SmallLogK { shift }, [0 2], [0 1 2 3 4 5 6 7 8 9], [5 7 9]);
+                    small!(SmallLogK { shift }, [0 1 2], [0 1 2 3 4 5 6 7 8 9], [5 7 9]);
                 }
                 BesselRatio => small!(SmallRatio {}, [0 1 2], [0 1 2 3 4 5], [2 4 5]),
                 BesselRatioComplement => {
@@ -420,6 +420,7 @@ mod tests {
             (0..n).map(|i| low + (high - low) * ((f64::from(i) * 0.618).fract())).collect()
         };
         let (v, x) = (along(0.0, 25.0), along(31.0, 23.0));
+        compare(LargeLog::<1, 0> { sigma: -1.0 }, &v, &x);
         compare(LargeLog::<3, 0> { sigma: -1.0 }, &v, &x);
         compare(LargeLogScaled::<3, EXTREME> { sigma: 1.0 }, &v, &x);
         compare(LargeComplement::<3, 0> {}, &v, &x);
