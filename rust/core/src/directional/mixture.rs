@@ -388,6 +388,10 @@ fn unpad(padded: &[f64], stride: usize, out: &mut [f64], k: usize) {
 /// factors slow the products down.
 const NEGLIGIBLE: f64 = 1e-30;
 
+/// Below this, less the largest one, a logit counts as if it were this: its share is negligible all
+/// the same, and the padding's is no subnormal number, which costs a hundred cycles to make.
+const LOWEST: f64 = -100.0;
+
 /// Replaces the rows of `logits` by their softmax; their log-sum-exp goes to `values`.
 fn posteriors(logits: &mut [f64], stride: usize, values: &mut [f64]) {
     let mut sums = vec![0.0; values.len()];
@@ -396,25 +400,28 @@ fn posteriors(logits: &mut [f64], stride: usize, values: &mut [f64]) {
         || {
             let rows = logits.chunks_exact_mut(stride);
             for ((row, value), total) in rows.zip(values.iter_mut()).zip(&mut sums) {
+                let (chunks, _) = row.as_chunks_mut::<8>();
                 let mut high = [f64::NEG_INFINITY; 8];
-                for chunk in row.chunks_exact(8) {
+                for chunk in chunks.iter() {
                     for i in 0..8 {
                         high[i] = larger(chunk[i], high[i]);
                     }
                 }
                 let high = fold(high, larger);
                 let mut sum = [0.0; 8];
-                for chunk in row.chunks_exact_mut(8) {
+                for chunk in chunks.iter_mut() {
                     for i in 0..8 {
-                        chunk[i] = math::exp(chunk[i] - high);
+                        chunk[i] = math::exp_within(larger(LOWEST, chunk[i] - high));
                         sum[i] += chunk[i];
                     }
                 }
                 let sum = fold(sum, |a, b| a + b);
                 let inverse = 1.0 / sum;
-                for r in row {
-                    let share = *r * inverse;
-                    *r = if share < NEGLIGIBLE { 0.0 } else { share };
+                for chunk in chunks {
+                    for r in chunk {
+                        let share = *r * inverse;
+                        *r = if share < NEGLIGIBLE { 0.0 } else { share };
+                    }
                 }
                 *value = high;
                 *total = sum;
