@@ -246,10 +246,7 @@ impl Sums {
                     for (((shares, row), counts), squares) in
                         shares.iter_mut().zip(row).zip(counts).zip(squares)
                     {
-                        let mut r = *row;
-                        for i in 0..8 {
-                            r[i] = share(r[i], inverse);
-                        }
+                        let r = row.map(|e| share(e, inverse));
                         let (mut count, mut square) = (*counts, *squares);
                         for i in 0..8 {
                             count[i] += r[i];
