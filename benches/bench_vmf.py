@@ -2,12 +2,16 @@
 
     python benches/bench_vmf.py [--rounds 9] [--write]
 
-One thread on every side. `--write` puts the results into docs/benchmarks.md.
+One thread on every side. `--write` puts the results into docs/benchmarks.md. TensorFlow Probability
+is measured where it is installed: `pip install tensorflow-probability "jax[cpu]==0.6.2"` (version
+0.25 fails to import with jax 0.10).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +37,7 @@ def main() -> None:
             "## Von Mises-Fisher distribution",
             "Written by `benches/bench_vmf.py`. " + machine("numpy", "scipy"),
             draws_beside_scipy(options.rounds),
+            draws_beside_tensorflow_probability(options.rounds),
             draws_beside_normals(options.rounds),
             gradients(options.rounds),
             fits(options.rounds),
@@ -77,6 +82,41 @@ def draws_beside_scipy(rounds: int) -> str:
     return (
         "### Draws\n\nBeside `scipy.stats.vonmises_fisher(mu, kappa).rvs`, which forms a d-by-d "
         "rotation for d > 3. The concentration is d.\n\n" + markdown(head, rows)
+    )
+
+
+def draws_beside_tensorflow_probability(rounds: int) -> str:
+    title = "### Draws beside TensorFlow Probability\n\n"
+    if any(importlib.util.find_spec(name) is None for name in ("tensorflow_probability", "jax")):
+        return title + "Not measured: `tensorflow_probability` with `jax` is not installed."
+    # Read once, when jax starts.
+    os.environ["XLA_FLAGS"] = (
+        "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1 "
+        + os.environ.get("XLA_FLAGS", "")
+    )
+    import jax
+    import tensorflow_probability.substrates.jax as tfp
+
+    rows, generator = [], np.random.default_rng(0)
+    key = jax.random.PRNGKey(0)
+    for dim, n in ((128, 10_000), (2048, 1000)):
+        loc = direction(dim).astype(np.float32)
+        vmf = VonMisesFisher(loc, float(dim))
+        peer = tfp.distributions.VonMisesFisher(loc, np.float32(dim))
+        sample = jax.jit(lambda key, peer=peer, n=n: peer.sample(n, seed=key))
+        ours, theirs = compare(
+            rounds,
+            lambda vmf=vmf, n=n: vmf.sample((n,), rng=generator),
+            lambda sample=sample: sample(key).block_until_ready(),
+        )
+        row = [dim, n, 1e6 * ours.median, 1e6 * theirs.median]
+        rows.append([*row, f"**{ratio(theirs, ours):.3g}** (target 5)"])
+    head = ["d", "draws", "us, ours", "us, TFP", "TFP / ours"]
+    versions = f"tensorflow-probability {tfp.__version__}, jax {jax.__version__}"
+    return (
+        f"{title}Beside `VonMisesFisher(loc, kappa).sample` of its substrate for JAX ({versions}), "
+        "compiled, after a first call; float32 on both sides. The concentration is d.\n\n"
+        + markdown(head, rows)
     )
 
 

@@ -8,6 +8,7 @@ use crate::linalg::{Lanes, Rows, skinny};
 use crate::memory::zeros;
 use crate::parallel::for_each_chunk;
 use crate::random::{Key, Stream};
+use crate::simd::{maximum, vectorize};
 use crate::{Control, Error};
 
 /// Picks rows of the unit vectors `x` as seeds of a clustering with `k` clusters: more than `k`, to be
@@ -158,16 +159,22 @@ fn lower<T: Lanes>(
     let m = seeds.len();
     let stride = skinny::padded::<T>(m);
     let mut w = zeros::<T>(&[x.n_columns(), stride])?;
-    for (k, &i) in seeds.iter().enumerate() {
-        x.scatter(i, &mut w, stride, k);
+    // The padding repeats the last seed, which changes no maximum.
+    for k in 0..stride {
+        x.scatter(seeds[k.min(m - 1)], &mut w, stride, k);
     }
     for_each_chunk(closest, x.block(), control, |start, closest| {
         let mut cosines = vec![0.0; closest.len() * stride];
         x.multiply(start..start + closest.len(), &w, stride, &mut cosines);
-        for (closest, cosines) in closest.iter_mut().zip(cosines.chunks_exact(stride)) {
-            let cosine = cosines[..m].iter().copied().fold(-1.0, f64::max);
-            *closest = closest.min((1.0 - cosine).max(0.0));
-        }
+        vectorize(
+            #[inline(always)]
+            || {
+                for (closest, cosines) in closest.iter_mut().zip(cosines.chunks_exact(stride)) {
+                    let distance = (1.0 - maximum(cosines)).max(0.0);
+                    *closest = closest.min(distance);
+                }
+            },
+        );
         Ok(())
     })
 }

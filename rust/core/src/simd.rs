@@ -21,3 +21,40 @@ pub(crate) fn vectorize<R>(body: impl FnMut() -> R) -> R {
 
     pulp::Arch::new().dispatch(Body(body))
 }
+
+/// The larger of two numbers, in one instruction: `b` where either is NaN.
+#[inline(always)]
+pub(crate) fn larger(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
+}
+
+/// The largest entry of a row whose length is a multiple of eight; NaNs are passed over.
+#[inline(always)]
+pub(crate) fn maximum(row: &[f64]) -> f64 {
+    let mut high = [f64::NEG_INFINITY; 8];
+    for chunk in row.as_chunks::<8>().0 {
+        for i in 0..8 {
+            high[i] = larger(chunk[i], high[i]);
+        }
+    }
+    fold(high, larger)
+}
+
+/// The sum of a row whose length is a multiple of eight.
+#[inline(always)]
+pub(crate) fn sum(row: &[f64]) -> f64 {
+    let mut sums = [0.0; 8];
+    for chunk in row.as_chunks::<8>().0 {
+        for i in 0..8 {
+            sums[i] += chunk[i];
+        }
+    }
+    fold(sums, |a, b| a + b)
+}
+
+/// Joins eight lanes in a tree.
+#[inline(always)]
+pub(crate) fn fold<T>(lanes: [T; 8], join: impl Fn(T, T) -> T) -> T {
+    let [a, b, c, d, e, f, g, h] = lanes;
+    join(join(join(a, e), join(c, g)), join(join(b, f), join(d, h)))
+}

@@ -12,7 +12,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2};
 use crate::linalg::{Csr, Lanes, Rows, skinny};
 use crate::memory::{shaped, zeros};
 use crate::parallel::{for_each_chunk, reduce_blocks};
-use crate::simd::vectorize;
+use crate::simd::{fold, larger, maximum, sum, vectorize};
 use crate::special::math;
 use crate::{Control, Error};
 
@@ -99,7 +99,7 @@ pub fn log_sum_exp<T: Lanes>(
     let mut out = vec![0.0; x.n_rows()];
     for_each_chunk(&mut out, x.block(), control, |start, out| {
         let mut logits = model.logits(x, start..start + out.len());
-        posteriors(&mut logits, model.stride, out);
+        exponentiate(&mut logits, model.stride, out, &mut vec![0.0; out.len()]);
         Ok(())
     })?;
     Ok(out)
@@ -120,8 +120,12 @@ pub fn responsibilities<T: Lanes>(
     for_each_chunk(&mut out, x.block() * model.k, control, |start, out| {
         let (start, rows) = (start / model.k, out.len() / model.k);
         let mut r = model.logits(x, start..start + rows);
-        posteriors(&mut r, model.stride, &mut vec![0.0; rows]);
-        unpad(&r, model.stride, out, model.k);
+        let mut inverses = vec![0.0; rows];
+        exponentiate(&mut r, model.stride, &mut vec![0.0; rows], &mut inverses);
+        let padded = r.chunks_exact(model.stride).zip(out.chunks_exact_mut(model.k));
+        for ((r, out), inverse) in padded.zip(inverses) {
+            out.iter_mut().zip(r).for_each(|(out, r)| *out = share(*r, inverse));
+        }
         Ok(())
     })?;
     Ok(shaped(shape, out))
@@ -140,9 +144,7 @@ pub fn labels<T: Lanes>(
     let mut out = vec![0; x.n_rows()];
     for_each_chunk(&mut out, x.block(), control, |start, out| {
         let logits = model.logits(x, start..start + out.len());
-        for (label, logits) in out.iter_mut().zip(logits.chunks_exact(model.stride)) {
-            *label = largest(logits).0;
-        }
+        winners(&logits, model.stride, out, &mut vec![0.0; out.len()]);
         Ok(())
     })?;
     Ok(out)
@@ -186,11 +188,18 @@ impl<T: Lanes> Packed<T> {
     fn logits(&self, x: Rows<'_, T>, range: Range<usize>) -> Vec<f64> {
         let mut logits = vec![0.0; range.len() * self.stride];
         x.multiply(range, &self.directions, self.stride, &mut logits);
-        for row in logits.chunks_exact_mut(self.stride) {
-            for ((logit, scale), offset) in row.iter_mut().zip(&self.scale).zip(&self.offset) {
-                *logit = *logit * scale + offset;
-            }
-        }
+        vectorize(
+            #[inline(always)]
+            || {
+                for row in logits.chunks_exact_mut(self.stride) {
+                    for ((logit, scale), offset) in
+                        row.iter_mut().zip(&self.scale).zip(&self.offset)
+                    {
+                        *logit = *logit * scale + offset;
+                    }
+                }
+            },
+        );
         logits
     }
 }
@@ -217,21 +226,58 @@ impl Sums {
     }
 
     /// Turns the logits of the rows from `start` on into responsibilities and counts them.
-    fn add(&mut self, start: usize, logits: &mut [f64], assignment: Assignment) {
+    fn add<T: Lanes>(&mut self, start: usize, mut logits: Vec<f64>) -> Vec<T> {
         let stride = self.counts.len();
         let mut values = vec![0.0; logits.len() / stride];
-        match assignment {
-            Assignment::Soft => posteriors(logits, stride, &mut values),
-            Assignment::Hard => winners(logits, stride, &mut values),
+        let mut inverses = vec![0.0; values.len()];
+        exponentiate(&mut logits, stride, &mut values, &mut inverses);
+        self.explain(start, &values);
+        let mut shares = vec![T::zeroed(); logits.len()];
+        let Self { counts, squared_counts, .. } = self;
+        vectorize(
+            #[inline(always)]
+            || {
+                let rows = shares.chunks_exact_mut(stride).zip(logits.chunks_exact(stride));
+                for ((shares, row), &inverse) in rows.zip(&inverses) {
+                    let (row, _) = row.as_chunks::<8>();
+                    let (shares, _) = shares.as_chunks_mut::<8>();
+                    let (counts, _) = counts.as_chunks_mut::<8>();
+                    let (squares, _) = squared_counts.as_chunks_mut::<8>();
+                    for (((shares, row), counts), squares) in
+                        shares.iter_mut().zip(row).zip(counts).zip(squares)
+                    {
+                        let r = row.map(|e| share(e, inverse));
+                        let (mut count, mut square) = (*counts, *squares);
+                        for i in 0..8 {
+                            count[i] += r[i];
+                            square[i] += r[i] * r[i];
+                        }
+                        (*counts, *squares) = (count, square);
+                        *shares = r.map(T::from_f64);
+                    }
+                }
+            },
+        );
+        shares
+    }
+
+    /// Finds and counts the likeliest components of the rows from `start` on.
+    fn add_winners(&mut self, start: usize, logits: &[f64]) -> Vec<usize> {
+        let stride = self.counts.len();
+        let mut values = vec![0.0; logits.len() / stride];
+        let mut found = vec![0; values.len()];
+        winners(logits, stride, &mut found, &mut values);
+        self.explain(start, &values);
+        for &k in &found {
+            self.counts[k] += 1.0;
+            self.squared_counts[k] += 1.0;
         }
-        for r in logits.chunks_exact(stride) {
-            for ((count, square), r) in self.counts.iter_mut().zip(&mut self.squared_counts).zip(r)
-            {
-                *count += r;
-                *square += r * r;
-            }
-        }
-        for (i, value) in values.into_iter().enumerate() {
+        found
+    }
+
+    /// Adds up the log-likelihoods of the rows from `start` on.
+    fn explain(&mut self, start: usize, values: &[f64]) {
+        for (i, &value) in values.iter().enumerate() {
             self.log_likelihood += value;
             if value < self.worst.0 {
                 self.worst = (value, start + i);
@@ -291,15 +337,17 @@ fn dense_step<T: Lanes>(
             for start in range.clone().step_by(block) {
                 control.check()?;
                 let rows = start..(start + block).min(range.end);
-                let mut r = model.logits(x, rows.clone());
-                sums.add(start, &mut r, assignment);
+                let logits = model.logits(x, rows.clone());
                 let x = &values[rows.start * d..rows.end * d];
                 match assignment {
                     Assignment::Soft => {
-                        let r: Vec<T> = r.into_iter().map(T::from_f64).collect();
+                        let r = sums.add::<T>(rows.start, logits);
                         skinny::transpose_multiply_add(x, d, &r, stride, &mut sums.resultants);
                     }
-                    Assignment::Hard => add_to_winners(x, d, &r, stride, &mut sums.resultants),
+                    Assignment::Hard => {
+                        let winners = sums.add_winners(rows.start, &logits);
+                        add_to_winners(x, d, &winners, &mut sums.resultants);
+                    }
                 }
             }
             Ok(sums)
@@ -322,14 +370,18 @@ fn dense_step<T: Lanes>(
 
 /// Adds every row of `x` to the resultant of the component that has it; here these lie one after the
 /// other, so that each row is read once and no product with zeros is made.
-fn add_to_winners<T: Lanes>(x: &[T], d: usize, r: &[f64], stride: usize, resultants: &mut [f64]) {
-    for (row, r) in x.chunks_exact(d).zip(r.chunks_exact(stride)) {
-        let (winner, _) = largest(r);
-        let resultant = &mut resultants[winner * d..(winner + 1) * d];
-        for (sum, &value) in resultant.iter_mut().zip(row) {
-            *sum += value.into();
-        }
-    }
+fn add_to_winners<T: Lanes>(x: &[T], d: usize, winners: &[usize], resultants: &mut [f64]) {
+    vectorize(
+        #[inline(always)]
+        || {
+            for (row, &winner) in x.chunks_exact(d).zip(winners) {
+                let resultant = &mut resultants[winner * d..(winner + 1) * d];
+                for (sum, &value) in resultant.iter_mut().zip(row) {
+                    *sum += value.into();
+                }
+            }
+        },
+    );
 }
 
 fn sparse_step<T: Lanes>(
@@ -346,9 +398,19 @@ fn sparse_step<T: Lanes>(
         control,
         |range| {
             let mut sums = Sums::new(0, stride);
-            let mut r = model.logits(x, range.clone());
-            sums.add(range.start, &mut r, assignment);
-            Ok((sums, vec![r.into_iter().map(T::from_f64).collect::<Vec<T>>()]))
+            let logits = model.logits(x, range.clone());
+            let r = match assignment {
+                Assignment::Soft => sums.add::<T>(range.start, logits),
+                Assignment::Hard => {
+                    let mut r = vec![T::zeroed(); logits.len()];
+                    let winners = sums.add_winners(range.start, &logits);
+                    r.chunks_exact_mut(stride)
+                        .zip(winners)
+                        .for_each(|(r, k)| r[k] = T::from_f64(1.0));
+                    r
+                }
+            };
+            Ok((sums, vec![r]))
         },
         |(a, mut r), (b, mut s)| {
             r.append(&mut s);
@@ -388,77 +450,67 @@ fn unpad(padded: &[f64], stride: usize, out: &mut [f64], k: usize) {
 /// factors slow the products down.
 const NEGLIGIBLE: f64 = 1e-30;
 
-/// Replaces the rows of `logits` by their softmax; their log-sum-exp goes to `values`.
-fn posteriors(logits: &mut [f64], stride: usize, values: &mut [f64]) {
-    let mut sums = vec![0.0; values.len()];
+/// Below this, less the largest one, a logit counts as if it were this: its share is negligible all
+/// the same, and the padding's is no subnormal number, which costs a hundred cycles to make.
+const LOWEST: f64 = -100.0;
+
+/// Replaces the rows of `logits` by their exponentials, up to a factor whose inverse normalizes them
+/// and goes to `inverses`; their log-sum-exp goes to `values`.
+fn exponentiate(logits: &mut [f64], stride: usize, values: &mut [f64], inverses: &mut [f64]) {
     vectorize(
         #[inline(always)]
         || {
             let rows = logits.chunks_exact_mut(stride);
-            for ((row, value), total) in rows.zip(values.iter_mut()).zip(&mut sums) {
-                let mut high = [f64::NEG_INFINITY; 8];
-                for chunk in row.chunks_exact(8) {
-                    for i in 0..8 {
-                        high[i] = larger(chunk[i], high[i]);
+            for ((row, value), total) in rows.zip(values.iter_mut()).zip(inverses.iter_mut()) {
+                let high = maximum(row);
+                for chunk in row.as_chunks_mut::<8>().0 {
+                    for logit in chunk {
+                        *logit = math::exp_within(larger(LOWEST, *logit - high));
                     }
-                }
-                let high = fold(high, larger);
-                let mut sum = [0.0; 8];
-                for chunk in row.chunks_exact_mut(8) {
-                    for i in 0..8 {
-                        chunk[i] = math::exp(chunk[i] - high);
-                        sum[i] += chunk[i];
-                    }
-                }
-                let sum = fold(sum, |a, b| a + b);
-                let inverse = 1.0 / sum;
-                for r in row {
-                    let share = *r * inverse;
-                    *r = if share < NEGLIGIBLE { 0.0 } else { share };
                 }
                 *value = high;
-                *total = sum;
+                // In a loop of its own: in one with the exponentials, LLVM takes two lanes at a time.
+                *total = sum(row);
             }
-            // The logarithms last and together: they vectorise too.
-            for (value, &total) in values.iter_mut().zip(&sums) {
-                *value += math::ln(total);
+            // Logarithms and inverses last and together: they vectorise too.
+            for (value, total) in values.iter_mut().zip(inverses.iter_mut()) {
+                *value += math::ln(*total);
+                *total = 1.0 / *total;
             }
         },
     );
 }
 
+/// A posterior probability from what [`exponentiate`] leaves.
 #[inline(always)]
-fn larger(a: f64, b: f64) -> f64 {
-    if a > b { a } else { b }
+fn share(exponential: f64, inverse: f64) -> f64 {
+    let share = exponential * inverse;
+    if share < NEGLIGIBLE { 0.0 } else { share }
 }
 
-/// Joins eight lanes in a tree.
-#[inline(always)]
-fn fold(lanes: [f64; 8], join: impl Fn(f64, f64) -> f64) -> f64 {
-    let [a, b, c, d, e, f, g, h] = lanes;
-    join(join(join(a, e), join(c, g)), join(join(b, f), join(d, h)))
-}
-
-/// Replaces the rows of `logits` by 1 at their first maximum and 0 elsewhere; the maximum goes to
-/// `values`.
-fn winners(logits: &mut [f64], stride: usize, values: &mut [f64]) {
-    for (row, value) in logits.chunks_exact_mut(stride).zip(values) {
-        let (winner, high) = largest(row);
-        row.fill(0.0);
-        row[winner] = 1.0;
-        *value = high;
-    }
-}
-
-/// The place of the first maximum, and the maximum.
-fn largest(row: &[f64]) -> (usize, f64) {
-    let mut best = (0, f64::NEG_INFINITY);
-    for (k, &value) in row.iter().enumerate() {
-        if value > best.1 {
-            best = (k, value);
-        }
-    }
-    best
+/// Finds the places of the first maxima of the rows of `logits`; the maxima go to `values`.
+fn winners(logits: &[f64], stride: usize, places: &mut [usize], values: &mut [f64]) {
+    vectorize(
+        #[inline(always)]
+        || {
+            let rows = logits.chunks_exact(stride);
+            for ((row, place), value) in rows.zip(places.iter_mut()).zip(values.iter_mut()) {
+                let (mut high, mut first) = ([f64::NEG_INFINITY; 8], [0; 8]);
+                let (chunks, _) = row.as_chunks::<8>();
+                for (c, chunk) in chunks.iter().enumerate() {
+                    for i in 0..8 {
+                        first[i] = if chunk[i] > high[i] { 8 * c + i } else { first[i] };
+                        high[i] = larger(chunk[i], high[i]);
+                    }
+                }
+                *value = fold(high, larger);
+                for i in 0..8 {
+                    first[i] = if high[i] < *value { usize::MAX } else { first[i] };
+                }
+                *place = fold(first, usize::min);
+            }
+        },
+    );
 }
 
 #[cfg(test)]

@@ -171,19 +171,19 @@ impl<'a, T: Lanes> Rows<'a, T> {
         Some(Error::NotFinite { name, count: 1 + all.count(), row, column })
     }
 
-    /// Rows that make a good block: a dense one stays in the second-level cache between two uses.
+    /// Rows that make a good block: a dense one stays in the second-level cache between two uses, and
+    /// its logits in the first.
     pub(crate) fn block(&self) -> usize {
         match self {
             Self::Dense { n_columns, .. } => ((1 << 17) / (size_of::<T>() * n_columns.max(&1)))
-                .clamp(64, 512)
+                .clamp(64, 128)
                 .next_multiple_of(8),
             Self::Sparse(_) => 256,
         }
     }
 
-    /// `out = x[range] w`, for `w` of shape (d, stride), with `stride` from [`skinny::padded`].
+    /// `out += x[range] w`, for `w` of shape (d, stride), with `stride` from [`skinny::padded`].
     pub(crate) fn multiply(&self, range: Range<usize>, w: &[T], stride: usize, out: &mut [f64]) {
-        out.fill(0.0);
         match self {
             Self::Dense { values, n_columns: d } => {
                 let x = &values[range.start * d..range.end * d];
