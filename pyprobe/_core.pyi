@@ -1,5 +1,6 @@
 # Kept by hand, checked against the built module by tests/test_core_stub.py.
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -54,3 +55,42 @@ def vmf_mixture_step(
 def vmf_mixture_log_prob(x: _Samples, parameters: _Parameters) -> _Vector: ...
 def vmf_mixture_responsibilities(x: _Samples, parameters: _Parameters) -> NDArray[np.float64]: ...
 def vmf_mixture_labels(x: _Samples, parameters: _Parameters) -> NDArray[np.uintp]: ...
+
+# transport: a plan is (cost, epsilon, phi, gamma), exp(phi_i + gamma_j - cost_ij / epsilon)
+
+_Plan: TypeAlias = tuple[FloatArray, float, _Vector, _Vector]
+
+def sinkhorn(
+    cost: FloatArray,
+    a: _Vector,
+    b: _Vector,
+    epsilon: float,
+    penalties: tuple[float, float],
+    *,
+    method: str,
+    tol: float,
+    max_iter: int,
+    max_newton: int,
+    relaxation: bool,
+    start: tuple[_Vector, _Vector] | None = None,
+    watch: Callable[[int, float], bool] | None = None,
+) -> dict[str, Any]: ...
+def transport_plan(plan: _Plan) -> FloatArray: ...
+def transport_sparse_plan(
+    plan: _Plan, threshold: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], _Vector]: ...
+def transport_sums(plan: _Plan) -> tuple[_Vector, _Vector, float]: ...
+def transport_apply(
+    plan: _Plan, v: NDArray[np.float64], transpose: bool
+) -> NDArray[np.float64]: ...
+def transport_rounded_value(
+    plan: _Plan, a: _Vector, b: _Vector, rounding: tuple[_Vector, _Vector, _Vector, _Vector]
+) -> float: ...
+def transport_solve_adjoint(
+    plan: _Plan,
+    a: _Vector,
+    b: _Vector,
+    penalties: tuple[float, float],
+    rows: _Vector,
+    columns: _Vector,
+) -> tuple[_Vector, _Vector]: ...

@@ -41,6 +41,12 @@ pub enum Error {
         /// Index of the point.
         index: usize,
     },
+    /// An inner iteration that must be exact was not.
+    #[error("{name} could not be solved to its tolerance")]
+    NotConverged {
+        /// What was to be solved.
+        name: &'static str,
+    },
     /// A matrix that must be positive definite is not.
     #[error("'{name}' is not positive definite")]
     NotPositiveDefinite {

@@ -17,6 +17,8 @@ use crate::pool;
 
 import_exception!(pyprobe.errors, DomainError);
 import_exception!(pyprobe.errors, NotFiniteError);
+import_exception!(pyprobe.errors, NotPositiveDefiniteError);
+import_exception!(pyprobe.errors, PyprobeError);
 import_exception!(pyprobe.errors, ShapeError);
 create_exception!(pyprobe._core, Cancelled, PyRuntimeError, "A callback stopped the kernel.");
 
@@ -97,6 +99,8 @@ pub fn exception(error: Error) -> PyErr {
         Error::Memory { .. } => PyMemoryError::new_err(message),
         Error::Shape { .. } => ShapeError::new_err(message),
         Error::NotFinite { .. } => NotFiniteError::new_err(message),
+        Error::NotPositiveDefinite { .. } => NotPositiveDefiniteError::new_err(message),
+        Error::NotConverged { .. } => PyprobeError::new_err(message),
         _ => DomainError::new_err(message),
     }
 }

@@ -219,3 +219,28 @@ pub fn transport_rounded_value<'py>(
         gate::run(py, work(cost, 4), |control| plan.rounded_value(a, b, rounding, control))
     })
 }
+
+/// `(x, y)`: the system of a Newton step at the plan, solved for these right-hand sides.
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+pub fn transport_solve_adjoint<'py>(
+    py: Python<'py>,
+    plan: PlanOf<'py>,
+    a: Vector<'py>,
+    b: Vector<'py>,
+    penalties: (f64, f64),
+    rows: Vector<'py>,
+    columns: Vector<'py>,
+) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray1<f64>>)> {
+    let (costs, epsilon, phi, gamma) = plan;
+    let potentials = &potentials(&phi, &gamma);
+    let (a, b) = (a.as_slice()?, b.as_slice()?);
+    let (rows, columns) = (rows.as_slice()?, columns.as_slice()?);
+    let (x, y) = with_cost!(costs, |cost| {
+        let problem = Problem { cost, a, b, epsilon, penalties };
+        gate::run(py, work(cost, 20), |control| {
+            transport::solve_adjoint(&problem, potentials, rows, columns, control)
+        })
+    })?;
+    Ok((x.into_pyarray(py), y.into_pyarray(py)))
+}

@@ -63,6 +63,15 @@ impl Marginal {
         total
     }
 
+    /// The diagonal of minus the dual's second derivative: the plan's sums, and what a penalty adds.
+    pub(super) fn stiffness(&self, potentials: &[f64], sums: &[f64]) -> Vec<f64> {
+        let targets = potentials
+            .iter()
+            .enumerate()
+            .map(|(i, &p)| if self.slack > 0.0 { self.slack * self.target(i, p) } else { 0.0 });
+        sums.iter().zip(targets).map(|(sum, target)| sum + target).collect()
+    }
+
     /// Moves the potentials from `start` on by a half step, relaxed by `omega`; `sums` are the plan's
     /// before it. Writes the factors by which the sums change, and returns the distance of the new
     /// sums from their targets.

@@ -21,6 +21,7 @@ mod scaling;
 mod sinkhorn;
 
 pub use cost::{Cost, Dense};
+pub use newton::solve_adjoint;
 pub use plan::{Plan, Rounding, SparsePlan, Sums};
 pub use rows::Potentials;
 pub use sinkhorn::{Method, Options, Problem, Solution, sinkhorn};

@@ -18,6 +18,7 @@ use super::cost::Cost;
 use super::marginal::Marginal;
 use super::rows::{Potentials, SUMS};
 use super::scaling::{Kernel, Row};
+use super::sinkhorn::Problem;
 use crate::linalg::cholesky;
 use crate::{Control, Error};
 
@@ -29,6 +30,8 @@ const MAX_DIRECT: usize = 3000;
 const MAX_HALVINGS: usize = 8;
 /// Part of the error that the entries left out of the operator may carry.
 const NEGLIGIBLE: f64 = 1e-2;
+/// Residual of the system of a gradient, relative to its right-hand side.
+const ADJOINT_TOL: f64 = 1e-11;
 
 /// How the iteration ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,15 +142,11 @@ impl<C: Cost> Newton<'_, C> {
         let norm = gx.iter().chain(gy.iter()).map(|g| g * g).sum::<f64>().sqrt();
         let largest = kernel.row_sums.iter().copied().fold(0.0, f64::max);
         let shift = (1e-3 * shift * norm).max(1e-15 * largest);
-        let diagonal = |side: &Marginal, potentials: &[f64], sums: &[f64]| -> Vec<f64> {
-            let stiffness = potentials
-                .iter()
-                .enumerate()
-                .map(|(i, &p)| if side.slack > 0.0 { side.slack * side.target(i, p) } else { 0.0 });
-            sums.iter().zip(stiffness).map(|(sum, stiffness)| sum + stiffness + shift).collect()
+        let shifted = |side: &Marginal, potentials: &[f64], sums: &[f64]| -> Vec<f64> {
+            side.stiffness(potentials, sums).into_iter().map(|r| r + shift).collect()
         };
-        let r = diagonal(self.rows, &kernel.base().phi, &kernel.row_sums);
-        let q = diagonal(self.columns, &kernel.base().gamma, &kernel.column_sums);
+        let r = shifted(self.rows, &kernel.base().phi, &kernel.row_sums);
+        let q = shifted(self.columns, &kernel.base().gamma, &kernel.column_sums);
         let inverse: Vec<f64> = r.iter().map(|r| 1.0 / r).collect();
 
         let mut middle: Vec<f64> = gx.iter().zip(&inverse).map(|(g, w)| g * w).collect();
@@ -178,7 +177,7 @@ impl<C: Cost> Newton<'_, C> {
         }
         let dy = match dy {
             Some(dy) => dy,
-            None => solve_directly(kernel, &inverse, &q, right, self.control)?,
+            None => solve_directly(kernel, &inverse, &q, right, 0.0, self.control)?,
         };
         // dx = (gx - P dy) / R
         let mut weighted = vec![0.0; gx.len()];
@@ -217,6 +216,70 @@ impl<C: Cost> Newton<'_, C> {
         }
         Ok(None)
     }
+}
+
+/// Solves the system of a Newton step for other right-hand sides: with it the derivatives of the
+/// potentials are pulled back (the implicit function theorem).
+///
+/// Returns `(x, y)` with `R x + P y = rows` and `P' x + Q y = columns`; without penalties, whose system
+/// is singular, up to a constant that goes from the one to the other, and the right-hand sides must
+/// have equal sums. Points without weight get 0.
+///
+/// # Errors
+/// [`Error::NotConverged`] where the residual stays above 1e-8 of the right-hand sides;
+/// [`Error::Cancelled`].
+pub fn solve_adjoint<C: Cost>(
+    problem: &Problem<'_, C>,
+    potentials: &Potentials,
+    rows: &[f64],
+    columns: &[f64],
+    control: &Control,
+) -> Result<(Vec<f64>, Vec<f64>), Error> {
+    let Problem { cost, a, b, epsilon, penalties } = *problem;
+    let (first, second) =
+        (Marginal::new(a, epsilon / penalties.0), Marginal::new(b, epsilon / penalties.1));
+    let mut kernel =
+        Kernel::new(cost, 1.0 / epsilon, &first, &second, potentials.clone(), 1e-17, control)?;
+    let r = first.stiffness(&potentials.phi, &kernel.row_sums);
+    let inverse: Vec<f64> = r.iter().map(|&r| if r > 0.0 { 1.0 / r } else { 0.0 }).collect();
+    // A column without weight has nothing in it: any pivot gives 0.
+    let q = second.stiffness(&potentials.gamma, &kernel.column_sums);
+    let q: Vec<f64> = q.into_iter().map(|q| if q > 0.0 { q } else { 1.0 }).collect();
+
+    let mut middle: Vec<f64> = rows.iter().zip(&inverse).map(|(g, w)| g * w).collect();
+    let mut right = vec![0.0; q.len()];
+    kernel.transpose_multiply(&mut middle, &mut right, control)?;
+    for (j, (right, g)) in right.iter_mut().zip(columns).enumerate() {
+        *right = if b[j] > 0.0 { g - *right } else { 0.0 };
+    }
+    let (limit, mut counts) = (if q.len() <= MAX_DIRECT { 500 } else { 10_000 }, Counts::default());
+    let (mut y, mut met) = conjugate_gradients(
+        &mut kernel,
+        &inverse,
+        &q,
+        &right,
+        ADJOINT_TOL,
+        limit,
+        &mut counts,
+        control,
+    )?;
+    if !met && q.len() <= MAX_DIRECT {
+        let singular = first.slack == 0.0 && second.slack == 0.0;
+        let level = if singular { q.iter().sum::<f64>() / (q.len() * q.len()) as f64 } else { 0.0 };
+        y = solve_directly(&kernel, &inverse, &q, right.clone(), level, control)?;
+        let mut image = vec![0.0; q.len()];
+        kernel.gram(&y, &inverse, &mut middle, &mut image, control)?;
+        let residuals = image.iter().zip(&q).zip(&y).zip(&right);
+        let distance: f64 = residuals.map(|(((s, q), y), g)| (q * y - s - g).powi(2)).sum();
+        met = distance <= 1e-16 * right.iter().map(|g| g * g).sum::<f64>();
+    }
+    if !met {
+        return Err(Error::NotConverged { name: "the linear system of the gradient" });
+    }
+    let mut unused = vec![0.0; q.len()];
+    kernel.gram(&y, &inverse, &mut middle, &mut unused, control)?;
+    let x = rows.iter().zip(&inverse).zip(&middle).map(|((g, w), p)| g * w - p).collect();
+    Ok((x, y))
 }
 
 /// Solves `(diag q - P' diag(inverse) P) y = right`; says whether the tolerance was met.
@@ -273,17 +336,21 @@ fn conjugate_gradients(
     Ok((y, false))
 }
 
-/// The same by Cholesky's factorization.
+/// The same by Cholesky's factorization, after `level` is added to every entry: without effect on the
+/// solution where the matrix maps constants to 0 and the right-hand side has none.
 fn solve_directly(
     kernel: &Kernel,
     inverse: &[f64],
     q: &[f64],
     right: Vec<f64>,
+    level: f64,
     control: &Control,
 ) -> Result<Vec<f64>, Error> {
     let m = q.len();
-    let mut schur = Array2::<f64>::zeros((m, m));
-    schur.diag_mut().assign(&ndarray::ArrayView1::from(q));
+    let mut schur = Array2::from_elem((m, m), level);
+    for (entry, q) in schur.diag_mut().iter_mut().zip(q) {
+        *entry += q;
+    }
     let mut dense = Vec::new();
     kernel.for_each_row(|i, row| match row {
         Row::Dense(values) => {
