@@ -6,7 +6,7 @@
 //! | module | what it computes |
 //! |---|---|
 //! | [`special`] | logarithms of modified Bessel functions, their ratios and derivatives |
-//! | [`linalg`] | dense and sparse samples, products with skinny matrices |
+//! | [`linalg`] | dense and sparse samples, products with skinny matrices, distances of points |
 //! | [`cluster`] | starts for clusterings and mixtures |
 //! | [`directional`] | von Mises-Fisher distributions and their mixtures |
 //! | [`random`] | keyed streams of uniform and normal variates |
