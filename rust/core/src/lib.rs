@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`special`] | logarithms of modified Bessel functions, their ratios and derivatives |
 //! | [`linalg`] | dense and sparse samples, products with skinny matrices, distances of points |
+//! | [`metrics`] | sums over pairs of points: energy distance, maximum mean discrepancy |
 //! | [`cluster`] | starts for clusterings and mixtures |
 //! | [`directional`] | von Mises-Fisher distributions and their mixtures |
 //! | [`random`] | keyed streams of uniform and normal variates |
@@ -20,6 +21,7 @@ pub mod directional;
 mod error;
 pub mod linalg;
 mod memory;
+pub mod metrics;
 pub mod parallel;
 pub mod random;
 mod real;
