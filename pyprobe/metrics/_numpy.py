@@ -94,11 +94,11 @@ def pair_sums(
 
 
 def check_sums(sums: Any) -> None:
-    """Raise where squared distances have overflowed."""
+    """Raise where distances or their squares have overflowed."""
     if not all(map(isfinite, sums)):
         raise DomainError(
-            "'x' and 'y' must lie so near that squared distances do not overflow. Divide both by a "
-            "common scale."
+            "'x' and 'y' must lie so near that neither distances nor their squares overflow. "
+            "Divide both by a common scale."
         )
 
 
@@ -134,6 +134,7 @@ def quantile_coupling(n: int, m: int) -> Coupling:
 def weighted_norm(gaps: Doubles, mass: Any, p: float) -> Any:
     """Return the p-th root of the sum of mass times the p-th power, over the last axis."""
     largest = gaps.max(axis=-1)
+    check_sums(np.reshape(largest, -1))
     safe = np.where(largest > 0, largest, 1.0)
     # Relative to the largest, no power overflows.
     return largest * (mass * (gaps / safe[..., None]) ** p).sum(axis=-1) ** (1 / p)
@@ -141,7 +142,8 @@ def weighted_norm(gaps: Doubles, mass: Any, p: float) -> Any:
 
 def line_distances(x: Doubles, y: Doubles, coupling: Coupling, p: float) -> Any:
     """Return the Wasserstein distances of samples (..., n) and (..., m) on lines."""
-    gaps = np.abs(np.sort(x)[..., coupling.i] - np.sort(y)[..., coupling.j])
+    with np.errstate(over="ignore"):  # the norm looks for infinity
+        gaps = np.abs(np.sort(x)[..., coupling.i] - np.sort(y)[..., coupling.j])
     return weighted_norm(gaps, coupling.mass, p)
 
 
@@ -181,8 +183,7 @@ def optimal_coupling(x: FloatArray, y: FloatArray, p: float) -> Coupling:
     n, m = len(x), len(y)
     cost = cdist(x, y)
     largest = cost.max()
-    if not isfinite(largest):
-        check_sums([largest])
+    check_sums([largest])
     if p != 1 and largest > 0:
         cost = (cost / largest) ** p
     if n == m:

@@ -316,6 +316,7 @@ def _slope(kernel: tuple[int, float], r: Tensor) -> Tensor:
 def weighted_norm(gaps: Tensor, mass: Any, p: float) -> Tensor:
     """Return the p-th root of the sum of mass times the p-th power, over the last axis."""
     largest = gaps.detach().amax(-1)
+    check_sums([float(largest.max())])
     safe = torch.where(largest > 0, largest, 1.0)
     total = (mass * (gaps / safe.unsqueeze(-1)) ** p).sum(-1)
     # Where all is 0 the root has an infinite slope; the distance has the subgradient 0.

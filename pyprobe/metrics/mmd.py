@@ -37,11 +37,11 @@ def mmd(
     It estimates :math:`E k(X, X') + E k(Y, Y') - 2 E k(X, Y)`, with one of these kernels of the
     Euclidean distance r and the bandwidth h:
 
-    =========================  ============================
-    ``"gaussian"``             :math:`\exp(-r^2 / (2 h^2))`
-    ``"laplace"``              :math:`\exp(-r / h)`
-    ``"inverse_multiquadric"`` :math:`(1 + r^2/h^2)^{-1/2}`
-    =========================  ============================
+    ==========================  ============================
+    ``"gaussian"``              :math:`\exp(-r^2 / (2 h^2))`
+    ``"laplace"``               :math:`\exp(-r / h)`
+    ``"inverse_multiquadric"``  :math:`(1 + r^2/h^2)^{-1/2}`
+    ==========================  ============================
 
     The Gaussian sees differences at the scale of h and next to nothing at others; the inverse
     multiquadric, with its heavy tail, sees far points too; the Laplace kernel, which is not smooth,

@@ -46,7 +46,7 @@ def wasserstein(x: ArrayLike, y: ArrayLike, *, p: float = 1) -> Array:
     ShapeError
         If a sample has no rows, or other dimensions than the other one.
     DomainError
-        If `p` is less than 1 or infinite.
+        If `p` is less than 1 or infinite, or squared distances overflow.
     NotFiniteError
         If a coordinate is infinite or NaN.
     MissingDependencyError
@@ -135,7 +135,7 @@ def sliced_wasserstein(
     ShapeError
         If a sample has no rows, or other dimensions than the other one.
     DomainError
-        If `p` is less than 1 or infinite, or there are no projections.
+        If `p` is less than 1 or infinite, there are no projections, or distances overflow.
     NotFiniteError
         If a coordinate is infinite or NaN.
     TypeError

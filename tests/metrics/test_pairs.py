@@ -209,7 +209,7 @@ BAD = [
     (([1.0, 2.0], [[INF], [1.0]]), NotFiniteError, r"'y' must be finite.*\(inf\) at index \(0, 0"),
     (([1.0], [1.0, 2.0]), ShapeError, "'x' must have at least two rows for the unbiased estimate"),
     (([1.0, 2.0], [1.0]), ShapeError, r"'y' must have at least two rows.*Pass unbiased=False\."),
-    (([1e200, 2.0], [1.0, -1e200]), DomainError, "squared distances do not overflow"),
+    (([1e200, 2.0], [1.0, -1e200]), DomainError, "neither distances nor their squares overflow"),
     ((np.array([1j, 2]), [1.0]), TypeError, "'x' must hold real numbers"),
     ((np.ma.array([1.0, 2.0]), [1.0]), TypeError, "'x' is a masked array"),
 ]

@@ -197,5 +197,8 @@ def test_bad_arguments_are_named(distance):
         distance([], [1.0])
     with pytest.raises(NotFiniteError, match="'y' must be finite"):
         distance(x, x * np.nan)
+    for far in ([1e308], [[1e308, 0.0]]):
+        with pytest.raises(DomainError, match="neither distances nor their squares overflow"):
+            distance(far, np.negative(far))
     with pytest.raises(DomainError, match="'n_projections' must be at least 1"):
         sliced_wasserstein(x, x, n_projections=0)
