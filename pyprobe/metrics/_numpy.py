@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist, pdist
 
 from pyprobe import _core, _validate
 from pyprobe._validate import as_float_arrays
@@ -44,7 +42,7 @@ _MEDIAN_ROWS = 1000
 _HELD = 1 << 22
 """Projected coordinates held at a time."""
 _MAX_ITER = 10**8
-"""Pivots of the network simplex; it never takes that many before other limits are met."""
+"""Pivots of the network simplex: in practice no limit."""
 
 
 class Coupling(NamedTuple):
@@ -104,6 +102,8 @@ def check_sums(sums: Any) -> None:
 
 def median_distance(x: FloatArray, y: FloatArray) -> float:
     """Return the median distance between rows spread evenly over the two samples, pooled."""
+    from scipy.spatial.distance import pdist  # these modules take a second to load
+
     i, j = spread_rows(len(x), len(y))
     pooled = np.concatenate([x[i], y[j]]).astype(np.float64)
     return float(np.median(pdist(pooled))) if len(pooled) > 1 else 0.0
@@ -180,6 +180,9 @@ def exact_distance(x: FloatArray, y: FloatArray, p: float) -> Any:
 
 def optimal_coupling(x: FloatArray, y: FloatArray, p: float) -> Coupling:
     """Return an optimal coupling of samples of equal weights."""
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+
     n, m = len(x), len(y)
     cost = cdist(x, y)
     largest = cost.max()

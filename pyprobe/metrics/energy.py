@@ -2,8 +2,8 @@ r"""The energy distance.
 
 .. math:: D(X, Y) = 2 E|X - Y| - E|X - X'| - E|Y - Y'|,
 
-with independent copies :math:`X', Y'`. It is 0 exactly where the two laws are the same (Székely and
-Rizzo 2013), needs no bandwidth, and scales like the data.
+with independent copies :math:`X', Y'`. Between laws with finite means it is 0 exactly where they
+are the same (Székely and Rizzo 2013); it needs no bandwidth, and scales like the data.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def energy_distance(
     References
     ----------
     .. [1] G. J. Székely and M. L. Rizzo, "Energy statistics: a class of statistics based on
-       distances", J. Statist. Plann. Inference 143(8), 2013, equation (5).
+       distances", J. Statist. Plann. Inference 143(8), 2013.
     .. [2] A. Gretton, K. M. Borgwardt, M. J. Rasch, B. Schölkopf and A. Smola, "A kernel two-sample
        test", JMLR 13, 2012, equation (3) (the U-statistic).
 

@@ -79,8 +79,8 @@ def mmd(
         If a sample has no rows, other dimensions than the other one, or a single row where
         `unbiased`.
     DomainError
-        If the kernel is unknown; if `bandwidth` is not positive, or the median distance is 0; if
-        weights are negative or too few are positive; or if squared distances overflow.
+        If the kernel is unknown; if `bandwidth` is not positive, or the median distance is 0 or
+        overflows; or if weights are negative or too few are positive.
     NotFiniteError
         If a coordinate or a weight is infinite or NaN.
     TypeError

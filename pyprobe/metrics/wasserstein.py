@@ -154,7 +154,7 @@ def sliced_wasserstein(
     References
     ----------
     .. [1] N. Bonneel, J. Rabin, G. Peyré and H. Pfister, "Sliced and Radon Wasserstein barycenters
-       of measures", J. Math. Imaging Vision 51, 2015, definition 1.
+       of measures", J. Math. Imaging Vision 51, 2015.
 
     Examples
     --------
