@@ -63,7 +63,7 @@ def energy_by_matrices(x: np.ndarray, y: np.ndarray) -> float:
 
 def gaussian_by_matrices(x: np.ndarray, y: np.ndarray) -> float:
     def table(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.exp(-0.5 * cdist(a, b, "sqeuclidean"))
+        return np.exp(-0.5 / a.shape[1] * cdist(a, b, "sqeuclidean"))
 
     n, m = len(x), len(y)
     within = (table(x, x).sum() - n) / (n * (n - 1)) + (table(y, y).sum() - m) / (m * (m - 1))
@@ -72,7 +72,7 @@ def gaussian_by_matrices(x: np.ndarray, y: np.ndarray) -> float:
 
 CALLS: dict[str, Any] = {
     "energy_distance": energy_distance,
-    "mmd, gaussian": lambda x, y: mmd(x, y, bandwidth=1.0),
+    "mmd, gaussian": lambda x, y: mmd(x, y, bandwidth=x.shape[1] ** 0.5),
     "energy by cdist": energy_by_matrices,
     "gaussian by cdist": gaussian_by_matrices,
 }
