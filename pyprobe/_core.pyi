@@ -22,6 +22,23 @@ def bessel_ratio_inverse(
 ) -> FloatArray: ...
 def special_tables() -> dict[str, list[float]]: ...
 
+# metrics: samples are two matrices of one float type, with a vector of weights each
+
+def pair_sums(
+    samples: tuple[FloatArray, FloatArray],
+    weights: tuple[NDArray[np.float64], NDArray[np.float64]],
+    number: int,
+    bandwidth: float,
+) -> tuple[float, float, float]: ...
+def pair_sums_gradient(
+    samples: tuple[FloatArray, FloatArray],
+    weights: tuple[NDArray[np.float64], NDArray[np.float64]],
+    number: int,
+    bandwidth: float,
+    within: float,
+    between: float,
+) -> tuple[FloatArray, NDArray[np.float64]]: ...
+
 # directional
 
 def vmf_sample(

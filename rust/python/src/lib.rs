@@ -2,6 +2,7 @@
 
 mod directional;
 mod gate;
+mod metrics;
 mod mixture;
 mod pool;
 mod special;
@@ -20,6 +21,8 @@ mod _core {
     #[pymodule_export]
     use crate::gate::Cancelled;
 
+    #[pymodule_export]
+    use crate::metrics::{pair_sums, pair_sums_gradient};
     #[pymodule_export]
     use crate::mixture::{
         check_unit_rows, merge_directions, spherical_seeds, vmf_mixture_labels,
