@@ -20,7 +20,7 @@ mod rows;
 mod scaling;
 mod sinkhorn;
 
-pub use cost::{Cost, Dense};
+pub use cost::{Clouds, Cost, Dense};
 pub use newton::solve_adjoint;
 pub use plan::{Plan, Rounding, SparsePlan, Sums};
 pub use rows::Potentials;

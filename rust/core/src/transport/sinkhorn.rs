@@ -100,9 +100,11 @@ pub struct Solution {
 /// Iterations in the log domain before a plan is stored: they bring the potentials near.
 const START: usize = 3;
 /// Iterations, at the rate observed, beyond which Newton's method is expected to be faster.
-const PATIENCE: f64 = 500.0;
+const PATIENCE: f64 = 250.0;
 /// Part of the tolerance that entries left out of a stored plan may carry.
 const NEGLIGIBLE: f64 = 1e-3;
+/// Error, relative to the mass, below which the potentials move so little that a sparse plan lasts.
+const SETTLED: f64 = 1e-2;
 /// Levels of epsilon on the way to Newton's last: the first, relative to the range of the costs, the
 /// ratio of two, iterations and tolerance of a level.
 const FIRST_LEVEL: f64 = 0.05;
@@ -281,59 +283,72 @@ impl<'a, C: Cost> Solver<'a, C> {
         }
     }
 
-    /// Iterations on a stored plan, made anew where the potentials have moved too far; ends with one in
-    /// the log domain, which sees every entry. Gives up where more than `patience` iterations seem to
-    /// be left. Returns whether the last error is within the tolerance.
+    /// Iterations on a stored plan, made anew where the potentials have moved too far. Gives up where
+    /// more than `patience` iterations seem to be left. Returns whether the last error is within the
+    /// tolerance.
     fn scaling(&mut self, patience: f64) -> Result<bool, Error> {
         let (n, m) = self.problem.cost.shape();
         let fits = n.saturating_mul(m).saturating_mul(8) <= self.options.memory;
         self.log_domain(START)?;
+        let settled = SETTLED * self.rows.mass();
         let mut negligible = NEGLIGIBLE * self.options.tol;
         while !self.ended() {
+            if self.is_slow(patience) {
+                return Ok(false);
+            }
             if !fits {
                 self.log_domain(1)?;
-                if self.is_slow(patience) {
-                    return Ok(false);
-                }
                 continue;
             }
-            let mut kernel = Kernel::new(
-                self.problem.cost,
-                self.scale,
-                &self.rows,
-                &self.columns,
-                self.state.clone(),
-                negligible,
-                self.control,
+            let may_be_sparse = self.error < settled;
+            let (sparse, lost) = self.on_stored_plan(
+                if may_be_sparse { negligible } else { 0.0 },
+                if may_be_sparse { 0.0 } else { settled },
+                patience,
             )?;
-            while !self.ended() && kernel.reaches(&self.state) {
-                let omega = self.relaxation.omega();
-                let before = self.state.phi.clone();
-                let found = kernel.sweep(
-                    &self.rows,
-                    &mut self.state,
-                    omega,
-                    &mut self.sums,
-                    self.control,
-                )?;
-                let Some(error) = found else {
-                    self.state.phi = before;
-                    self.log_domain(1)?;
-                    break;
-                };
-                self.finish_iteration(error)?;
-                if self.is_slow(patience) {
-                    return Ok(false);
-                }
-            }
-            if self.error <= self.tol && kernel.is_sparse() {
-                // Look at the whole plan before saying so; entries left out may have grown.
+            if lost || (sparse && self.error <= self.tol) {
+                // Look at the whole plan: sums have left the range, or entries left out have grown.
                 self.error = f64::INFINITY;
                 self.log_domain(1)?;
                 negligible *= 1e-3;
             }
         }
         Ok(self.error <= self.tol)
+    }
+
+    /// Iterations on the plan at the present potentials, while it reaches and the error is above
+    /// `until`. Says whether entries were left out, and whether sums have left the range.
+    fn on_stored_plan(
+        &mut self,
+        negligible: f64,
+        until: f64,
+        patience: f64,
+    ) -> Result<(bool, bool), Error> {
+        let mut kernel = Kernel::new(
+            self.problem.cost,
+            self.scale,
+            &self.rows,
+            &self.columns,
+            self.state.clone(),
+            negligible,
+            self.control,
+        )?;
+        while !self.ended()
+            && self.error > until
+            && kernel.reaches(&self.state)
+            && !self.is_slow(patience)
+        {
+            let omega = self.relaxation.omega();
+            let before = self.state.phi.clone();
+            let sums = &mut self.sums;
+            let found = kernel.sweep(&self.rows, &mut self.state, omega, sums, self.control)?;
+            let Some(error) = found else {
+                self.state.phi = before;
+                return Ok((kernel.is_sparse(), true));
+            };
+            self.finish_iteration(error)?;
+        }
+        Ok((kernel.is_sparse(), false))
     }
 
     fn is_slow(&self, patience: f64) -> bool {
