@@ -33,8 +33,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::transport::{
-        sinkhorn, transport_apply, transport_plan, transport_rounded_value,
-        transport_solve_adjoint, transport_sparse_plan, transport_sums,
+        sinkhorn, sinkhorn_batch, sinkhorn_symmetric, transport_apply, transport_plan,
+        transport_rounded_value, transport_solve_adjoint, transport_sparse_plan, transport_sums,
     };
 
     /// Number of threads that the next kernel will use.

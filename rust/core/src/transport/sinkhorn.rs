@@ -79,6 +79,8 @@ pub struct Solution {
     pub g: Vec<f64>,
     /// Scaled potentials of the plan.
     pub potentials: Potentials,
+    /// The dual objective at the potentials.
+    pub value: f64,
     /// Distance of the plan's marginals from the weights, L1 over both sides.
     pub marginal_error: f64,
     /// The same after every iteration.
@@ -248,8 +250,8 @@ impl<'a, C: Cost> Solver<'a, C> {
         let error = row_error + self.columns.error(&self.state.gamma, &self.sums);
         let omega = self.relaxation.omega();
         self.observe(error);
-        if error <= self.tol {
-            return Ok(());
+        if self.ended() {
+            return Ok(()); // the error is that of the potentials as they are
         }
         log_domain::rescue_columns(
             self.problem.cost,
@@ -366,8 +368,9 @@ impl<'a, C: Cost> Solver<'a, C> {
             max_steps,
             control: self.control,
         };
-        let end = newton.run(&mut self.state, &mut self.counts, &mut self.errors)?;
-        self.error = self.errors.last().copied().unwrap_or(f64::INFINITY);
+        let sums = &mut self.sums;
+        let (end, error) = newton.run(&mut self.state, sums, &mut self.counts, &mut self.errors)?;
+        self.error = error;
         self.relaxation.reset();
         self.rate = None;
         Ok(end)
@@ -419,22 +422,17 @@ impl<'a, C: Cost> Solver<'a, C> {
 
     fn finish(mut self) -> Result<Solution, Error> {
         self.center();
-        let (problem, state) = (self.problem, self.state);
-        let (rows, columns) = (&self.rows, &self.columns);
-        let (f, g) =
-            in_units_of_cost(problem.cost, problem.epsilon, rows, columns, &state, self.control)?;
+        let (sides, sums) = ((&self.rows, &self.columns), &self.sums);
+        let (problem, tol, control) = (self.problem, self.tol, self.control);
         Ok(Solution {
-            f,
-            g,
-            potentials: state,
             marginal_error: self.error,
-            converged: self.error <= self.tol,
-            stopped: self.control.is_stopped() && self.error > self.tol,
-            errors: self.errors,
+            converged: self.error <= tol,
+            stopped: control.is_stopped() && self.error > tol,
             n_iter: self.n_iter,
             n_newton: self.counts.steps,
             n_cg: self.counts.cg,
             rate: self.rate,
+            ..finish(problem, sides, self.state, sums, self.errors, tol, control)?
         })
     }
 
@@ -450,6 +448,38 @@ impl<'a, C: Cost> Solver<'a, C> {
             self.state.gamma.iter_mut().for_each(|gamma| *gamma -= shift);
         }
     }
+}
+
+/// The solution with these scaled potentials, at which the plan has the column sums `sums` and the last
+/// of `errors`, one an iteration.
+pub(super) fn finish<C: Cost>(
+    problem: &Problem<'_, C>,
+    (rows, columns): (&Marginal, &Marginal),
+    potentials: Potentials,
+    sums: &[f64],
+    errors: Vec<f64>,
+    tol: f64,
+    control: &Control,
+) -> Result<Solution, Error> {
+    let Problem { cost, epsilon, .. } = *problem;
+    let (f, g) = in_units_of_cost(cost, epsilon, rows, columns, &potentials, control)?;
+    let dual = rows.dual(&potentials.phi) + columns.dual(&potentials.gamma);
+    let total: f64 = sums.iter().sum();
+    let error = errors.last().copied().unwrap_or(f64::INFINITY);
+    Ok(Solution {
+        f,
+        g,
+        value: epsilon * (dual - total + rows.mass() * columns.mass()),
+        potentials,
+        marginal_error: error,
+        converged: error <= tol,
+        stopped: control.is_stopped() && error > tol,
+        n_iter: errors.len(),
+        n_newton: 0,
+        n_cg: 0,
+        rate: None,
+        errors,
+    })
 }
 
 /// Largest minus smallest finite cost.
