@@ -207,7 +207,10 @@ impl<'a, C: Cost> Solver<'a, C> {
     }
 
     fn ended(&self) -> bool {
-        self.error <= self.tol || self.n_iter >= self.options.max_iter || self.control.is_stopped()
+        // An error that is not a number would go on for ever.
+        !(self.error > self.tol)
+            || self.n_iter >= self.options.max_iter
+            || self.control.is_stopped()
     }
 
     /// Takes note of an iteration's error.
