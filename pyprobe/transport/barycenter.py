@@ -43,8 +43,8 @@ class SinkhornBarycenter:
     n_iter : int
         Iterations made.
     marginal_error : float
-        Weighted mean, over the plans from the barycenter to the weights given, of the L1 distance of
-        their marginals from what they should be.
+        Weighted mean, over the plans from the barycenter to the weights given, of the L1 distance
+        of their marginals from what they should be, and by how much the barycenter last moved.
     """
 
     barycenter: FloatArray
@@ -152,20 +152,22 @@ def sinkhorn_barycenter(
         return _core.transport_log_kernel_sums(costs, epsilon, v)
 
     begin = time.perf_counter()
-    log_b, log_d = np.zeros((k, n)), np.zeros((1, n))
+    log_b, log_d, log_center = np.zeros((k, n)), np.zeros((1, n)), np.full(n, -np.log(n))
     log_kb = sums(log_b)
     error, step, stopped = np.inf, 0, False
     while error > tol and step < max_iter and not stopped:
         log_a = log_marginals - log_kb
         log_ka = sums(log_a)
         # The barycenter is the geometric mean of what the plans bring to it, times the correction.
-        log_center = log_d[0] + shares @ log_ka
+        before, log_center = log_center, log_d[0] + shares @ log_ka
         log_b = log_center - log_ka
         if debiased:
             log_d = 0.5 * (log_d + log_center - sums(log_d))
         log_kb = sums(log_b)
         misses = np.abs(np.exp(log_a + log_kb) - np.exp(log_marginals)).sum(axis=1)
-        error, step = float(shares @ misses), step + 1
+        # The correction may still move where the plans fit.
+        change = np.abs(np.exp(log_center) - np.exp(before)).sum()
+        error, step = float(shares @ misses + change), step + 1
         if callback is not None:
             elapsed = time.perf_counter() - begin
             progress = Progress(step=step, total=max_iter, value=error, elapsed=elapsed)

@@ -31,6 +31,9 @@ PROBLEMS = {
 def test_all_methods_reach_the_tolerance_and_agree(problem, fraction):
     a, b, cost = PROBLEMS[problem](np.random.default_rng(0))
     epsilon = relative_epsilon(cost, fraction)
+    # With so little entropy the plan is a permutation but for 1e-8, and the error of Sinkhorn's
+    # iteration falls like a power of the number of iterations: below 1e-9 after 1e6 or so.
+    slow = problem == "assignment" and fraction == 1e-3
     results = [
         sinkhorn(a, b, cost, epsilon=epsilon, method=method, max_iter=200_000) for method in METHODS
     ]

@@ -89,3 +89,65 @@ impl Relaxation {
         (self.least, self.since_least) = (f64::INFINITY, 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two blocks that each correct the other: Sinkhorn's iteration near its solution, with rates
+    /// `theta`, `theta^2`, ..
+    fn iterations(theta: f64, enabled: bool) -> usize {
+        let rates: Vec<f64> = (1..6).map(|k| theta.powi(k)).collect();
+        let (mut x, mut y) = (vec![1.0; 5], vec![-1.0; 5]);
+        let mut relaxation = Relaxation::new(enabled);
+        for step in 1..100_000 {
+            let omega = relaxation.omega();
+            let mut error = 0.0;
+            for ((x, y), rate) in x.iter_mut().zip(&mut y).zip(&rates) {
+                *x += omega * (rate.sqrt() * *y - *x);
+                *y += omega * (rate.sqrt() * *x - *y);
+                error += x.abs() + y.abs();
+            }
+            if error < 1e-10 {
+                return step;
+            }
+            relaxation.observe(error);
+        }
+        usize::MAX
+    }
+
+    #[test]
+    fn the_steps_saved_are_those_of_the_best_factor() {
+        for theta in [0.9, 0.99, 0.999] {
+            let (plain, relaxed) = (iterations(theta, false), iterations(theta, true));
+            // The best rate is omega - 1; learning it takes three windows.
+            let rate = 2.0 / (1.0 + (1.0_f64 - theta).sqrt()) - 1.0;
+            let best = (1e-10_f64.ln() / rate.ln()) as usize;
+            assert!(relaxed < 2 * best + 4 * WINDOW, "theta {theta}: {relaxed}, best {best}");
+            assert!(relaxed < plain, "theta {theta}: {relaxed}, plain {plain}");
+        }
+    }
+
+    #[test]
+    fn a_fast_iteration_is_left_alone() {
+        assert!(iterations(0.1, true) <= iterations(0.1, false));
+    }
+
+    #[test]
+    fn a_factor_that_does_harm_is_taken_back_for_good() {
+        let mut relaxation = Relaxation::new(true);
+        for k in 0..SETTLE + 9 {
+            relaxation.observe(0.99_f64.powi(k as i32));
+        }
+        let high = relaxation.omega();
+        assert!(high > 1.5);
+        for _ in 0..=PATIENCE {
+            relaxation.observe(1.0);
+        }
+        assert!(relaxation.omega() < high);
+        for k in 0..10 * SETTLE {
+            relaxation.observe(0.99_f64.powi(k as i32));
+        }
+        assert!(relaxation.omega() <= 1.0 + 0.5 * (high - 1.0));
+    }
+}

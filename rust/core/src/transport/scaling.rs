@@ -535,3 +535,80 @@ fn entries<C: Cost>(
     }
     Entries::Sparse(ends, indices, values)
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::super::cost::Dense;
+    use super::*;
+
+    fn case(n: usize, m: usize) -> (Array2<f64>, Marginal, Marginal, Potentials) {
+        let cost = Array2::from_shape_fn((n, m), |(i, j)| ((i * 7919 + j * 104_729) % 1000) as f64);
+        let weights = |n: usize| -> Vec<f64> { (1..=n).map(|i| i as f64).collect() };
+        let (rows, columns) = (weights(n), weights(m));
+        let total: f64 = rows.iter().sum::<f64>() / columns.iter().sum::<f64>();
+        let columns: Vec<f64> = columns.into_iter().map(|b| b * total).collect();
+        let state = Potentials {
+            phi: rows.iter().map(|a| a.ln() + 0.3).collect(),
+            gamma: columns.iter().map(|b| b.ln() - 0.2).collect(),
+        };
+        (cost, Marginal::new(&rows, 0.0), Marginal::new(&columns, 0.0), state)
+    }
+
+    fn plan(cost: &Array2<f64>, scale: f64, state: &Potentials) -> Array2<f64> {
+        Array2::from_shape_fn(cost.dim(), |(i, j)| {
+            (state.phi[i] + state.gamma[j] - cost[[i, j]] * scale).exp()
+        })
+    }
+
+    #[test]
+    fn products_are_those_of_the_plan_dense_and_sparse() {
+        for (n, m) in [(1, 1), (5, 3), (37, 70), (130, 20)] {
+            let (cost, rows, columns, state) = case(n, m);
+            for (scale, negligible) in [(0.01, 0.0), (0.5, 1e-3)] {
+                let costs = Dense::new(cost.view()).unwrap();
+                let control = Control::sequential();
+                let base = state.clone();
+                let mut kernel =
+                    Kernel::new(&costs, scale, &rows, &columns, base, negligible, &control)
+                        .unwrap();
+                let dense = plan(&cost, scale, &state);
+                let tolerance = 1e-12 + negligible * rows.mass();
+                let close = |a: &[f64], b: Vec<f64>| {
+                    let distance: f64 = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).sum();
+                    assert!(distance <= tolerance, "{n} x {m}, scale {scale}: {distance}");
+                };
+                close(&kernel.row_sums, dense.sum_axis(ndarray::Axis(1)).to_vec());
+                close(&kernel.column_sums, dense.sum_axis(ndarray::Axis(0)).to_vec());
+                let (v, w) = (vec![0.5; m], vec![2.0; n]);
+                let (mut middle, mut out) = (vec![0.0; n], vec![0.0; m]);
+                kernel.gram(&v, &w, &mut middle, &mut out, &control).unwrap();
+                let expected = dense.dot(&ndarray::Array1::from(v)) * 2.0;
+                close(&middle, expected.to_vec());
+                let back = dense.t().dot(&expected);
+                let distance: f64 = out.iter().zip(&back).map(|(a, b)| (a - b).abs()).sum();
+                assert!(distance <= (tolerance + 1e-12 * back.sum()) * (1.0 + back.sum()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_entries_are_kept() {
+        let (cost, rows, columns, state) = case(30, 25);
+        let costs = Dense::new(cost.view()).unwrap();
+        let control = Control::sequential();
+        let mut kernel =
+            Kernel::new(&costs, 0.01, &rows, &columns, state.clone(), 0.0, &control).unwrap();
+        kernel.keep_largest(60);
+        let mut all: Vec<f64> = plan(&cost, 0.01, &state).into_iter().collect();
+        all.sort_by(|a, b| b.total_cmp(a));
+        let mut kept = Vec::new();
+        kernel.for_each_row(|_, row| match row {
+            Row::Sparse(_, values) => kept.extend_from_slice(values),
+            Row::Dense(_) => unreachable!("entries were left out"),
+        });
+        assert!(kept.len() <= 60 && kept.len() > 50, "{}", kept.len());
+        assert!(kept.iter().all(|p| *p >= all[60] * (1.0 - 1e-12)));
+    }
+}

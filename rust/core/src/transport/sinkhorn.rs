@@ -579,3 +579,78 @@ fn add_exponential(exponent: f64, high: &mut f64, total: &mut f64) {
         *total += math::exp(exponent - *high);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::super::cost::Dense;
+    use super::super::symmetric::sinkhorn_symmetric;
+    use super::*;
+
+    const EXACT: (f64, f64) = (f64::INFINITY, f64::INFINITY);
+
+    fn cost(n: usize, m: usize) -> Array2<f64> {
+        Array2::from_shape_fn((n, m), |(i, j)| {
+            ((i * 7919 + j * 104_729 + i * j) % 1000) as f64 / 1e3
+        })
+    }
+
+    #[test]
+    fn every_method_finds_the_same_plan_on_any_threads() {
+        let cost = cost(40, 30);
+        let (a, b) = (vec![1.0 / 40.0; 40], vec![1.0 / 30.0; 30]);
+        let dense = Dense::new(cost.view()).unwrap();
+        let problem = Problem { cost: &dense, a: &a, b: &b, epsilon: 0.05, penalties: EXACT };
+        let mut values = Vec::new();
+        let sparse = Method::SparseNewton { n_start: 20, density: 20.0 };
+        for method in [Method::Log, Method::Scaling, Method::Newton, Method::Auto, sparse] {
+            let options = Options { method, ..Options::default() };
+            let alone = sinkhorn(&problem, &options, None, &Control::sequential()).unwrap();
+            let found = sinkhorn(&problem, &options, None, &Control::new()).unwrap();
+            assert_eq!(alone, found);
+            assert!(found.converged, "{method:?}");
+            values.push(found.value);
+        }
+        assert!(values.iter().all(|value| (value - values[0]).abs() < 1e-9), "{values:?}");
+    }
+
+    #[test]
+    fn weights_go_to_themselves_by_one_potential() {
+        let points: Vec<f64> = (0..25).map(|i| f64::from(i) / 25.0).collect();
+        let cost = Array2::from_shape_fn((25, 25), |(i, j)| (points[i] - points[j]).powi(2));
+        let mut a: Vec<f64> = (1..=25).map(f64::from).collect();
+        a[3] = 0.0;
+        let total: f64 = a.iter().sum();
+        a.iter_mut().for_each(|a| *a /= total);
+        let dense = Dense::new(cost.view()).unwrap();
+        for penalties in [EXACT, (0.5, 0.5)] {
+            let problem = Problem { cost: &dense, a: &a, b: &a, epsilon: 0.01, penalties };
+            let (options, control) = (Options::default(), Control::sequential());
+            let one = sinkhorn_symmetric(&problem, &options, None, &control).unwrap();
+            let two = sinkhorn(&problem, &options, None, &control).unwrap();
+            assert!(one.converged && one.n_iter < 60, "{}", one.n_iter);
+            assert!((one.value - two.value).abs() < 1e-12);
+            for (f, g) in one.f.iter().zip(&one.g) {
+                assert!((f - g).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_moved_is_said() {
+        let mut cost = cost(5, 5);
+        cost.row_mut(2).fill(f64::INFINITY);
+        let weights = [0.2; 5];
+        let dense = Dense::new(cost.view()).unwrap();
+        let problem =
+            Problem { cost: &dense, a: &weights, b: &weights, epsilon: 0.05, penalties: EXACT };
+        let (options, control) = (Options::default(), Control::sequential());
+        let refused = sinkhorn(&problem, &options, None, &control);
+        assert_eq!(refused, Err(Error::Infeasible { name: "a", index: 2 }));
+        let cancelled = Control::new();
+        cancelled.cancel();
+        let refused = sinkhorn(&problem, &options, None, &cancelled);
+        assert_eq!(refused, Err(Error::Cancelled));
+    }
+}
