@@ -276,7 +276,12 @@ class _Graph:
         """Return the plan in float64, differentiable where anything requires it."""
         if not self.wants_gradient():
             return self.solved.exponentials(self.solved.a, self.solved.b).double()
-        return plan_of(self.a, self.b, self.cost, self.epsilon, self.f, self.g)[0]
+        return self.expression(self.a)
+
+    def expression(self, a: Tensor) -> Tensor:
+        """Return what would be the plan of other weights of the rows, differentiable."""
+        data = a, self.b, self.cost, self.epsilon, self.f, self.g
+        return plan_of(*data, whole=self.solved.is_whole)[0]
 
     def matrix(self, value: Any, name: str, n: int) -> Tensor:
         """Return an argument that multiplies the plan, in float64."""
@@ -322,8 +327,7 @@ class _TensorResult(SinkhornResult):
         if not graph.wants_gradient(points):
             return self._rounded(self._apply(points, transpose=False).double() / sums)
         # Without the row's own weight and potential, which cancel: 0 / 0 has no gradient.
-        ones = torch.ones_like(graph.a)
-        kernel, _ = plan_of(ones, graph.b, graph.cost, graph.epsilon, graph.f, graph.g)
+        kernel = graph.expression(torch.ones_like(graph.a))
         total = kernel.sum(1, keepdim=True)
         means = kernel @ points / torch.where(total > 0, total, 1.0)
         return self._rounded(torch.where(sums > 0, means, math.nan))
@@ -344,7 +348,8 @@ class _TensorResult(SinkhornResult):
         graph = self._problem
         if not graph.wants_gradient():
             return self._rounded(graph.solved.sums[2])
-        finite = torch.where(graph.cost < math.inf, graph.cost, 0.0).double()
+        cost, whole = graph.cost, graph.solved.is_whole
+        finite = (cost if whole else torch.where(cost < math.inf, cost, 0.0)).double()
         return self._rounded((graph.plan() * finite).sum())
 
     def rounded_plan(self) -> Tensor:

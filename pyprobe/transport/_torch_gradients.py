@@ -64,6 +64,12 @@ class Solved:
         """Epsilon over the penalties; 0 where there is none."""
         return self.epsilon / self.penalties[0], self.epsilon / self.penalties[1]
 
+    @cached_property
+    def is_whole(self) -> bool:
+        """Whether no pair is forbidden and every atom has weight: then nothing needs a mask."""
+        weights = self.a.amin() > 0, self.b.amin() > 0
+        return bool(weights[0] & weights[1] & (self.cost.amax() < math.inf))
+
     def exponentials(self, a: Tensor, b: Tensor) -> Tensor:
         """Return ``a_i b_j k_ij``: the plan, or what would be the plan of other weights."""
         phi, gamma = self.f / self.epsilon + a.log(), self.g / self.epsilon + b.log()
@@ -135,7 +141,7 @@ class Value(torch.autograd.Function):
         if for_b:
             gradients[1] = grad * _in_weights(g, solved.penalties[1], epsilon, a.sum())
         if torch.is_grad_enabled() and (for_cost or for_epsilon):
-            plan, exponent = plan_of(a, b, cost, epsilon, f, g)
+            plan, exponent = plan_of(a, b, cost, epsilon, f, g, whole=solved.is_whole)
             if for_cost:
                 gradients[2] = (grad * plan).to(cost.dtype)
             if for_epsilon:
@@ -224,24 +230,27 @@ def pull_back(
     g_bar = torch.zeros_like(g) if g_bar is None else g_bar
     has_a, has_b = a > 0, b > 0
     unit_a, unit_b = torch.where(has_a, a, 1.0), torch.where(has_b, b, 1.0)
-    # Two atoms without weight: nothing bounds their entry, which is mostly multiplied by 0.
-    plan = solved.exponentials(unit_a, unit_b).double().clamp_(max=1e300)
+    plan = solved.exponentials(unit_a, unit_b).double()
 
     balanced = all(map(math.isinf, solved.penalties))
     t = (f_bar.sum() - g_bar.sum()) / (2 * a.sum()) if balanced else a.new_zeros(())
     f_bar, g_bar = f_bar - t * a, g_bar + t * b
 
-    slack_a, slack_b = solved.slacks
-    x_free = f_bar * torch.exp(f / solved.penalties[0]) / (1 + slack_a)
-    y_free = g_bar * torch.exp(g / solved.penalties[1]) / (1 + slack_b)
-    x_free, y_free = torch.where(has_a, 0.0, x_free), torch.where(has_b, 0.0, y_free)
-    rows = torch.where(has_a, f_bar - plan @ y_free, 0.0)
-    columns = torch.where(has_b, g_bar - x_free @ plan, 0.0)
-    x, y = solved.solve(rows, columns)
+    if not solved.is_whole:
+        # Two atoms without weight: nothing bounds their entry, which is mostly multiplied by 0.
+        plan.clamp_(max=1e300)
+        slack_a, slack_b = solved.slacks
+        x_free = f_bar * torch.exp(f / solved.penalties[0]) / (1 + slack_a)
+        y_free = g_bar * torch.exp(g / solved.penalties[1]) / (1 + slack_b)
+        x_free, y_free = torch.where(has_a, 0.0, x_free), torch.where(has_b, 0.0, y_free)
+        f_bar = torch.where(has_a, f_bar - plan @ y_free, 0.0)
+        g_bar = torch.where(has_b, g_bar - x_free @ plan, 0.0)
+    x, y = solved.solve(f_bar, g_bar)
     if balanced:  # the solution's own constant, seen by gradients in weights off the simplex alone
         constant = (a @ x - b @ y) / (2 * a.sum())
         x, y = x - constant, y + constant
-    x, y = torch.where(has_a, x, x_free), torch.where(has_b, y, y_free)
+    if not solved.is_whole:
+        x, y = torch.where(has_a, x, x_free), torch.where(has_b, y, y_free)
 
     gradients: list[Tensor | None] = [None] * 4
     if needs[0]:
@@ -250,7 +259,7 @@ def pull_back(
         gradients[1] = -epsilon * (x @ plan) / unit_b + t * g
     if needs[2] or needs[3]:
         # An atom's equation has the other side's weight in it, which must be there.
-        whole = bool(has_a.all()) and bool(has_b.all())
+        whole = solved.is_whole
         total = x[:, None] + y if whole else x[:, None] * has_b + has_a[:, None] * y
         in_cost = plan.mul_(total)
         del total
@@ -264,12 +273,23 @@ def pull_back(
 
 
 def plan_of(
-    a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor, f: Tensor, g: Tensor
+    a: Tensor,
+    b: Tensor,
+    cost: Tensor,
+    epsilon: Tensor,
+    f: Tensor,
+    g: Tensor,
+    *,
+    whole: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the plan and its exponents ``(f_i + g_j - C_ij) / epsilon``, differentiable in all.
 
-    Forbidden pairs, and pairs neither of which has weight, are 0 and without derivatives.
+    Forbidden pairs, and pairs neither of which has weight, are 0 and without derivatives; `whole`
+    says that there are none.
     """
+    if whole:
+        exponent = (f[:, None] + g - cost.double()) / epsilon
+        return a[:, None] * b * exponent.exp(), exponent
     allowed = (cost < math.inf) & ((a > 0)[:, None] | (b > 0))
     finite = torch.where(allowed, cost, 0.0).double()
     exponent = (f[:, None] + g - finite) / epsilon

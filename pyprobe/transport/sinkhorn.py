@@ -355,7 +355,7 @@ def sinkhorn(
     >>> result.plan().sum(axis=0).round(6)
     array([0.25, 0.25, 0.25, 0.25])
     >>> result.barycentric_map(y[:, None])[:, 0].round(2)
-    array([0.1 , 0.28, 0.5 , 0.72, 0.9 ])
+    array([0.02, 0.24, 0.5 , 0.76, 0.98])
     """
     check_choice("method", method, _METHODS)
     check_callback("callback", callback)
