@@ -21,11 +21,10 @@ from pyprobe._autograd import check_eager
 from pyprobe._engine import select
 from pyprobe._validate import check_positive_float
 from pyprobe.errors import DomainError, ShapeError
-from pyprobe.progress import Callback
 from pyprobe.transport import _torch_solver as twin
 from pyprobe.transport._check import as_cost, as_masses, check_reachable
 from pyprobe.transport._torch_gradients import Potentials, Solved, Value, plan_of
-from pyprobe.transport.sinkhorn import SinkhornResult, _warn, _watch
+from pyprobe.transport.sinkhorn import SinkhornResult, SolverOptions, _warn, _watch
 from pyprobe.typing import ArrayLike
 
 __all__ = ["check", "plain", "solve", "wrap"]
@@ -132,13 +131,10 @@ def solve(
     given: Given,
     epsilon: float,
     penalties: tuple[float, float],
-    method: str,
-    tol: float,
-    max_iter: int,
-    init: Any,
-    callback: Callback | None,
+    options: SolverOptions,
 ) -> SinkhornResult:
     """Solve a problem where its tensors are."""
+    method, tol, max_iter, init, callback, _ = options
     a, b, cost = map(_detached, given[:3])
     weights_a, weights_b = _weights(a, b, cost, penalties)
     watch, report = _watch(callback, max_iter)
@@ -154,14 +150,15 @@ def solve(
         watch=watch,
     )
     mass = float(weights_a.sum())
-    error = found["marginal_error"] / mass
-    report(found["n_iter"], error)
-    if not (found["converged"] or found["stopped"]):
-        _warn(found, error, tol, max_iter)
     facts = {name: found[name] for name in ("converged", "stopped", "n_iter", "n_newton")}
-    facts |= {"marginal_error": error, "method": method, "errors": np.array(found["errors"]) / mass}
+    facts["marginal_error"] = found["errors"][-1] / mass
+    facts |= {"method": method, "errors": np.array(found["errors"]) / mass}
     problem = weights_a, weights_b, cost, epsilon, penalties
-    return _connect(problem, found["f"], found["g"], facts, given, None)
+    result = _connect(problem, found["f"], found["g"], facts, given, None)
+    report(result.n_iter, result.marginal_error)
+    if not (result.converged or result.stopped):
+        _warn(result, found["rate"], tol)
+    return result
 
 
 def _weights(a: Any, b: Any, cost: Tensor, penalties: tuple[float, float]) -> tuple[Tensor, Tensor]:

@@ -129,7 +129,7 @@ def sinkhorn(
     start: tuple[Tensor | None, Tensor | None],
     watch: Callable[[int, float], bool] | None,
 ) -> dict[str, Any]:
-    """Solve a problem; return what ``_core.sinkhorn`` does."""
+    """Solve a problem; return what ``_core.sinkhorn`` does, but for the value."""
     rows, columns = Side(a, epsilon / penalties[0]), Side(b, epsilon / penalties[1])
     phi, gamma = rows.scaled(start[0], epsilon), columns.scaled(start[1], epsilon)
     relaxation = Relaxation()
@@ -163,7 +163,6 @@ def sinkhorn(
         "f": f,
         "g": g,
         "errors": errors,
-        "marginal_error": errors[-1],
         "n_iter": len(errors),
         "n_newton": 0,
         "converged": errors[-1] <= tol,

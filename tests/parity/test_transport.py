@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from pyprobe.transport import _torch
 from pyprobe.transport import _torch_solver as solver
 from pyprobe.transport._check import as_penalties
+from pyprobe.transport.sinkhorn import SolverOptions
 
 SETTINGS = {
     "equal weights": {"weights": False},
@@ -51,7 +52,9 @@ def twin(arrays, epsilon, unbalanced=None, *, tol=1e-12, max_iter=10_000, init=N
     given = (*arrays, epsilon)
     penalties = as_penalties(unbalanced)
     _torch.check(*arrays, penalties, "auto")
-    return _torch.solve(given, epsilon, penalties, "auto", tol, max_iter, init, callback)
+    return _torch.solve(
+        given, epsilon, penalties, SolverOptions("auto", tol, max_iter, init, callback, 0)
+    )
 
 
 def everything(result, n=23, m=31):

@@ -14,6 +14,7 @@ from torch.autograd import forward_ad, grad, gradcheck, gradgradcheck
 
 from pyprobe.transport import _torch
 from pyprobe.transport._check import as_penalties
+from pyprobe.transport.sinkhorn import SolverOptions
 
 # What a result gives, made a number; the weights make every entry count differently.
 W = torch.linspace(-1.0, 1.3, 30, dtype=torch.float64).sin()
@@ -55,7 +56,9 @@ def native(a, b, cost, epsilon, unbalanced, tol=1e-14):
 def twin(a, b, cost, epsilon, unbalanced, tol=1e-14):
     penalties = as_penalties(unbalanced)
     given = a, b, cost, epsilon
-    return _torch.solve(given, float(epsilon.detach()), penalties, "log", tol, 10_000, None, None)
+    return _torch.solve(
+        given, float(epsilon.detach()), penalties, SolverOptions("log", tol, 10_000, None, None, 0)
+    )
 
 
 def solve(
