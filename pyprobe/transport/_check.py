@@ -138,11 +138,11 @@ def as_masses(
 
 
 def check_epsilon(value: Any, name: str = "epsilon") -> float:
-    """Return `value`, a number or a tensor that holds one, as a positive finite float."""
+    """Return `value` as a positive finite float."""
     if getattr(value, "shape", ()) != ():
         raise ShapeError(f"'{name}' must be one number; got shape {tuple(value.shape)}.")
     try:
-        epsilon = float(value.detach() if hasattr(value, "detach") else value)
+        epsilon = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"'{name}' must be a number; got {type(value).__name__}.") from None
     if not (math.isfinite(epsilon) and epsilon > 0):

@@ -326,16 +326,16 @@ def sinkhorn(
     Differentiable in `a`, `b`, `cost` and `epsilon` by torch's autograd in reverse mode, with and
     without penalties, without unrolling: ``value`` to second order, by the envelope theorem (first
     order costs a pass over the plan where the costs want their gradient, and next to nothing else);
-    potentials, plan and what is made of it to first order, by the implicit function theorem (a linear
-    solve, with the memory of a few plans in float64). More is refused. The gradients are those of the
-    optimum, wherever `init` started; their error is in proportion to `tol`. Without penalties only
-    changes of the weights that keep the masses equal have a meaning; the derivative of ``value`` in
-    `a` is then ``f - epsilon (1 - sum(b))``. That in a weight of 0 is the one-sided derivative, and 0
-    where no finite cost connects the atom to any weight.
+    potentials, plan and what is made of it to first order, by the implicit function theorem (a
+    linear solve, with the memory of a few plans in float64). More is refused. The gradients are
+    those of the optimum, wherever `init` started; their error is in proportion to `tol`. Without
+    penalties only changes of the weights that keep the masses equal have a meaning; the derivative
+    of ``value`` in `a` is then ``f - epsilon (1 - sum(b))``. That in a weight of 0 is the one-sided
+    derivative, and 0 where no finite cost connects the atom to any weight.
 
     Engines: native, also for torch tensors on the CPU, which are not copied; torch elsewhere, for
-    methods ``"auto"`` and ``"log"``, which are one there, in float64. What a tensor's result gives is
-    formed in the dtype of `cost`, ``sparse_plan`` a SciPy array.
+    methods ``"auto"`` and ``"log"``, which are one there, in float64. What a tensor's result gives
+    is formed in the dtype of `cost`, ``sparse_plan`` a SciPy array.
 
     References
     ----------
@@ -366,13 +366,13 @@ def sinkhorn(
     max_iter = check_positive_int("max_iter", max_iter)
     given: Any = a, b, cost, epsilon
     # As a number, epsilon goes with any library.
-    tensor = epsilon if hasattr(epsilon, "detach") else None
+    tensor: Any = epsilon if hasattr(epsilon, "detach") else None
     engine = select(a, b, cost, tensor, names=("a", "b", "cost", "epsilon"))
     if engine is not Engine.NATIVE:
         from pyprobe.transport import _torch
 
         a, b, cost, init = _torch.plain(a, b, cost, epsilon, init)
-    number = check_epsilon(epsilon)
+    number = check_epsilon(epsilon if tensor is None else tensor.detach())
     options = SolverOptions(method, tol, max_iter, init, callback, MEMORY)
     if engine is Engine.TORCH:
         _torch.check(a, b, cost, penalties, method)
@@ -469,7 +469,7 @@ def _as_potentials(init: Any, shape: tuple[int, int]) -> tuple[FloatArray, Float
         array = np.ascontiguousarray(as_float_array(f"init {name}", potential), dtype=np.float64)
         if array.shape != (n,):
             raise ShapeError(f"'init' must hold an '{name}' of shape ({n},); got {array.shape}.")
-        # Infinite is the potential of a result's atom without weight, beyond reach: any start will do.
+        # An atom without weight, beyond reach, has an infinite potential: any start will do.
         array = np.where(array == np.inf, 0.0, array)
         check_finite("init", array)
         pair.append(array)

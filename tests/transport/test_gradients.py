@@ -368,3 +368,20 @@ def test_gradients_do_not_keep_each_other_alive():
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("engine", [native, twin])
+@pytest.mark.parametrize("tol", [1e-6, 1e-12])
+def test_what_the_marginals_fix_has_no_gradient(engine, tol):
+    # The right-hand side of the linear system is rounding, or the marginal error, and no more.
+    x, y, cost, epsilon = inputs()
+    result = solve(functools.partial(engine, tol=tol), x, y, cost, epsilon)
+    plan = result.plan()
+    for sums in (plan.sum(), plan.sum(1) @ W[:6], 0 * result.f.sum()):
+        (gradient,) = grad(sums, cost, retain_graph=True)
+        assert gradient.abs().max() < 100 * tol
+    # The value, by its potentials.
+    a, b = x.detach() / x.detach().sum(), y.detach() / y.detach().sum()
+    gradients = grad(a @ result.f + b @ result.g, (x, cost), retain_graph=True)
+    assert gradients[0].abs().max() < 100 * tol
+    torch.testing.assert_close(gradients[1], plan.detach(), rtol=0, atol=100 * tol)
