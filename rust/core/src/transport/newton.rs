@@ -171,7 +171,7 @@ impl<C: Cost> Newton<'_, C> {
                 &inverse,
                 &q,
                 &right,
-                tolerance * norm(&right),
+                tolerance * length(&right),
                 limit,
                 counts,
                 self.control,
@@ -262,18 +262,10 @@ pub fn solve_adjoint<C: Cost>(
     // as sums of the plan: then there is nothing but rounding to solve for.
     let size: f64 = rows.iter().chain(columns).map(|g| g.abs()).sum();
     let floor = ADJOINT_FLOOR * size;
-    let goal = floor.max(ADJOINT_TOL * norm(&right));
+    let goal = floor.max(ADJOINT_TOL * length(&right));
     let (limit, mut counts) = (if q.len() <= MAX_DIRECT { 500 } else { 10_000 }, Counts::default());
-    let (mut y, mut met) = conjugate_gradients(
-        &mut kernel,
-        &inverse,
-        &q,
-        &right,
-        goal,
-        limit,
-        &mut counts,
-        control,
-    )?;
+    let (mut y, mut met) =
+        conjugate_gradients(&mut kernel, &inverse, &q, &right, goal, limit, &mut counts, control)?;
     if !met && q.len() <= MAX_DIRECT {
         let singular = first.slack == 0.0 && second.slack == 0.0;
         let level = if singular { q.iter().sum::<f64>() / (q.len() * q.len()) as f64 } else { 0.0 };
@@ -282,7 +274,7 @@ pub fn solve_adjoint<C: Cost>(
         kernel.gram(&y, &inverse, &mut middle, &mut image, control)?;
         let residuals = image.iter().zip(&q).zip(&y).zip(&right);
         let residual: Vec<f64> = residuals.map(|(((s, q), y), g)| q * y - s - g).collect();
-        met = norm(&residual) <= floor.max(ADJOINT_ACCEPTED * norm(&right));
+        met = length(&residual) <= floor.max(ADJOINT_ACCEPTED * length(&right));
     }
     if !met {
         return Err(Error::NotConverged { name: "the linear system of the gradient" });
@@ -293,7 +285,7 @@ pub fn solve_adjoint<C: Cost>(
     Ok((x, y))
 }
 
-fn norm(values: &[f64]) -> f64 {
+fn length(values: &[f64]) -> f64 {
     values.iter().map(|value| value * value).sum::<f64>().sqrt()
 }
 
@@ -310,7 +302,7 @@ fn conjugate_gradients(
     control: &Control,
 ) -> Result<(Vec<f64>, bool), Error> {
     let (n, m) = (inverse.len(), q.len());
-    if norm(right) <= goal {
+    if length(right) <= goal {
         return Ok((vec![0.0; m], true));
     }
     let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
@@ -340,7 +332,7 @@ fn conjugate_gradients(
             *y += step * p;
             *residual -= step * image;
         }
-        if norm(&residual) <= goal {
+        if length(&residual) <= goal {
             return Ok((y, true));
         }
         z = precondition(&residual);
