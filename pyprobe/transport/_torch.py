@@ -90,6 +90,8 @@ def check(a: Any, b: Any, cost: Any, penalties: tuple[float, float], method: str
     """Raise where the arguments are not what they must be; numbers are read, no arrays.
 
     To say what is wrong, and only then, arrays are copied to the CPU: its checks find the words.
+    Groups of points that forbidden pairs keep apart are not looked for: the iteration will not
+    converge, and warns.
     """
     if method not in ("auto", "log"):
         raise DomainError(
@@ -101,7 +103,7 @@ def check(a: Any, b: Any, cost: Any, penalties: tuple[float, float], method: str
     arrays = [None if t is None else torch.as_tensor(t).numpy(force=True) for t in (a, b, cost)]
     costs = as_cost(arrays[2])
     weights = as_masses(arrays[0], arrays[1], costs.shape, penalties)
-    check_reachable(*weights, costs)
+    check_reachable(*weights, costs, penalties)
 
 
 def _is_sound(a: Any, b: Any, cost: Any, penalties: tuple[float, float]) -> bool:
