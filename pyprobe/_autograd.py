@@ -21,7 +21,7 @@ rule only where it is itself to be differentiated (``create_graph=True``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -31,10 +31,11 @@ from torch import Tensor, is_grad_enabled
 from torch._C import _are_functorch_transforms_active as _are_transforms_active
 from torch._C import _is_tracing
 from torch._C import _len_torch_dispatch_stack as _count_modes
+from torch._C._functorch import is_functorch_wrapped_tensor as _is_wrapped
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-__all__ = ["Op", "is_plain", "op"]
+__all__ = ["Op", "check_eager", "is_plain", "once", "op"]
 
 Marks: TypeAlias = tuple[bool, ...]
 """One for each input."""
@@ -77,6 +78,50 @@ def is_plain(inputs: tuple[Tensor, ...]) -> bool:
             if tensor.requires_grad:
                 return False
     return True
+
+
+def check_eager(name: str, tensors: Iterable[Tensor]) -> None:
+    """Raise unless autograd in reverse mode is all that may want to see what is done with these.
+
+    For a function that reads the numbers of its tensors: tracers would take what they see for
+    constants, and the transforms of ``torch.func`` would find nothing to transform.
+    """
+    if is_compiling() or _is_tracing() or _count_modes():
+        raise RuntimeError(
+            f"'{name}' reads the numbers it is given, so it cannot be traced or compiled: call it "
+            "outside, or from a function under torch.compiler.disable."
+        )
+    for tensor in tensors:
+        if _is_wrapped(tensor):
+            raise RuntimeError(
+                f"'{name}' cannot be transformed by torch.func (grad, vmap, jvp, hessian): "
+                "differentiate with torch.autograd, and loop over what would be mapped."
+            )
+        if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:  # noqa: SLF001
+            raise RuntimeError(
+                f"'{name}' has no derivatives in forward mode: differentiate in reverse, with "
+                "torch.autograd.grad or backward()."
+            )
+
+
+def once(message: str, gradients: Sequence[Tensor | None], *inputs: Tensor) -> list[Tensor | None]:
+    """Return gradients whose own derivative, in `inputs` or what came down, raises `message`.
+
+    For a backward pass that runs under ``create_graph=True``. torch's ``once_differentiable``
+    leaves the gradients without a graph if what came down had none: they pass for constants.
+    """
+    return [None if g is None else _Once.apply(message, g, *inputs) for g in gradients]
+
+
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, message: str, gradient: Tensor, *inputs: Tensor) -> Tensor:  # noqa: ARG004
+        ctx.message = message
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: ARG004
+        raise RuntimeError(ctx.message)
 
 
 class Op:

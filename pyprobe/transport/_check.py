@@ -149,6 +149,8 @@ def as_masses(
 
 def check_epsilon(value: Any, name: str = "epsilon") -> float:
     """Return `value` as a positive finite float."""
+    if getattr(value, "shape", ()) != ():
+        raise ShapeError(f"'{name}' must be one number; got shape {tuple(value.shape)}.")
     try:
         epsilon = float(value)
     except (TypeError, ValueError):

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -47,6 +47,9 @@ from pyprobe.transport._check import (
     movable_share,
 )
 from pyprobe.typing import Array, ArrayLike, FloatArray
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["SinkhornResult", "relative_epsilon", "sinkhorn"]
 
@@ -251,7 +254,7 @@ def sinkhorn(
     b: ArrayLike | None,
     cost: ArrayLike,
     *,
-    epsilon: float,
+    epsilon: float | torch.Tensor,
     method: Literal["auto", "log", "scaling", "newton"] = "auto",
     tol: float = 1e-9,
     max_iter: int = 10_000,
@@ -273,7 +276,7 @@ def sinkhorn(
         away.
     cost : array_like, shape (n, m)
         Costs, of any sign. Plus infinity forbids a pair.
-    epsilon : float
+    epsilon : float, or 0-d tensor
         Strength of the entropy, in the unit of the costs; see `relative_epsilon`.
     method : {"auto", "log", "scaling", "newton"}
         How the potentials are found; all find the same.
@@ -301,7 +304,7 @@ def sinkhorn(
     Returns
     -------
     SinkhornResult
-        Potentials of the dtype of `cost`, and the plan on demand.
+        Potentials of the dtype of `cost`, and the plan on demand; of tensors if `cost` is one.
 
     Raises
     ------
@@ -319,7 +322,21 @@ def sinkhorn(
     -----
     An iteration costs one exponential an entry (``"log"``) or two products with a stored matrix
     (``"scaling"``). Steps are lengthened by over-relaxation once the rate has settled [3]_. Sums run in
-    float64, whatever the dtype. The same bits come out for any number of threads. Engines: native.
+    float64, whatever the dtype. The same bits come out for any number of threads.
+
+    Differentiable in `a`, `b`, `cost` and `epsilon` by torch's autograd in reverse mode, with and
+    without penalties, without unrolling: ``value`` to second order, by the envelope theorem (first
+    order costs a pass over the plan where the costs want their gradient, and next to nothing else);
+    potentials, plan and what is made of it to first order, by the implicit function theorem (a
+    linear solve, with the memory of a few plans in float64). More is refused. The gradients are
+    those of the optimum, wherever `init` started; their error is in proportion to `tol`. Without
+    penalties only changes of the weights that keep the masses equal have a meaning; the derivative
+    of ``value`` in `a` is then ``f - epsilon (1 - sum(b))``. That in a weight of 0 is the one-sided
+    derivative, and 0 where no finite cost connects the atom to any weight.
+
+    Engines: native, also for torch tensors on the CPU, which are not copied; torch elsewhere, for
+    methods ``"auto"`` and ``"log"``, which are one there, in float64. What a tensor's result gives
+    is formed in the dtype of `cost`, ``sparse_plan`` a SciPy array.
 
     References
     ----------
@@ -345,19 +362,29 @@ def sinkhorn(
     """
     check_choice("method", method, METHODS)
     check_callback("callback", callback)
-    epsilon = check_epsilon(epsilon)
     penalties = as_penalties(unbalanced)
     tol = check_positive_float("tol", tol)
     max_iter = check_positive_int("max_iter", max_iter)
-    engine = select(a, b, cost, names=("a", "b", "cost"))
+    given: Any = a, b, cost, epsilon
+    # As a number, epsilon goes with any library.
+    tensor: Any = epsilon if hasattr(epsilon, "detach") else None
+    engine = select(a, b, cost, tensor, names=("a", "b", "cost", "epsilon"))
     if engine is not Engine.NATIVE:
-        raise TypeError("torch tensors are not taken yet: pass .numpy() arrays.")
+        from pyprobe.transport import _torch
+
+        a, b, cost, init = _torch.plain(a, b, cost, epsilon, init)
+    number = check_epsilon(epsilon if tensor is None else tensor.detach())
+    options = SolverOptions(method, tol, max_iter, init, callback, MEMORY)
+    if engine is Engine.TORCH:
+        _torch.check(a, b, cost, penalties, method)
+        _check_resolution(number, given[2].detach())
+        return _torch.solve(given, number, penalties, options)
     costs = as_cost(cost)
     weights = as_masses(a, b, costs.shape, penalties)
     check_reachable(*weights, costs, penalties)
-    _check_resolution(epsilon, costs)
-    options = SolverOptions(method, tol, max_iter, init, callback, MEMORY)
-    return solve(*weights, costs, epsilon, penalties, options)
+    _check_resolution(number, costs)
+    found = solve(*weights, costs, number, penalties, options)
+    return found if engine is Engine.NATIVE else _torch.wrap(found, given)
 
 
 class SolverOptions(NamedTuple):
@@ -455,6 +482,8 @@ def _as_potentials(init: Any, shape: tuple[int, int]) -> tuple[FloatArray, Float
         array = np.ascontiguousarray(as_float_array(f"init {name}", potential), dtype=np.float64)
         if array.shape != (n,):
             raise ShapeError(f"'init' must hold an '{name}' of shape ({n},); got {array.shape}.")
+        # An atom without weight, beyond reach, has an infinite potential: any start will do.
+        array = np.where(array == np.inf, 0.0, array)
         check_finite("init", array)
         pair.append(array)
     return pair[0], pair[1]

@@ -30,8 +30,12 @@ const MAX_DIRECT: usize = 3000;
 const MAX_HALVINGS: usize = 8;
 /// Part of the error that the entries left out of the operator may carry.
 const NEGLIGIBLE: f64 = 1e-2;
-/// Residual of the system of a gradient, relative to its right-hand side.
+/// Residual of the system of a gradient, relative to its right-hand side: what is aimed at, and what is
+/// accepted.
 const ADJOINT_TOL: f64 = 1e-11;
+const ADJOINT_ACCEPTED: f64 = 1e-8;
+/// What rounding leaves of its right-hand side, relative to the parts that were subtracted.
+const ADJOINT_FLOOR: f64 = 1e-15;
 
 /// How the iteration ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +178,7 @@ impl<C: Cost> Newton<'_, C> {
                 &inverse,
                 &q,
                 &right,
-                tolerance,
+                tolerance * length(&right),
                 limit,
                 counts,
                 self.control,
@@ -234,8 +238,8 @@ impl<C: Cost> Newton<'_, C> {
 /// have equal sums. Points without weight get 0.
 ///
 /// # Errors
-/// [`Error::NotConverged`] where the residual stays above 1e-8 of the right-hand sides;
-/// [`Error::Cancelled`].
+/// [`Error::NotConverged`] where the residual stays above 1e-8 of the right-hand sides, or what rounding
+/// leaves of them where they cancel; [`Error::Cancelled`].
 pub fn solve_adjoint<C: Cost>(
     problem: &Problem<'_, C>,
     potentials: &Potentials,
@@ -260,17 +264,14 @@ pub fn solve_adjoint<C: Cost>(
     for (j, (right, g)) in right.iter_mut().zip(columns).enumerate() {
         *right = if b[j] > 0.0 { g - *right } else { 0.0 };
     }
+    // The two parts cancel where the potentials are asked for what no change of the problem moves, such
+    // as sums of the plan: then there is nothing but rounding to solve for.
+    let size: f64 = rows.iter().chain(columns).map(|g| g.abs()).sum();
+    let floor = ADJOINT_FLOOR * size;
+    let goal = floor.max(ADJOINT_TOL * length(&right));
     let (limit, mut counts) = (if q.len() <= MAX_DIRECT { 500 } else { 10_000 }, Counts::default());
-    let (mut y, mut met) = conjugate_gradients(
-        &mut kernel,
-        &inverse,
-        &q,
-        &right,
-        ADJOINT_TOL,
-        limit,
-        &mut counts,
-        control,
-    )?;
+    let (mut y, mut met) =
+        conjugate_gradients(&mut kernel, &inverse, &q, &right, goal, limit, &mut counts, control)?;
     if !met && q.len() <= MAX_DIRECT {
         let singular = first.slack == 0.0 && second.slack == 0.0;
         let level = if singular { q.iter().sum::<f64>() / (q.len() * q.len()) as f64 } else { 0.0 };
@@ -278,8 +279,8 @@ pub fn solve_adjoint<C: Cost>(
         let mut image = vec![0.0; q.len()];
         kernel.gram(&y, &inverse, &mut middle, &mut image, control)?;
         let residuals = image.iter().zip(&q).zip(&y).zip(&right);
-        let distance: f64 = residuals.map(|(((s, q), y), g)| (q * y - s - g).powi(2)).sum();
-        met = distance <= 1e-16 * right.iter().map(|g| g * g).sum::<f64>();
+        let residual: Vec<f64> = residuals.map(|(((s, q), y), g)| q * y - s - g).collect();
+        met = length(&residual) <= floor.max(ADJOINT_ACCEPTED * length(&right));
     }
     if !met {
         return Err(Error::NotConverged { name: "the linear system of the gradient" });
@@ -290,29 +291,36 @@ pub fn solve_adjoint<C: Cost>(
     Ok((x, y))
 }
 
-/// Solves `(diag q - P' diag(inverse) P) y = right`; says whether the tolerance was met.
+fn length(values: &[f64]) -> f64 {
+    values.iter().map(|value| value * value).sum::<f64>().sqrt()
+}
+
+/// Solves `(diag q - P' diag(inverse) P) y = right` until the residual's norm is at most `goal`; says
+/// whether it is.
 fn conjugate_gradients(
     kernel: &mut Kernel,
     inverse: &[f64],
     q: &[f64],
     right: &[f64],
-    tolerance: f64,
+    goal: f64,
     limit: usize,
     counts: &mut Counts,
     control: &Control,
 ) -> Result<(Vec<f64>, bool), Error> {
+    let (n, m) = (inverse.len(), q.len());
+    if length(right) <= goal {
+        return Ok((vec![0.0; m], true));
+    }
     let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
     let squares = kernel.squared_columns(inverse);
     let jacobi: Vec<f64> =
         q.iter().zip(&squares).map(|(q, s)| 1.0 / (q - s).max(1e-12 * q)).collect();
     let precondition =
         |r: &[f64]| -> Vec<f64> { r.iter().zip(&jacobi).map(|(r, j)| r * j).collect() };
-    let (n, m) = (inverse.len(), q.len());
     let (mut y, mut residual) = (vec![0.0; m], right.to_vec());
     let mut z = precondition(&residual);
     let mut p = z.clone();
     let mut rz = dot(&residual, &z);
-    let goal = tolerance * tolerance * dot(right, right);
     let (mut weighted, mut image) = (vec![0.0; n], vec![0.0; m]);
     for _ in 0..limit {
         kernel.gram(&p, inverse, &mut weighted, &mut image, control)?;
@@ -330,7 +338,7 @@ fn conjugate_gradients(
             *y += step * p;
             *residual -= step * image;
         }
-        if dot(&residual, &residual) <= goal {
+        if length(&residual) <= goal {
             return Ok((y, true));
         }
         z = precondition(&residual);

@@ -1,0 +1,303 @@
+"""Sinkhorn's iteration in torch, for devices that the Rust kernels do not reach.
+
+The same conventions and the same iteration as in Rust's ``log_domain``: one exponential an entry,
+shifted by the row's maximum, with over-relaxation. The costs stay as they are; blocks of rows are
+widened to float64 as they are read. Numbers are read off the device every `PERIOD` iterations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyprobe.errors import PyprobeError
+
+__all__ = ["log_sums", "plan", "sinkhorn", "solve_adjoint"]
+
+PERIOD = 10
+"""Iterations between two looks at the error."""
+BLOCK = 1 << 24
+"""Entries of the plan that are made at once."""
+LEAST_SUM = 1e-280
+"""Column sums below have lost terms to underflow."""
+MAX_DIRECT = 3000
+"""Columns beyond which no system is solved directly."""
+ADJOINT_TOL, ADJOINT_ACCEPTED = 1e-11, 1e-8
+"""Residual of the system of a gradient, relative to its right-hand side: aimed at, and accepted."""
+ADJOINT_FLOOR = 1e-15
+"""What rounding leaves of that right-hand side, relative to the parts that were subtracted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One side's weights, and how strictly the plan must meet them; see Rust's ``Marginal``."""
+
+    weights: Tensor
+    slack: float
+
+    @property
+    def log_weights(self) -> Tensor:
+        """Minus infinity where there is none."""
+        return self.weights.log()
+
+    def scaled(self, potential: Tensor | None, epsilon: float) -> Tensor:
+        """Return ``f / epsilon + log a``."""
+        return self.log_weights if potential is None else self.log_weights + potential / epsilon
+
+    def unscaled(self, potential: Tensor, sums: Tensor) -> Tensor:
+        """Return ``f / epsilon``; a point without weight gets what its half step would give it."""
+        plain = potential - self.log_weights
+        return torch.where(self.weights > 0, plain, -sums / (1 + self.slack))
+
+    def target(self, potential: Tensor) -> Tensor:
+        """Return the sums that the side asks for."""
+        if self.slack == 0:
+            return self.weights
+        excess = torch.where(self.weights > 0, potential - self.log_weights, 0.0)
+        return self.weights * torch.exp(-self.slack * excess)
+
+    def half_step(self, potential: Tensor, sums: Tensor, omega: float) -> Tensor:
+        """Return the next potential; `sums` are the logarithms of the plan's without its factor."""
+        full = self.log_weights - sums / (1 + self.slack)
+        step = torch.where(self.weights > 0, full - potential, 0.0)
+        return potential + omega * step
+
+    def dual(self, potential: Tensor) -> Tensor:
+        """Return ``<a, f / epsilon>``."""
+        has = self.weights > 0
+        return (self.weights * torch.where(has, potential - self.log_weights, 0.0)).sum()
+
+
+class Relaxation:
+    """How far to step beyond Sinkhorn's own step; see Rust's ``Relaxation`` for the formulas."""
+
+    window, patience = 10, 50
+
+    def __init__(self) -> None:
+        self.omega = 1.0
+        self.rate: float | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the errors: the factor has changed."""
+        self.errors: list[float] = []
+        self.least, self.since_least = math.inf, 0
+
+    def observe(self, error: float) -> bool:
+        """Take note of an iteration's error; return whether the factor has changed."""
+        self.errors.append(error)
+        self.since_least = 0 if error < self.least else self.since_least + 1
+        self.least = min(self.least, error)
+        if self.since_least >= self.patience and self.omega > 1:
+            self.omega = 1 + 0.5 * (self.omega - 1)
+            self.restart()
+            return True
+        now = len(self.errors)
+        if now <= 2 * self.window or now % 5 or not error > 0:
+            return False
+        late, early = self._fall(now - 1), self._fall(now - 1 - self.window)
+        if not late < 0 or abs(late - early) > 0.3 * abs(late):
+            return False
+        self.rate = rate = math.exp(late)
+        theta = ((rate + self.omega - 1) / self.omega) ** 2 / rate
+        if not (rate > self.omega - 1 and theta < 1):
+            return False
+        best = 2 / (1 + math.sqrt(1 - theta))
+        if best - 1 <= 1.02 * (self.omega - 1) + 0.01:
+            return False
+        self.omega, self.rate = best, best - 1
+        self.restart()
+        return True
+
+    def _fall(self, end: int) -> float:
+        return math.log(self.errors[end] / self.errors[end - self.window]) / self.window
+
+
+@torch.no_grad()
+def sinkhorn(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    epsilon: float,
+    penalties: tuple[float, float],
+    *,
+    tol: float,
+    max_iter: int,
+    start: tuple[Tensor | None, Tensor | None],
+    watch: Callable[[int, float], bool] | None,
+) -> dict[str, Any]:
+    """Solve a problem; return what ``_core.sinkhorn`` does, but for the value."""
+    rows, columns = Side(a, epsilon / penalties[0]), Side(b, epsilon / penalties[1])
+    phi, gamma = rows.scaled(start[0], epsilon), columns.scaled(start[1], epsilon)
+    relaxation = Relaxation()
+    tol = tol * float(a.sum())
+    errors: list[float] = []
+    unread: list[Tensor] = []
+    stopped = False
+    while True:
+        omega = relaxation.omega if errors else 1.0
+        phi, sums, row_error = _row_step(cost, epsilon, rows, phi, gamma, omega)
+        unread.append(row_error + (sums - columns.target(gamma)).abs().sum())
+        n_iter = len(errors) + len(unread)
+        look = n_iter % PERIOD == 0 or n_iter == max_iter or not errors
+        if look:
+            fresh = torch.stack(unread).tolist()
+            errors, unread = errors + fresh, []
+            stopped = watch is not None and not watch(n_iter, errors[-1])
+            if errors[-1] <= tol or n_iter == max_iter or stopped:
+                break
+            # What remains after a change was made by the factor before it.
+            any(relaxation.observe(error) for error in fresh)
+        logs = sums.clamp_min(LEAST_SUM).log() - gamma
+        if look and bool(((sums < LEAST_SUM) & (b > 0)).any()):
+            logs = log_sums(cost.T, epsilon, phi)
+        gamma = columns.half_step(gamma, logs, omega)
+        phi, gamma = _translate(rows, columns, phi, gamma)
+    phi, gamma = _center(rows, columns, phi, gamma)
+    f = epsilon * rows.unscaled(phi, _sums_if(a, cost, epsilon, gamma))
+    g = epsilon * columns.unscaled(gamma, _sums_if(b, cost.T, epsilon, phi))
+    return {
+        "f": f,
+        "g": g,
+        "errors": errors,
+        "n_iter": len(errors),
+        "n_newton": 0,
+        "converged": errors[-1] <= tol,
+        "stopped": stopped and errors[-1] > tol,
+        "rate": relaxation.rate,
+    }
+
+
+def _blocks(cost: Tensor, epsilon: float) -> Iterator[tuple[slice, Tensor]]:
+    """Yield blocks of rows of ``C / epsilon`` in float64."""
+    size = max(1, BLOCK // cost.shape[1])
+    for start in range(0, cost.shape[0], size):
+        block = slice(start, start + size)
+        yield block, cost[block].double() / epsilon
+
+
+def _row_step(
+    cost: Tensor, epsilon: float, rows: Side, phi: Tensor, gamma: Tensor, omega: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the rows' next potential, the column sums it gives, and the rows' error."""
+    parts, columns = [], torch.zeros_like(gamma)
+    error = gamma.new_zeros(())
+    for block, scaled in _blocks(cost, epsilon):
+        side = Side(rows.weights[block], rows.slack)
+        exponent, high = _shifted(gamma - scaled)
+        terms = exponent.exp_()
+        sums = high + terms.sum(1).log()
+        potential = side.half_step(phi[block], sums, omega)
+        columns += (potential + high).exp() @ terms
+        weighted = side.weights > 0
+        rest = torch.where(weighted, (potential + sums).exp() - side.target(potential), 0.0)
+        error = error + rest.abs().sum()
+        parts.append(potential)
+    return torch.cat(parts), columns, error
+
+
+def _shifted(exponent: Tensor) -> tuple[Tensor, Tensor]:
+    """Subtract the rows' maxima, in place; 0 where all is minus infinity."""
+    high = exponent.amax(1)
+    high = torch.where(high > -math.inf, high, 0.0)
+    return exponent.sub_(high[:, None]), high
+
+
+@torch.no_grad()
+def log_sums(cost: Tensor, epsilon: float, gamma: Tensor) -> Tensor:
+    """Return ``log sum_j exp(gamma_j - C_ij / epsilon)``."""
+    parts = [torch.logsumexp(gamma - scaled, 1) for _, scaled in _blocks(cost, epsilon)]
+    return torch.cat(parts)
+
+
+def _sums_if(weights: Tensor, cost: Tensor, epsilon: float, other: Tensor) -> Tensor:
+    """Return `log_sums` where a point without weight will need them."""
+    if bool((weights > 0).all()):
+        return torch.zeros_like(weights)
+    return log_sums(cost, epsilon, other)
+
+
+def _translate(rows: Side, columns: Side, phi: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """Share the constant that the plan does not see as the penalties like it best."""
+    slack = rows.slack + columns.slack
+    if slack == 0:
+        return phi, gamma
+    shift = (rows.target(phi).sum() / columns.target(gamma).sum()).log() / slack
+    shift = shift.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    return phi + shift, gamma - shift
+
+
+def _center(rows: Side, columns: Side, phi: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """Share it equally, where no penalty sees it."""
+    if rows.slack > 0 or columns.slack > 0:
+        return phi, gamma
+    shift = 0.5 * (columns.dual(gamma) - rows.dual(phi)) / rows.weights.sum()
+    return phi + shift, gamma - shift
+
+
+@torch.no_grad()
+def plan(cost: Tensor, epsilon: float, phi: Tensor, gamma: Tensor) -> Tensor:
+    """Return ``exp(phi_i + gamma_j - C_ij / epsilon)`` in float64."""
+    exponent = cost.double() / -epsilon
+    return exponent.add_(phi[:, None]).add_(gamma).exp_()
+
+
+@torch.no_grad()
+def solve_adjoint(
+    plan: Tensor, r: Tensor, q: Tensor, rows: Tensor, columns: Tensor, *, singular: bool
+) -> tuple[Tensor, Tensor]:
+    """Solve ``[[diag r, P], [P', diag q]] (x, y) = (rows, columns)``: Rust's ``solve_adjoint``."""
+    inverse = torch.where(r > 0, 1 / r, 0.0)
+    has = q > 0
+    # A column without weight has nothing in it: any pivot gives 0.
+    q = torch.where(has, q, 1.0)
+    right = torch.where(has, columns - (rows * inverse) @ plan, 0.0)
+
+    def schur(y: Tensor) -> Tensor:
+        return q * y - (inverse * (plan @ y)) @ plan
+
+    small = len(q) <= MAX_DIRECT
+    diagonal = torch.maximum(q - inverse @ plan.square(), 1e-12 * q)
+    norm = torch.linalg.vector_norm
+    # Where the two parts cancel there is nothing but rounding to solve for; see Rust.
+    floor = ADJOINT_FLOOR * (rows.abs().sum() + columns.abs().sum())
+    goal = torch.maximum(floor, ADJOINT_TOL * norm(right))
+    y, met = _conjugate_gradients(schur, diagonal, right, goal, 500 if small else 10_000)
+    if not met and small:
+        # S maps constants to 0 without penalties, and so does the right-hand side: what is added to
+        # every entry makes it definite and changes nothing else.
+        level = q.sum() / len(q) ** 2 if singular else 0.0
+        matrix = q.diag() - plan.T @ (inverse[:, None] * plan) + level
+        factor, _ = torch.linalg.cholesky_ex(matrix)
+        y = torch.cholesky_solve(right[:, None], factor)[:, 0]
+        accepted = torch.maximum(floor, ADJOINT_ACCEPTED * norm(right))
+        met = bool(norm(schur(y) - right) <= accepted)
+    if not met:
+        raise PyprobeError("the linear system of the gradient did not converge.")
+    return inverse * (rows - plan @ y), y
+
+
+def _conjugate_gradients(
+    apply: Callable[[Tensor], Tensor], diagonal: Tensor, right: Tensor, goal: Tensor, limit: int
+) -> tuple[Tensor, bool]:
+    """Solve until the residual's norm is at most `goal`; say whether it is."""
+    y, residual = torch.zeros_like(right), right
+    z = residual / diagonal
+    p, rz = z, residual @ z
+    for step in range(limit + 1):
+        if step % PERIOD == 0 and bool(residual @ residual <= goal**2):
+            return y, True
+        image = apply(p)
+        curvature = p @ image
+        # After the last digit all is 0, or noise: then nothing moves any more.
+        alpha = torch.where(curvature > 0, rz / curvature, 0.0)
+        y, residual = y + alpha * p, residual - alpha * image
+        z = residual / diagonal
+        rz, last = residual @ z, rz
+        p = z + torch.where(last > 0, rz / last, 0.0) * p
+    return y, bool(residual @ residual <= goal**2)
