@@ -106,7 +106,9 @@ def as_matrix(name: str, value: npt.ArrayLike) -> FloatArray:
     return np.ascontiguousarray(array)
 
 
-def as_weights(name: str, value: npt.ArrayLike, n: int, what: str = "sample") -> FloatArray:
+def as_weights(
+    name: str, value: npt.ArrayLike, n: int, what: str = "sample"
+) -> npt.NDArray[np.float64]:
     """Return `value` as a float64 vector of `n` nonnegative weights, not all zero."""
     array = np.ascontiguousarray(as_float_array(name, value), dtype=np.float64)
     if array.shape != (n,):

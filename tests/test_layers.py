@@ -22,6 +22,7 @@ def run(code: str) -> str:
         "pyprobe.special",
         "pyprobe.metrics",
         "pyprobe.directional",
+        "pyprobe.transport",
         "pyprobe.demo",
         "pyprobe.plot",
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from pyprobe.typing import FloatArray
 
 __all__ = [
     "Clouds",
+    "Vector",
     "as_clouds",
     "as_cost",
     "as_masses",
@@ -29,6 +30,9 @@ __all__ = [
     "check_reachable",
     "movable_share",
 ]
+
+
+Vector: TypeAlias = npt.NDArray[np.float64]
 
 
 class Clouds(NamedTuple):
@@ -40,7 +44,7 @@ class Clouds(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n, m)"""
+        """The shape (n, m)."""
         return len(self.x), len(self.y)
 
     @property
@@ -68,7 +72,8 @@ def as_cost(value: Any) -> FloatArray:
         )
     if 0 in cost.shape:
         raise ShapeError(f"'cost' must have at least one row and one column; got {cost.shape}.")
-    # A sum tells whether to look closer: NaN and minus infinity show in it, plus infinity may be meant.
+    # A sum tells whether to look closer: NaN and minus infinity show in it, plus infinity may be
+    # meant.
     with np.errstate(invalid="ignore", over="ignore"):
         total = float(cost.min())
     if math.isnan(total) or total == -math.inf:
@@ -104,7 +109,7 @@ def as_clouds(x: Any, y: Any, metric: str) -> Clouds:
             f"'x' and 'y' must have points of equal dimension; got shapes {first.shape} and "
             f"{second.shape}."
         )
-    return Clouds(*matrices, metric)
+    return Clouds(matrices[0], matrices[1], metric)
 
 
 def as_masses(
@@ -114,14 +119,17 @@ def as_masses(
     penalties: tuple[float, float],
     *,
     names: tuple[str, str] = ("a", "b"),
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+) -> tuple[Vector, Vector]:
     """Return both weights as float64; None stands for equal ones of mass 1.
 
     Unless a penalty stands for a marginal, the masses must be equal; `b` is scaled by what little
     they may differ.
     """
     n, m = shape
-    given = tuple(None if w is None else as_float_array(name, w) for name, w in zip(names, (a, b)))
+    given = tuple(
+        None if w is None else as_float_array(name, w)
+        for name, w in zip(names, (a, b), strict=True)
+    )
     lengths = tuple(None if w is None else w.shape for w in given)
     for name, length, expected in zip(names, lengths, shape, strict=True):
         if length is not None and length != (expected,):
@@ -131,7 +139,7 @@ def as_masses(
                 f"'{names[1]}' ({m},); got '{name}' of shape {length}."
                 + (" Transpose 'cost'?" if swapped else "")
             )
-    weights = [
+    weights: list[Vector] = [
         np.full(k, 1.0 / k) if w is None else as_weights(name, w, k, what)
         for name, w, k, what in zip(names, given, shape, ("row", "column"), strict=True)
     ]
@@ -201,8 +209,8 @@ def check_reachable(
             line = "row" if name == "a" else "column"
             raise DomainError(
                 f"'{name}' has weight {weights[index]:.6g} at index {index}, but {line} {index} of "
-                "'cost' is infinite wherever the other side has weight: no plan can move that mass. "
-                "Give it a finite cost, or no weight."
+                "'cost' is infinite wherever the other side has weight: no plan can move that "
+                "mass. Give it a finite cost, or no weight."
             )
     if not any(map(math.isfinite, penalties)):
         _check_groups(a, b, allowed)

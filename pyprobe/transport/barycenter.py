@@ -73,9 +73,9 @@ def sinkhorn_barycenter(
 ) -> SinkhornBarycenter:
     r"""Compute the entropic barycenter of several weights on one set of points.
 
-    Minimizes :math:`\sum_k w_k S_\varepsilon(\alpha, \alpha_k)` over weights :math:`\alpha` on the same
-    points, with the Sinkhorn divergence S or, if not `debiased`, the entropic cost alone, whose
-    barycenter is blurred by about :math:`\sqrt{\varepsilon}`.
+    Minimizes :math:`\sum_k w_k S_\varepsilon(\alpha, \alpha_k)` over weights :math:`\alpha` on the
+    same points, with the Sinkhorn divergence S or, if not `debiased`, the entropic cost alone,
+    whose barycenter is blurred by about :math:`\sqrt{\varepsilon}`.
 
     Parameters
     ----------
@@ -105,8 +105,8 @@ def sinkhorn_barycenter(
     Raises
     ------
     ShapeError, DomainError, NotFiniteError
-        If the shapes do not fit, a weight is negative, a row does not sum to 1, or the costs are not
-        symmetric.
+        If the shapes do not fit, a weight is negative, a row does not sum to 1, or the costs are
+        not symmetric.
 
     Warns
     -----
@@ -148,7 +148,7 @@ def sinkhorn_barycenter(
     shares = np.full(k, 1 / k) if weights is None else as_weights("weights", weights, k, "row")
     shares = shares / shares.sum()
 
-    def sums(v: FloatArray) -> FloatArray:
+    def sums(v: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return _core.transport_log_kernel_sums(costs, epsilon, v)
 
     begin = time.perf_counter()
@@ -174,8 +174,8 @@ def sinkhorn_barycenter(
             stopped = callback(progress) is True
     if error > tol and not stopped:
         warnings.warn(
-            f"sinkhorn_barycenter stopped after {step} iterations with marginal error {error:.1e} > "
-            f"tol {tol:.1e}; raise max_iter or epsilon.",
+            f"sinkhorn_barycenter stopped after {step} iterations with marginal error {error:.1e} "
+            f"> tol {tol:.1e}; raise max_iter or epsilon.",
             ConvergenceWarning,
             stacklevel=2,
         )
@@ -214,8 +214,8 @@ def _as_log_marginals(marginals: npt.ArrayLike, cost: FloatArray) -> FloatArray:
     worst = int(np.abs(masses - 1).argmax())
     if abs(masses[worst] - 1) > 1e-6:
         raise DomainError(
-            f"'marginals' must sum to 1 in every row; row {worst} sums to {masses[worst]:.9g}. Divide "
-            "each row by its sum."
+            f"'marginals' must sum to 1 in every row; row {worst} sums to {masses[worst]:.9g}. "
+            "Divide each row by its sum."
         )
     with np.errstate(divide="ignore"):
         logs: FloatArray = np.log(checked / masses[:, None])

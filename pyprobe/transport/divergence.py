@@ -14,7 +14,14 @@ from pyprobe import _core
 from pyprobe._engine import Engine, select
 from pyprobe._validate import check_positive_float, check_positive_int
 from pyprobe.errors import ConvergenceWarning
-from pyprobe.transport._check import Clouds, as_clouds, as_masses, as_penalties, check_epsilon
+from pyprobe.transport._check import (
+    Clouds,
+    Vector,
+    as_clouds,
+    as_masses,
+    as_penalties,
+    check_epsilon,
+)
 from pyprobe.transport.points import MEMORY
 from pyprobe.transport.sinkhorn import SinkhornResult, SolverOptions, as_result, solve
 from pyprobe.typing import ArrayLike, FloatArray
@@ -81,8 +88,8 @@ def sinkhorn_divergence(
     metric : {"sqeuclidean", "euclidean", "cityblock"}
         As in `sinkhorn_points`.
     tol : float, default 1e-9
-        Largest marginal error of each of the three problems; the value's error is of the order of its
-        square.
+        Largest marginal error of each of the three problems; the value's error is of the order of
+        its square.
     max_iter : int, default 10000
         The most iterations of each.
     init : pair of array_like, optional
@@ -148,8 +155,8 @@ def sinkhorn_divergence(
     converged = xy.converged and xx.converged and yy.converged
     if not converged:
         warnings.warn(
-            f"sinkhorn_divergence stopped with marginal error {error:.1e} > tol {tol:.1e}: the value "
-            "may be off by as much, and negative; raise max_iter or epsilon.",
+            f"sinkhorn_divergence stopped with marginal error {error:.1e} > tol {tol:.1e}: the "
+            "value may be off by as much, and negative; raise max_iter or epsilon.",
             ConvergenceWarning,
             stacklevel=2,
         )
@@ -160,7 +167,7 @@ def sinkhorn_divergence(
 
 def _to_itself(
     x: FloatArray,
-    a: FloatArray,
+    a: Vector,
     metric: str,
     epsilon: float,
     penalties: tuple[float, float],

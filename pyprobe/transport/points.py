@@ -75,8 +75,9 @@ def sinkhorn_points(
 
     Notes
     -----
-    An iteration costs O(n m d) operations and n m exponentials. Distances are formed from differences
-    of coordinates: nothing cancels, however far the clouds lie from the origin. Engines: native.
+    An iteration costs O(n m d) operations and n m exponentials. Distances are formed from
+    differences of coordinates: nothing cancels, however far the clouds lie from the origin.
+    Engines: native.
 
     References
     ----------

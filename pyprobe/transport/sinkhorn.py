@@ -7,9 +7,10 @@ For weights :math:`a` and :math:`b` of equal mass, costs :math:`C` and :math:`\v
        + \varepsilon\, \mathrm{KL}(P \,|\, a b^T), \qquad
    P_{ij} = a_i b_j\, e^{(f_i + g_j - C_{ij}) / \varepsilon}.
 
-The potentials f and g are in the unit of the costs; the constant that P does not see is shared so that
-:math:`\langle a, f \rangle = \langle b, g \rangle`. POT's ``log_u`` is ``f / epsilon + log(a)`` here,
-OTT's ``f`` is ``f + epsilon log(a)``.
+The potentials f and g are in the unit of the costs; the constant that P does not see is shared so
+that
+:math:`\langle a, f \rangle = \langle b, g \rangle`. POT's ``log_u`` is here
+``f / epsilon + log(a)``, OTT's ``f`` is ``f + epsilon log(a)``.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, Sh
 from pyprobe.progress import Callback, Progress
 from pyprobe.transport._check import (
     Clouds,
+    Vector,
     as_cost,
     as_masses,
     as_penalties,
@@ -67,13 +69,13 @@ class SinkhornResult:
     Attributes
     ----------
     f : array, shape (n,)
-        Potential of the rows, in the unit of the costs. Where a weight is 0 it is the price at which
-        a little weight there would be served.
+        Potential of the rows, in the unit of the costs. Where a weight is 0 it is the price at
+        which a little weight there would be served.
     g : array, shape (m,)
         Potential of the columns.
     value : float or 0-d tensor
-        The dual objective :math:`\langle a, f \rangle + \langle b, g \rangle - \varepsilon (\sum P -
-        \sum a \sum b)`: a lower bound of the regularized cost, equal to it up to the square of
+        The dual objective :math:`\langle a, f \rangle + \langle b, g \rangle - \varepsilon (\sum P
+        - \sum a \sum b)`: a lower bound of the regularized cost, equal to it up to the square of
         the marginal error.
     epsilon : float
         Strength of the entropy.
@@ -136,7 +138,7 @@ class SinkhornResult:
         return self._problem.apply(u, "u", transpose=True)
 
     def barycentric_map(self, y: ArrayLike) -> Array:
-        """Return where each row's mass goes on average: the rows of the plan, normalized, times `y`.
+        """Return where each row's mass goes on average: the plan's rows, normalized, times `y`.
 
         Parameters
         ----------
@@ -201,16 +203,16 @@ class SinkhornResult:
 class _Problem:
     """What was solved, with the scaled potentials that solve it, in float64."""
 
-    a: FloatArray
-    b: FloatArray
+    a: Vector
+    b: Vector
     cost: FloatArray | Clouds
     epsilon: float
     penalties: tuple[float, float]
-    phi: FloatArray
-    gamma: FloatArray
+    phi: Vector
+    gamma: Vector
 
     @property
-    def plan(self) -> tuple[FloatArray | Clouds, float, FloatArray, FloatArray]:
+    def plan(self) -> tuple[FloatArray | Clouds, float, Vector, Vector]:
         """What the kernels call a plan."""
         return self.cost, self.epsilon, self.phi, self.gamma
 
@@ -219,12 +221,12 @@ class _Problem:
         return any(map(math.isfinite, self.penalties))
 
     @cached_property
-    def sums(self) -> tuple[FloatArray, FloatArray, float]:
+    def sums(self) -> tuple[Vector, Vector, float]:
         """Row sums, column sums and cost of the plan."""
         return _core.transport_sums(self.plan)
 
     @cached_property
-    def rounding(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    def rounding(self) -> tuple[Vector, Vector, Vector, Vector]:
         """``(x, y, u, v)`` such that ``diag(x) P diag(y) + u v'`` has the weights as marginals."""
         rows, columns, _ = self.sums
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -264,8 +266,8 @@ def sinkhorn(
 ) -> SinkhornResult:
     r"""Solve an entropic optimal transport problem.
 
-    Minimizes :math:`\langle P, C \rangle + \varepsilon\, \mathrm{KL}(P | a b^T)` over the plans P whose
-    marginals are `a` and `b`.
+    Minimizes :math:`\langle P, C \rangle + \varepsilon\, \mathrm{KL}(P | a b^T)` over the plans P
+    whose marginals are `a` and `b`.
 
     Parameters
     ----------
@@ -282,11 +284,11 @@ def sinkhorn(
         How the potentials are found; all find the same.
 
         - ``"log"``: Sinkhorn's iteration in the log domain: no memory beyond the costs.
-        - ``"scaling"``: the same on a stored plan, sparse where most of it is negligible: several times
-          faster, for the memory of the costs once more.
+        - ``"scaling"``: the same on a stored plan, sparse where most of it is negligible: several
+          times faster, for the memory of the costs once more.
         - ``"newton"``: Newton's method along a path of falling epsilon: a few dozen steps.
-        - ``"auto"``: ``"scaling"``, handed over to Newton where the rate observed says that it would
-          take long.
+        - ``"auto"``: ``"scaling"``, handed over to Newton where the rate observed says that it
+          would take long.
     tol : float, default 1e-9
         Largest marginal error (L1, rows and columns together, relative to the mass).
     max_iter : int, default 10000
@@ -295,8 +297,8 @@ def sinkhorn(
         Potentials ``(f, g)`` to start from.
     unbalanced : float or pair, optional
         Replaces the marginals by penalties :math:`\rho\, \mathrm{KL}(P 1 | a)` and
-        :math:`\rho\, \mathrm{KL}(P^T 1 | b)`, in the unit of the costs: mass may appear and vanish. A
-        pair gives each side its own; None or infinity keeps a side exact.
+        :math:`\rho\, \mathrm{KL}(P^T 1 | b)`, in the unit of the costs: mass may appear and vanish.
+        A         pair gives each side its own; None or infinity keeps a side exact.
     callback : callable, optional
         Called now and then with a `Progress`, its ``value`` the marginal error; returning ``True``
         ends the iteration with what has been found.
@@ -309,7 +311,8 @@ def sinkhorn(
     Raises
     ------
     ShapeError       if the shapes do not fit.
-    DomainError      if `epsilon` is not positive, a weight is negative, the masses differ, or a point
+    DomainError      if `epsilon` is not positive, a weight is negative, the masses differ, or a
+    point
                      with weight has no partner.
     NotFiniteError   if a weight is not finite, or a cost is NaN or minus infinity.
 
@@ -321,8 +324,8 @@ def sinkhorn(
     Notes
     -----
     An iteration costs one exponential an entry (``"log"``) or two products with a stored matrix
-    (``"scaling"``). Steps are lengthened by over-relaxation once the rate has settled [3]_. Sums run in
-    float64, whatever the dtype. The same bits come out for any number of threads.
+    (``"scaling"``). Steps are lengthened by over-relaxation once the rate has settled [3]_. Sums
+    run in float64, whatever the dtype. The same bits come out for any number of threads.
 
     Differentiable in `a`, `b`, `cost` and `epsilon` by torch's autograd in reverse mode, with and
     without penalties, without unrolling: ``value`` to second order, by the envelope theorem (first
@@ -340,12 +343,14 @@ def sinkhorn(
 
     References
     ----------
-    .. [1] M. Cuturi, "Sinkhorn distances: lightspeed computation of optimal transport", NeurIPS 2013.
+    .. [1] M. Cuturi, "Sinkhorn distances: lightspeed computation of optimal transport", NeurIPS
+       2013.
     .. [2] B. Schmitzer, "Stabilized sparse scaling algorithms for entropy regularized transport
        problems", SIAM J. Sci. Comput. 41(3), 2019.
-    .. [3] A. Thibault, L. Chizat, C. Dossal and N. Papadakis, "Overrelaxed Sinkhorn-Knopp algorithm for
-       regularized optimal transport", Algorithms 14(5), 2021.
-    .. [4] X. Tang et al., "Accelerating Sinkhorn algorithm with sparse Newton iterations", ICLR 2024.
+    .. [3] A. Thibault, L. Chizat, C. Dossal and N. Papadakis, "Overrelaxed Sinkhorn-Knopp algorithm
+       for regularized optimal transport", Algorithms 14(5), 2021.
+    .. [4] X. Tang et al., "Accelerating Sinkhorn algorithm with sparse Newton iterations", ICLR
+       2024.
 
     Examples
     --------
@@ -400,8 +405,8 @@ class SolverOptions(NamedTuple):
 
 
 def solve(
-    a: FloatArray,
-    b: FloatArray,
+    a: Vector,
+    b: Vector,
     cost: FloatArray | Clouds,
     epsilon: float,
     penalties: tuple[float, float],
@@ -438,16 +443,16 @@ def _check_feasible(a: FloatArray, b: FloatArray, cost: FloatArray) -> None:
     share = movable_share(a, b, cost)
     if share < 1 - 1e-6:
         raise DomainError(
-            f"'cost' forbids every plan: at most {share:.6g} of the mass can be moved over pairs of "
-            "finite cost. Allow more pairs, or pass unbalanced=rho to let mass appear and vanish at a "
-            "price."
+            f"'cost' forbids every plan: at most {share:.6g} of the mass can be moved over pairs "
+            "of finite cost. Allow more pairs, or pass unbalanced=rho to let mass appear and "
+            "vanish at a price."
         )
 
 
 def as_result(
     found: dict[str, Any],
-    a: FloatArray,
-    b: FloatArray,
+    a: Vector,
+    b: Vector,
     cost: FloatArray | Clouds,
     epsilon: float,
     penalties: tuple[float, float],
@@ -472,7 +477,7 @@ def as_result(
     )
 
 
-def _as_potentials(init: Any, shape: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+def _as_potentials(init: Any, shape: tuple[int, int]) -> tuple[Vector, Vector]:
     try:
         f, g = init
     except (TypeError, ValueError):
@@ -510,8 +515,8 @@ def _check_resolution(epsilon: float, cost: FloatArray) -> None:
     if epsilon < _RESOLUTION * range_:
         warnings.warn(
             f"'epsilon' = {epsilon:.3g} is below 1e-6 of the range of the costs ({range_:.3g}): "
-            "rounding is no longer small beside it. For so little entropy use an exact solver, such "
-            "as scipy.optimize.linear_sum_assignment.",
+            "rounding is no longer small beside it. For so little entropy use an exact solver, "
+            "such as scipy.optimize.linear_sum_assignment.",
             NumericalWarning,
             stacklevel=3,
         )
@@ -567,7 +572,7 @@ def relative_epsilon(
     reference = {"max": finite.max, "mean": finite.mean, "std": finite.std}[scale]()
     if not float(reference) > 0:
         raise DomainError(
-            f"'cost' must have a positive {scale} for a relative epsilon; got {float(reference):.6g}. "
-            "Give epsilon as a number."
+            f"'cost' must have a positive {scale} for a relative epsilon; got "
+            f"{float(reference):.6g}. Give epsilon as a number."
         )
     return fraction * float(reference)

@@ -112,7 +112,7 @@ def test_the_divergence_is_made_of_three_problems():
         ]
         assert result.value == pytest.approx(parts[0] - 0.5 * (parts[1] + parts[2]), abs=1e-9)
     # Of a shift, all of it is transport.
-    shifted = sinkhorn_divergence(x, x + [2.0, 0.0], epsilon=0.2)
+    shifted = sinkhorn_divergence(x, x + np.array([2.0, 0.0]), epsilon=0.2)
     assert shifted.value == pytest.approx(4.0, abs=1e-9)
 
 
@@ -125,7 +125,7 @@ def test_a_divergence_that_is_not_solved_says_so():
 
 
 def test_the_barycenter_of_gaussians_is_a_gaussian():
-    # Janati et al. 2020, theorem 3: without blur the variance is that of the Wasserstein barycenter.
+    # Janati et al. 2020, theorem 3: without blur the variance is the Wasserstein barycenter's.
     x = np.linspace(-6, 6, 241)
     means, deviations = np.array([-1.5, 1.0]), np.array([0.4, 0.8])
     bumps = np.exp(-0.5 * ((x - means[:, None]) / deviations[:, None]) ** 2)
