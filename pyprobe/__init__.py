@@ -1,6 +1,7 @@
 """Probabilistic modelling on a Rust-accelerated core.
 
 `special`      log-Bessel functions and their ratios, differentiable in argument and order
+`metrics`      energy distance, maximum mean discrepancy, Wasserstein distances of samples
 `directional`  von Mises-Fisher distributions and mixtures on the sphere
 
 The doors to other libraries are imported by name: `pyprobe.pyro`, `pyprobe.gpytorch`,

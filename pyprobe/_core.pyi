@@ -22,6 +22,23 @@ def bessel_ratio_inverse(
 ) -> FloatArray: ...
 def special_tables() -> dict[str, list[float]]: ...
 
+# metrics: samples are two matrices of one float type, with a vector of weights each
+
+def pair_sums(
+    samples: tuple[FloatArray, FloatArray],
+    weights: tuple[NDArray[np.float64], NDArray[np.float64]],
+    number: int,
+    bandwidth: float,
+) -> tuple[float, float, float]: ...
+def pair_sums_gradient(
+    samples: tuple[FloatArray, FloatArray],
+    weights: tuple[NDArray[np.float64], NDArray[np.float64]],
+    number: int,
+    bandwidth: float,
+    within: float,
+    between: float,
+) -> tuple[FloatArray, NDArray[np.float64]]: ...
+
 # directional
 
 def vmf_sample(
@@ -56,12 +73,14 @@ def vmf_mixture_log_prob(x: _Samples, parameters: _Parameters) -> _Vector: ...
 def vmf_mixture_responsibilities(x: _Samples, parameters: _Parameters) -> NDArray[np.float64]: ...
 def vmf_mixture_labels(x: _Samples, parameters: _Parameters) -> NDArray[np.uintp]: ...
 
-# transport: a plan is (cost, epsilon, phi, gamma), exp(phi_i + gamma_j - cost_ij / epsilon)
+# transport: costs are a matrix in C order, or (x, y, metric); a plan is (cost, epsilon, phi, gamma),
+# exp(phi_i + gamma_j - cost_ij / epsilon)
 
-_Plan: TypeAlias = tuple[FloatArray, float, _Vector, _Vector]
+_Costs: TypeAlias = FloatArray | tuple[FloatArray, FloatArray, str]
+_Plan: TypeAlias = tuple[_Costs, float, _Vector, _Vector]
 
 def sinkhorn(
-    cost: FloatArray,
+    cost: _Costs,
     a: _Vector,
     b: _Vector,
     epsilon: float,
@@ -72,8 +91,33 @@ def sinkhorn(
     max_iter: int,
     max_newton: int,
     relaxation: bool,
+    memory: int,
     start: tuple[_Vector, _Vector] | None = None,
     watch: Callable[[int, float], bool] | None = None,
+) -> dict[str, Any]: ...
+def sinkhorn_batch(
+    costs: list[FloatArray],
+    a: list[_Vector],
+    b: list[_Vector],
+    epsilon: list[float],
+    penalties: tuple[float, float],
+    *,
+    method: str,
+    tol: float,
+    max_iter: int,
+    max_newton: int,
+    relaxation: bool,
+    memory: int,
+) -> list[dict[str, Any]]: ...
+def sinkhorn_symmetric(
+    cost: _Costs,
+    a: _Vector,
+    epsilon: float,
+    penalty: float,
+    *,
+    tol: float,
+    max_iter: int,
+    start: _Vector | None = None,
 ) -> dict[str, Any]: ...
 def transport_plan(plan: _Plan) -> FloatArray: ...
 def transport_sparse_plan(

@@ -16,10 +16,18 @@ def run(code: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "module", ["pyprobe", "pyprobe.special", "pyprobe.directional", "pyprobe.demo", "pyprobe.plot"]
+    "module",
+    [
+        "pyprobe",
+        "pyprobe.special",
+        "pyprobe.metrics",
+        "pyprobe.directional",
+        "pyprobe.demo",
+        "pyprobe.plot",
+    ],
 )
 def test_importing_loads_neither_torch_nor_matplotlib(module):
-    heavy = "{'torch', 'matplotlib', 'sklearn', 'pyro', 'gpytorch', 'tqdm'}"
+    heavy = "{'torch', 'matplotlib', 'sklearn', 'pyro', 'gpytorch', 'tqdm', 'ot'}"
     assert run(f"import sys, {module}; print({heavy} & set(sys.modules))").strip() == "set()"
 
 

@@ -1,10 +1,25 @@
 """Entropic optimal transport.
 
-`sinkhorn`           the plan between two sets of weights for a matrix of costs
-`SinkhornResult`     what it returns: potentials, values, the plan on demand
-`relative_epsilon`   a strength of the entropy in proportion to the costs
+`sinkhorn`             the plan between two sets of weights for a matrix of costs
+`sinkhorn_points`      the same for clouds of points, whose costs are never held
+`sinkhorn_batch`       many small problems at once
+`sinkhorn_divergence`  a distance between clouds: entropic transport without its bias
+`relative_epsilon`     a strength of the entropy in proportion to the costs
+
+`SinkhornResult`, `SinkhornDivergence`: potentials, values, and the plan on demand.
 """
 
+from pyprobe.transport.batch import sinkhorn_batch
+from pyprobe.transport.divergence import SinkhornDivergence, sinkhorn_divergence
+from pyprobe.transport.points import sinkhorn_points
 from pyprobe.transport.sinkhorn import SinkhornResult, relative_epsilon, sinkhorn
 
-__all__ = ["SinkhornResult", "relative_epsilon", "sinkhorn"]
+__all__ = [
+    "SinkhornDivergence",
+    "SinkhornResult",
+    "relative_epsilon",
+    "sinkhorn",
+    "sinkhorn_batch",
+    "sinkhorn_divergence",
+    "sinkhorn_points",
+]

@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pyprobe._validate import as_float_array, as_weights
+from pyprobe._validate import (
+    as_float_array,
+    as_float_arrays,
+    as_matrix,
+    as_weights,
+    check_choice,
+    check_finite,
+)
 from pyprobe.errors import DomainError, NotFiniteError, ShapeError
 from pyprobe.typing import FloatArray
 
-__all__ = ["as_cost", "as_masses", "as_penalties", "check_epsilon", "check_reachable"]
+__all__ = ["Clouds", "as_clouds", "as_cost", "as_masses", "as_penalties", "check_epsilon", "check_reachable"]
+
+class Clouds(NamedTuple):
+    """Two clouds of points as costs; the binding takes the tuple as it is."""
+
+    x: FloatArray
+    y: FloatArray
+    metric: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, m)"""
+        return len(self.x), len(self.y)
+
+    @property
+    def dtype(self) -> Any:
+        """That of the points."""
+        return self.x.dtype
+
 
 _MASS_TOLERANCE = 1e-6
 """Masses that differ by less, relative to the larger one, are taken for equal."""
@@ -45,6 +70,31 @@ def as_cost(value: Any) -> FloatArray:
             f"{first}. Plus infinity forbids a pair."
         )
     return np.ascontiguousarray(cost)
+
+
+METRICS = ("sqeuclidean", "euclidean", "cityblock")
+
+
+def as_clouds(x: Any, y: Any, metric: str) -> Clouds:
+    """Return points, one a row, as C-contiguous matrices of one dtype."""
+    check_choice("metric", metric, METRICS)
+    first, second = as_float_arrays(("x", "y"), (x, y))
+    matrices = []
+    for name, points in (("x", first), ("y", second)):
+        matrix = as_matrix(name, points[:, None] if points.ndim == 1 else points)
+        if 0 in matrix.shape:
+            raise ShapeError(
+                f"'{name}' must hold at least one point of at least one coordinate; got shape "
+                f"{points.shape}."
+            )
+        check_finite(name, matrix)
+        matrices.append(matrix)
+    if matrices[0].shape[1] != matrices[1].shape[1]:
+        raise ShapeError(
+            f"'x' and 'y' must have points of equal dimension; got shapes {first.shape} and "
+            f"{second.shape}."
+        )
+    return Clouds(*matrices, metric)
 
 
 def as_masses(

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -38,6 +38,7 @@ from pyprobe._validate import (
 from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
 from pyprobe.progress import Callback, Progress
 from pyprobe.transport._check import (
+    Clouds,
     as_cost,
     as_masses,
     as_penalties,
@@ -48,8 +49,9 @@ from pyprobe.typing import Array, ArrayLike, FloatArray
 
 __all__ = ["SinkhornResult", "relative_epsilon", "sinkhorn"]
 
-_METHODS = ("auto", "log", "scaling", "newton")
-_MAX_NEWTON = 200
+METHODS = ("auto", "log", "scaling", "newton")
+MAX_NEWTON = 200
+MEMORY = 2**31
 _RESOLUTION = 1e-6
 """Below this part of the range of the costs, epsilon resolves nothing that rounding leaves."""
 
@@ -197,14 +199,14 @@ class _Problem:
 
     a: FloatArray
     b: FloatArray
-    cost: FloatArray
+    cost: FloatArray | Clouds
     epsilon: float
     penalties: tuple[float, float]
     phi: FloatArray
     gamma: FloatArray
 
     @property
-    def plan(self) -> tuple[FloatArray, float, FloatArray, FloatArray]:
+    def plan(self) -> tuple[FloatArray | Clouds, float, FloatArray, FloatArray]:
         """What the kernels call a plan."""
         return self.cost, self.epsilon, self.phi, self.gamma
 
@@ -338,9 +340,9 @@ def sinkhorn(
     >>> result.plan().sum(axis=0).round(6)
     array([0.25, 0.25, 0.25, 0.25])
     >>> result.barycentric_map(y[:, None])[:, 0].round(2)
-    array([0.1 , 0.28, 0.5 , 0.72, 0.9 ])
+    array([0.02, 0.24, 0.5 , 0.76, 0.98])
     """
-    check_choice("method", method, _METHODS)
+    check_choice("method", method, METHODS)
     check_callback("callback", callback)
     epsilon = check_epsilon(epsilon)
     penalties = as_penalties(unbalanced)
@@ -353,23 +355,33 @@ def sinkhorn(
     weights = as_masses(a, b, costs.shape, penalties)
     check_reachable(*weights, costs)
     _check_resolution(epsilon, costs)
-    return _solve(*weights, costs, epsilon, penalties, method, tol, max_iter, init, callback)
+    options = SolverOptions(method, tol, max_iter, init, callback, MEMORY)
+    return solve(*weights, costs, epsilon, penalties, options)
 
 
-def _solve(
+class SolverOptions(NamedTuple):
+    """How `solve` goes about it."""
+
+    method: str
+    tol: float
+    max_iter: int
+    init: Any
+    callback: Callback | None
+    memory: int
+    """Bytes that a stored plan may take."""
+
+
+def solve(
     a: FloatArray,
     b: FloatArray,
-    cost: FloatArray,
+    cost: FloatArray | Clouds,
     epsilon: float,
     penalties: tuple[float, float],
-    method: str,
-    tol: float,
-    max_iter: int,
-    init: Any,
-    callback: Callback | None,
+    options: SolverOptions,
 ) -> SinkhornResult:
-    total = max_iter + _MAX_NEWTON
-    watch, report = _watch(callback, total)
+    """Solve a problem whose arguments have been checked; warns on behalf of its caller's caller."""
+    method, tol, max_iter, init, callback, memory = options
+    watch, report = _watch(callback, max_iter + MAX_NEWTON)
     found = _core.sinkhorn(
         cost,
         a,
@@ -379,48 +391,45 @@ def _solve(
         method=method,
         tol=tol,
         max_iter=max_iter,
-        max_newton=_MAX_NEWTON,
+        max_newton=MAX_NEWTON,
         relaxation=True,
+        memory=memory,
         start=None if init is None else _as_potentials(init, cost.shape),
         watch=watch,
     )
+    result = as_result(found, a, b, cost, epsilon, penalties, method)
+    report(result.n_iter + result.n_newton, result.marginal_error)
+    if not (result.converged or result.stopped):
+        _warn(result, found["rate"], tol)
+    return result
+
+
+def as_result(
+    found: dict[str, Any],
+    a: FloatArray,
+    b: FloatArray,
+    cost: FloatArray | Clouds,
+    epsilon: float,
+    penalties: tuple[float, float],
+    method: str,
+) -> SinkhornResult:
+    """Return what a kernel has found as a result."""
     mass = float(a.sum())
-    error = found["marginal_error"] / mass
-    report(found["n_iter"] + found["n_newton"], error)
-    if not (found["converged"] or found["stopped"]):
-        _warn(found, error, tol, max_iter)
-    problem = _Problem(a, b, cost, epsilon, penalties, found["phi"], found["gamma"])
-    value = _dual(problem, found["f"], found["g"])
     dtype = cost.dtype
     return SinkhornResult(
         f=found["f"].astype(dtype, copy=False),
         g=found["g"].astype(dtype, copy=False),
-        value=value,
+        value=found["value"],
         epsilon=epsilon,
-        marginal_error=error,
+        marginal_error=found["marginal_error"] / mass,
         converged=found["converged"],
         stopped=found["stopped"],
         n_iter=found["n_iter"],
         n_newton=found["n_newton"],
         method=method,
         errors=found["errors"] / mass,
-        _problem=problem,
+        _problem=_Problem(a, b, cost, epsilon, penalties, found["phi"], found["gamma"]),
     )
-
-
-def _dual(problem: _Problem, f: FloatArray, g: FloatArray) -> float:
-    """Return the dual objective."""
-
-    def side(weights: FloatArray, potential: FloatArray, penalty: float) -> float:
-        if math.isinf(penalty):
-            return float(weights @ potential)
-        return -penalty * float(weights @ np.expm1(-potential / penalty))
-
-    a, b = problem.a, problem.b
-    # The mass of the plan: that of its last exact marginal, unless penalties decide it.
-    mass = float(problem.sums[0].sum())
-    entropy = problem.epsilon * (mass - float(a.sum()) * float(b.sum()))
-    return side(a, f, problem.penalties[0]) + side(b, g, problem.penalties[1]) - entropy
 
 
 def _as_potentials(init: Any, shape: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
@@ -466,13 +475,13 @@ def _check_resolution(epsilon: float, cost: FloatArray) -> None:
         )
 
 
-def _warn(found: dict[str, Any], error: float, tol: float, max_iter: int) -> None:
-    rate = found["rate"]
+def _warn(result: SinkhornResult, rate: float | None, tol: float) -> None:
     fall = f", falling by {1 - rate:.1e} an iteration" if rate is not None else ""
+    newton = f" and {result.n_newton} Newton steps" if result.n_newton else ""
     warnings.warn(
-        f"sinkhorn stopped after {found['n_iter']} iterations and {found['n_newton']} Newton steps "
-        f"with marginal error {error:.1e} > tol {tol:.1e}{fall}; raise max_iter or epsilon"
-        + ("." if found["n_newton"] else ", or use method='newton'."),
+        f"sinkhorn stopped after {result.n_iter} iterations{newton} with marginal error "
+        f"{result.marginal_error:.1e} > tol {tol:.1e}{fall}; raise max_iter or epsilon"
+        + ("." if newton else ", or use method='newton'."),
         ConvergenceWarning,
         stacklevel=4,
     )

@@ -30,6 +30,7 @@ fn main() {
             for (name, m, relax) in [
                 ("log", Method::Log, false),
                 ("log+", Method::Log, true),
+                ("auto", Method::Auto, true),
                 ("scal", Method::Scaling, false),
                 ("scal+", Method::Scaling, true),
                 ("newton", Method::Newton, true),

@@ -6,7 +6,8 @@
 //! | module | what it computes |
 //! |---|---|
 //! | [`special`] | logarithms of modified Bessel functions, their ratios and derivatives |
-//! | [`linalg`] | dense and sparse samples, products with skinny matrices |
+//! | [`linalg`] | dense and sparse samples, products with skinny matrices, distances of points |
+//! | [`metrics`] | sums over pairs of points: energy distance, maximum mean discrepancy |
 //! | [`cluster`] | starts for clusterings and mixtures |
 //! | [`directional`] | von Mises-Fisher distributions and their mixtures |
 //! | [`transport`] | entropic optimal transport |
@@ -21,6 +22,7 @@ pub mod directional;
 mod error;
 pub mod linalg;
 mod memory;
+pub mod metrics;
 pub mod parallel;
 pub mod random;
 mod real;

@@ -2,6 +2,7 @@
 
 mod directional;
 mod gate;
+mod metrics;
 mod mixture;
 mod pool;
 mod special;
@@ -21,6 +22,8 @@ mod _core {
     use crate::gate::Cancelled;
 
     #[pymodule_export]
+    use crate::metrics::{pair_sums, pair_sums_gradient};
+    #[pymodule_export]
     use crate::mixture::{
         check_unit_rows, merge_directions, spherical_seeds, vmf_mixture_labels,
         vmf_mixture_log_prob, vmf_mixture_responsibilities, vmf_mixture_step,
@@ -30,8 +33,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::transport::{
-        sinkhorn, transport_apply, transport_plan, transport_rounded_value,
-        transport_solve_adjoint, transport_sparse_plan, transport_sums,
+        sinkhorn, sinkhorn_batch, sinkhorn_symmetric, transport_apply, transport_plan,
+        transport_rounded_value, transport_solve_adjoint, transport_sparse_plan, transport_sums,
     };
 
     /// Number of threads that the next kernel will use.

@@ -1,23 +1,44 @@
 //! `pyprobe.transport`: entropic optimal transport.
 
 use numpy::{Element, IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyprobe_core::Real;
-use pyprobe_core::transport::{self, Cost, Dense, Method, Options, Plan, Potentials, Problem};
+use pyprobe_core::linalg::Metric;
+use pyprobe_core::transport::{
+    self, Clouds, Cost, Dense, Method, Options, Plan, Potentials, Problem, Solution,
+};
 
 use crate::gate;
 
 /// Picoseconds that an exponential takes, with what is done around it.
 const EXPONENTIAL: usize = 1000;
 
-/// Costs: a matrix in C order, in either float type.
+/// Costs: a matrix in C order, or two clouds and a metric, in either float type.
 #[derive(FromPyObject)]
 pub enum Costs<'py> {
     /// float64
     Double(PyReadonlyArray2<'py, f64>),
     /// float32
     Single(PyReadonlyArray2<'py, f32>),
+    /// float64
+    DoubleClouds(PyReadonlyArray2<'py, f64>, PyReadonlyArray2<'py, f64>, String),
+    /// float32
+    SingleClouds(PyReadonlyArray2<'py, f32>, PyReadonlyArray2<'py, f32>, String),
+}
+
+fn clouds<T: Real + Element>(
+    x: &PyReadonlyArray2<'_, T>,
+    y: &PyReadonlyArray2<'_, T>,
+    metric: &str,
+) -> PyResult<Clouds> {
+    let metric = match metric {
+        "euclidean" => Metric::Euclidean,
+        "cityblock" => Metric::Cityblock,
+        _ => Metric::SquaredEuclidean,
+    };
+    Clouds::new(x.as_array(), y.as_array(), metric).map_err(gate::exception)
 }
 
 /// Runs `$body` with `$cost` the costs, whatever they are made of.
@@ -30,6 +51,14 @@ macro_rules! with_cost {
             }
             Costs::Single(values) => {
                 let $cost = &Dense::new(values.as_array()).map_err(gate::exception)?;
+                $body
+            }
+            Costs::DoubleClouds(x, y, metric) => {
+                let $cost = &clouds(&x, &y, &metric)?;
+                $body
+            }
+            Costs::SingleClouds(x, y, metric) => {
+                let $cost = &clouds(&x, &y, &metric)?;
                 $body
             }
         }
@@ -55,7 +84,7 @@ fn work<C: Cost>(cost: &C, passes: usize) -> usize {
 /// Solves a problem; a dict of what was found. `watch(n_iter, error)` is called now and then, and
 /// answers whether to go on.
 #[pyfunction]
-#[pyo3(signature = (cost, a, b, epsilon, penalties, *, method, tol, max_iter, max_newton, relaxation, start=None, watch=None))]
+#[pyo3(signature = (cost, a, b, epsilon, penalties, *, method, tol, max_iter, max_newton, relaxation, memory, start=None, watch=None))]
 #[allow(clippy::too_many_arguments)] // one crossing
 pub fn sinkhorn<'py>(
     py: Python<'py>,
@@ -69,17 +98,12 @@ pub fn sinkhorn<'py>(
     max_iter: usize,
     max_newton: usize,
     relaxation: bool,
+    memory: usize,
     start: Option<(Vector<'py>, Vector<'py>)>,
     watch: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let options = Options {
-        method: self::method(method),
-        tol,
-        max_iter,
-        max_newton,
-        relaxation,
-        ..Options::default()
-    };
+    let options =
+        Options { method: self::method(method), tol, max_iter, max_newton, relaxation, memory };
     let (a, b) = (a.as_slice()?, b.as_slice()?);
     let start = match &start {
         Some((f, g)) => Some((f.as_slice()?, g.as_slice()?)),
@@ -98,12 +122,44 @@ pub fn sinkhorn<'py>(
             look,
         )
     })?;
+    solution(py, found)
+}
+
+/// The problem of `a` with itself for symmetric costs; as `sinkhorn`.
+#[pyfunction]
+#[pyo3(signature = (cost, a, epsilon, penalty, *, tol, max_iter, start=None))]
+#[allow(clippy::too_many_arguments)] // one crossing
+pub fn sinkhorn_symmetric<'py>(
+    py: Python<'py>,
+    cost: Costs<'py>,
+    a: Vector<'py>,
+    epsilon: f64,
+    penalty: f64,
+    tol: f64,
+    max_iter: usize,
+    start: Option<Vector<'py>>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let options = Options { tol, max_iter, ..Options::default() };
+    let a = a.as_slice()?;
+    let start = start.as_ref().map(|f| f.as_slice()).transpose()?;
+    let penalties = (penalty, penalty);
+    let found = with_cost!(cost, |cost| {
+        let problem = Problem { cost, a, b: a, epsilon, penalties };
+        gate::run(py, work(cost, 20), |control| {
+            transport::sinkhorn_symmetric(&problem, &options, start, control)
+        })
+    })?;
+    solution(py, found)
+}
+
+fn solution<'py>(py: Python<'py>, found: Solution) -> PyResult<Bound<'py, PyDict>> {
     let result = PyDict::new(py);
     result.set_item("f", found.f.into_pyarray(py))?;
     result.set_item("g", found.g.into_pyarray(py))?;
     result.set_item("phi", found.potentials.phi.into_pyarray(py))?;
     result.set_item("gamma", found.potentials.gamma.into_pyarray(py))?;
     result.set_item("errors", found.errors.into_pyarray(py))?;
+    result.set_item("value", found.value)?;
     result.set_item("marginal_error", found.marginal_error)?;
     result.set_item("n_iter", found.n_iter)?;
     result.set_item("n_newton", found.n_newton)?;
@@ -112,6 +168,65 @@ pub fn sinkhorn<'py>(
     result.set_item("stopped", found.stopped)?;
     result.set_item("rate", found.rate)?;
     Ok(result)
+}
+
+/// Solves each of a list of problems; the dicts of what was found, in their order.
+#[pyfunction]
+#[pyo3(signature = (costs, a, b, epsilon, penalties, *, method, tol, max_iter, max_newton, relaxation, memory))]
+#[allow(clippy::too_many_arguments)] // one crossing
+pub fn sinkhorn_batch<'py>(
+    py: Python<'py>,
+    costs: Vec<Costs<'py>>,
+    a: Vec<Vector<'py>>,
+    b: Vec<Vector<'py>>,
+    epsilon: Vec<f64>,
+    penalties: (f64, f64),
+    method: &str,
+    tol: f64,
+    max_iter: usize,
+    max_newton: usize,
+    relaxation: bool,
+    memory: usize,
+) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    fn run<'py, T: Real + Element>(
+        py: Python<'py>,
+        costs: &[PyReadonlyArray2<'py, T>],
+        weights: (&[Vector<'py>], &[Vector<'py>]),
+        epsilon: &[f64],
+        penalties: (f64, f64),
+        options: &Options,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let costs: Result<Vec<_>, _> =
+            costs.iter().map(|cost| Dense::new(cost.as_array())).collect();
+        let costs = costs.map_err(gate::exception)?;
+        let mut problems = Vec::with_capacity(costs.len());
+        let sides = weights.0.iter().zip(weights.1);
+        for ((cost, (a, b)), &epsilon) in costs.iter().zip(sides).zip(epsilon) {
+            let (a, b) = (a.as_slice()?, b.as_slice()?);
+            problems.push(Problem { cost, a, b, epsilon, penalties });
+        }
+        let work = costs.iter().map(|cost| work(cost, 20)).sum();
+        let found = gate::run(py, work, |control| {
+            transport::sinkhorn_batch(&problems, options, control).map_err(|(_, error)| error)
+        })?;
+        found.into_iter().map(|found| solution(py, found)).collect()
+    }
+    let options =
+        Options { method: self::method(method), tol, max_iter, max_newton, relaxation, memory };
+    let weights = (a.as_slice(), b.as_slice());
+    let (mut double, mut single) = (Vec::new(), Vec::new());
+    for cost in costs {
+        match cost {
+            Costs::Double(cost) => double.push(cost),
+            Costs::Single(cost) => single.push(cost),
+            _ => return Err(PyTypeError::new_err("a batch of clouds is not offered")),
+        }
+    }
+    if single.is_empty() {
+        run(py, &double, weights, &epsilon, penalties, &options)
+    } else {
+        run(py, &single, weights, &epsilon, penalties, &options)
+    }
 }
 
 /// A plan: `(cost, epsilon, phi, gamma)`.
@@ -126,21 +241,24 @@ fn potentials(phi: &Vector<'_>, gamma: &Vector<'_>) -> Potentials {
 pub fn transport_plan<'py>(py: Python<'py>, plan: PlanOf<'py>) -> PyResult<Bound<'py, PyAny>> {
     fn run<'py, T: Real + Element>(
         py: Python<'py>,
-        cost: &PyReadonlyArray2<'py, T>,
+        cost: &impl Cost,
         epsilon: f64,
         potentials: &Potentials,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let cost = &Dense::new(cost.as_array()).map_err(gate::exception)?;
         let plan = Plan { cost, epsilon, potentials };
         let found = gate::run(py, work(cost, 1), |control| plan.dense::<T>(control))?;
         Ok(found.into_pyarray(py).into_any())
     }
     let (costs, epsilon, phi, gamma) = plan;
     let potentials = potentials(&phi, &gamma);
-    match costs {
-        Costs::Double(cost) => run(py, &cost, epsilon, &potentials),
-        Costs::Single(cost) => run(py, &cost, epsilon, &potentials),
-    }
+    let single = matches!(costs, Costs::Single(..) | Costs::SingleClouds(..));
+    with_cost!(costs, |cost| {
+        if single {
+            run::<f32>(py, cost, epsilon, &potentials)
+        } else {
+            run::<f64>(py, cost, epsilon, &potentials)
+        }
+    })
 }
 
 /// `(indptr, indices, values)` of the entries that are at least `threshold`.

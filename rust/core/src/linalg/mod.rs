@@ -1,8 +1,11 @@
-//! Dense and sparse matrices of samples, and the products that many kernels share.
+//! Dense and sparse matrices of samples, and the products, distances and factorizations that many
+//! kernels share.
 
 pub(crate) mod cholesky;
+mod distances;
 mod rows;
 pub(crate) mod skinny;
 
+pub use distances::{Metric, Points};
 pub use rows::{Csr, Rows};
 pub use skinny::Lanes;

@@ -1,7 +1,8 @@
-//! Where costs come from: a stored matrix.
+//! Where costs come from: a stored matrix, or the points of two clouds.
 
 use ndarray::ArrayView2;
 
+use crate::linalg::{Metric, Points};
 use crate::{Error, Real};
 
 /// A cost matrix of shape (n, m), read row by row in pieces.
@@ -49,5 +50,47 @@ impl<T: Real + Sync> Cost for Dense<'_, T> {
         for (out, &value) in out.iter_mut().zip(row) {
             *out = value.into();
         }
+    }
+}
+
+/// Distances between the points of two clouds, made anew whenever they are read.
+#[derive(Debug, Clone)]
+pub struct Clouds {
+    x: Vec<f64>,
+    y: Points,
+    metric: Metric,
+}
+
+impl Clouds {
+    /// From points one a row: `x` of shape (n, d), `y` of shape (m, d).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the dimensions differ; [`Error::Memory`].
+    pub fn new<T: Real>(
+        x: ArrayView2<'_, T>,
+        y: ArrayView2<'_, T>,
+        metric: Metric,
+    ) -> Result<Self, Error> {
+        if x.ncols() != y.ncols() {
+            return Err(Error::Shape {
+                name: "y",
+                expected: format!("(m, {})", x.ncols()),
+                got: y.shape().to_vec(),
+            });
+        }
+        let x = x.iter().map(|&value| value.into()).collect();
+        Ok(Self { x, y: Points::new(y)?, metric })
+    }
+}
+
+impl Cost for Clouds {
+    fn shape(&self) -> (usize, usize) {
+        (self.x.len() / self.y.dim().max(1), self.y.n())
+    }
+
+    #[inline(always)]
+    fn fill(&self, i: usize, start: usize, out: &mut [f64]) {
+        let d = self.y.dim();
+        self.y.distances(self.metric, &self.x[i * d..(i + 1) * d], start, out);
     }
 }

@@ -10,6 +10,7 @@
 //!
 //! The potentials are found by [`sinkhorn`].
 
+mod batch;
 mod cost;
 mod log_domain;
 mod marginal;
@@ -19,9 +20,12 @@ mod relaxation;
 mod rows;
 mod scaling;
 mod sinkhorn;
+mod symmetric;
 
-pub use cost::{Cost, Dense};
+pub use batch::sinkhorn_batch;
+pub use cost::{Clouds, Cost, Dense};
 pub use newton::solve_adjoint;
 pub use plan::{Plan, Rounding, SparsePlan, Sums};
 pub use rows::Potentials;
 pub use sinkhorn::{Method, Options, Problem, Solution, sinkhorn};
+pub use symmetric::sinkhorn_symmetric;

@@ -71,25 +71,27 @@ struct Point {
 }
 
 impl<C: Cost> Newton<'_, C> {
-    /// Improves `state` until its error is at most `tol`; `errors` gets one entry a step.
+    /// Improves `state` until its error, which is returned, is at most `tol`; `sums` gets the plan's
+    /// column sums, `errors` one entry a step.
     pub(super) fn run(
         &self,
         state: &mut Potentials,
+        sums: &mut [f64],
         counts: &mut Counts,
         errors: &mut Vec<f64>,
-    ) -> Result<End, Error> {
+    ) -> Result<(End, f64), Error> {
         let mut point = self.point(state.clone(), f64::INFINITY)?;
         let mut shift = 1.0;
         let mut direct = false;
-        loop {
+        let end = loop {
             if point.error <= self.tol {
-                *state = point.kernel.base().clone();
-                return Ok(End::Converged);
+                break End::Converged;
             }
-            if counts.steps == self.max_steps || self.control.is_stopped() {
-                *state = point.kernel.base().clone();
-                let stopped = self.control.is_stopped();
-                return Ok(if stopped { End::Stopped } else { End::OutOfSteps });
+            if self.control.is_stopped() {
+                break End::Stopped;
+            }
+            if counts.steps == self.max_steps {
+                break End::OutOfSteps;
             }
             let (dx, dy) = self.direction(&mut point, shift, &mut direct, counts)?;
             match self.search(&point, &dx, &dy)? {
@@ -101,15 +103,15 @@ impl<C: Cost> Newton<'_, C> {
                     shift *= 10.0;
                     continue;
                 }
-                None => {
-                    *state = point.kernel.base().clone();
-                    return Ok(End::Stuck);
-                }
+                None => break End::Stuck,
             }
             counts.steps += 1;
             errors.push(point.error);
             self.control.report(point.error);
-        }
+        };
+        state.clone_from(point.kernel.base());
+        sums.copy_from_slice(&point.kernel.column_sums);
+        Ok((end, point.error))
     }
 
     /// The plan at `state`, without the entries that are negligible beside `error`.

@@ -15,12 +15,15 @@ use crate::simd::vectorize;
 use crate::special::math;
 use crate::{Control, Error};
 
-/// Stored sparsely where fewer entries than this share count: an entry then costs four times as much.
-const SPARSE: f64 = 0.2;
+/// Stored sparsely where fewer entries than this share count: an entry then costs ten times as much as
+/// in a dense plan that fits into the cache, four times as much as in one that does not.
+const SPARSE: f64 = 0.1;
+/// Rows, evenly spaced, from which that share is estimated.
+const PROBES: usize = 32;
 /// How far potentials may move from their base, in units of epsilon, before the plan is made anew:
 /// for a dense plan, whose entries down to e^-709 are there, and for a sparse one.
 const DENSE_REACH: f64 = 100.0;
-const SPARSE_REACH: f64 = 1.0;
+const SPARSE_REACH: f64 = 2.0;
 
 /// A block of rows of the plan.
 #[derive(Debug)]
@@ -53,8 +56,9 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Makes the plan at `base`. Entries below `negligible` times their share of a weight are left
-    /// out: all together they carry at most that part of the mass.
+    /// Makes the plan at `base`. Where that leaves few enough, entries below `negligible` times their
+    /// share of a weight are left out: all together they carry at most that part of the mass, within
+    /// the reach of the kernel. A `negligible` of 0 keeps them all.
     pub(super) fn new<C: Cost>(
         cost: &C,
         scale: f64,
@@ -65,10 +69,15 @@ impl Kernel {
         control: &Control,
     ) -> Result<Self, Error> {
         let (n, m) = cost.shape();
+        let part = negligible * (-2.0 * SPARSE_REACH).exp();
         let least = |weights: &Marginal, n: usize| -> Vec<f64> {
-            weights.weights.iter().map(|weight| negligible * weight / n as f64).collect()
+            weights.weights.iter().map(|weight| part * weight / n as f64).collect()
         };
         let (least_row, least_column) = (least(rows, m), least(columns, n));
+        let sparse = negligible > 0.0 && {
+            let least = Least { row: &least_row, column: &least_column };
+            share_kept(cost, scale, &base, least) < SPARSE
+        };
         let size = block_size(n);
         let mut blocks: Vec<Option<Stored>> = (0..n.div_ceil(size)).map(|_| None).collect();
         let mut row_sums = vec![0.0; n];
@@ -80,7 +89,16 @@ impl Kernel {
                 #[inline(always)]
                 || {
                     let least = Least { row: least_row, column: &least_column };
-                    entries(cost, rows.start, scale, phi, &base.gamma, least, sums, &mut columns)
+                    entries(
+                        cost,
+                        rows.start,
+                        scale,
+                        phi,
+                        &base.gamma,
+                        sparse.then_some(least),
+                        sums,
+                        &mut columns,
+                    )
                 },
             );
             *block = Some(Stored { entries, columns, error: 0.0, lost: false });
@@ -88,7 +106,6 @@ impl Kernel {
         };
         for_each(&mut row_sums, size, &mut blocks, n * m > SMALL, control, build)?;
         let blocks: Vec<Stored> = blocks.into_iter().flatten().collect();
-        let sparse = blocks.iter().any(|block| matches!(block.entries, Entries::Sparse(..)));
         let n_entries: usize = blocks.iter().map(Stored::len).sum();
         let mut kernel = Self {
             row_sums,
@@ -103,11 +120,6 @@ impl Kernel {
         kernel.collect(&mut sums);
         kernel.column_sums = sums;
         Ok(kernel)
-    }
-
-    /// The number of entries that are stored.
-    pub(super) fn n_entries(&self) -> usize {
-        self.blocks.iter().map(Stored::len).sum()
     }
 
     /// Whether entries are left out.
@@ -441,7 +453,23 @@ impl Least<'_> {
     }
 }
 
-/// The rows of the plan with these potentials, dense or sparse as their first few suggest. Writes the
+/// The share of entries that reach `least`, in a few rows.
+fn share_kept<C: Cost>(cost: &C, scale: f64, base: &Potentials, least: Least<'_>) -> f64 {
+    let (n, m) = cost.shape();
+    let mut row = vec![0.0; m];
+    let (mut kept, mut seen) = (0, 0);
+    for i in (0..n).step_by(n.div_ceil(PROBES)) {
+        vectorize(
+            #[inline(always)]
+            || exponentials(cost, i, scale, base.phi[i], &base.gamma, &mut row),
+        );
+        kept += row.iter().enumerate().filter(|&(j, &p)| least.keeps(i, j, p)).count();
+        seen += m;
+    }
+    kept as f64 / seen as f64
+}
+
+/// The rows of the plan with these potentials: all entries, or those that reach `least`. Writes the
 /// row sums and adds the rows to the column sums.
 #[inline(always)]
 fn entries<C: Cost>(
@@ -450,21 +478,12 @@ fn entries<C: Cost>(
     scale: f64,
     phi: &[f64],
     gamma: &[f64],
-    least: Least<'_>,
+    least: Option<Least<'_>>,
     row_sums: &mut [f64],
     column_sums: &mut [f64],
 ) -> Entries {
     let m = gamma.len();
-    let mut row = vec![0.0; m];
-    let mut kept = 0;
-    let probes = phi.len().min(GROUP);
-    for i in 0..probes {
-        exponentials(cost, first + i, scale, phi[i], gamma, &mut row);
-        for (j, &p) in row.iter().enumerate() {
-            kept += usize::from(least.keeps(i, j, p));
-        }
-    }
-    if kept as f64 > SPARSE * (m * probes) as f64 {
+    let Some(least) = least else {
         let mut values = vec![0.0; phi.len() * m];
         for (i, row) in values.chunks_exact_mut(m).enumerate() {
             row_sums[i] = exponentials(cost, first + i, scale, phi[i], gamma, row);
@@ -473,7 +492,8 @@ fn entries<C: Cost>(
             add_rows(column_sums, &[1.0; GROUP][..rows.len() / m], rows);
         }
         return Entries::Dense(values);
-    }
+    };
+    let mut row = vec![0.0; m];
     let (mut ends, mut indices, mut values) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..phi.len() {
         row_sums[i] = exponentials(cost, first + i, scale, phi[i], gamma, &mut row);

@@ -79,6 +79,8 @@ pub struct Solution {
     pub g: Vec<f64>,
     /// Scaled potentials of the plan.
     pub potentials: Potentials,
+    /// The dual objective at the potentials.
+    pub value: f64,
     /// Distance of the plan's marginals from the weights, L1 over both sides.
     pub marginal_error: f64,
     /// The same after every iteration.
@@ -100,9 +102,11 @@ pub struct Solution {
 /// Iterations in the log domain before a plan is stored: they bring the potentials near.
 const START: usize = 3;
 /// Iterations, at the rate observed, beyond which Newton's method is expected to be faster.
-const PATIENCE: f64 = 500.0;
+const PATIENCE: f64 = 250.0;
 /// Part of the tolerance that entries left out of a stored plan may carry.
 const NEGLIGIBLE: f64 = 1e-3;
+/// Error, relative to the mass, below which the potentials move so little that a sparse plan lasts.
+const SETTLED: f64 = 1e-2;
 /// Levels of epsilon on the way to Newton's last: the first, relative to the range of the costs, the
 /// ratio of two, iterations and tolerance of a level.
 const FIRST_LEVEL: f64 = 0.05;
@@ -246,8 +250,8 @@ impl<'a, C: Cost> Solver<'a, C> {
         let error = row_error + self.columns.error(&self.state.gamma, &self.sums);
         let omega = self.relaxation.omega();
         self.observe(error);
-        if error <= self.tol {
-            return Ok(());
+        if self.ended() {
+            return Ok(()); // the error is that of the potentials as they are
         }
         log_domain::rescue_columns(
             self.problem.cost,
@@ -281,59 +285,72 @@ impl<'a, C: Cost> Solver<'a, C> {
         }
     }
 
-    /// Iterations on a stored plan, made anew where the potentials have moved too far; ends with one in
-    /// the log domain, which sees every entry. Gives up where more than `patience` iterations seem to
-    /// be left. Returns whether the last error is within the tolerance.
+    /// Iterations on a stored plan, made anew where the potentials have moved too far. Gives up where
+    /// more than `patience` iterations seem to be left. Returns whether the last error is within the
+    /// tolerance.
     fn scaling(&mut self, patience: f64) -> Result<bool, Error> {
         let (n, m) = self.problem.cost.shape();
         let fits = n.saturating_mul(m).saturating_mul(8) <= self.options.memory;
         self.log_domain(START)?;
+        let settled = SETTLED * self.rows.mass();
         let mut negligible = NEGLIGIBLE * self.options.tol;
         while !self.ended() {
+            if self.is_slow(patience) {
+                return Ok(false);
+            }
             if !fits {
                 self.log_domain(1)?;
-                if self.is_slow(patience) {
-                    return Ok(false);
-                }
                 continue;
             }
-            let mut kernel = Kernel::new(
-                self.problem.cost,
-                self.scale,
-                &self.rows,
-                &self.columns,
-                self.state.clone(),
-                negligible,
-                self.control,
+            let may_be_sparse = self.error < settled;
+            let (sparse, lost) = self.on_stored_plan(
+                if may_be_sparse { negligible } else { 0.0 },
+                if may_be_sparse { 0.0 } else { settled },
+                patience,
             )?;
-            while !self.ended() && kernel.reaches(&self.state) {
-                let omega = self.relaxation.omega();
-                let before = self.state.phi.clone();
-                let found = kernel.sweep(
-                    &self.rows,
-                    &mut self.state,
-                    omega,
-                    &mut self.sums,
-                    self.control,
-                )?;
-                let Some(error) = found else {
-                    self.state.phi = before;
-                    self.log_domain(1)?;
-                    break;
-                };
-                self.finish_iteration(error)?;
-                if self.is_slow(patience) {
-                    return Ok(false);
-                }
-            }
-            if self.error <= self.tol && kernel.is_sparse() {
-                // Look at the whole plan before saying so; entries left out may have grown.
+            if lost || (sparse && self.error <= self.tol) {
+                // Look at the whole plan: sums have left the range, or entries left out have grown.
                 self.error = f64::INFINITY;
                 self.log_domain(1)?;
                 negligible *= 1e-3;
             }
         }
         Ok(self.error <= self.tol)
+    }
+
+    /// Iterations on the plan at the present potentials, while it reaches and the error is above
+    /// `until`. Says whether entries were left out, and whether sums have left the range.
+    fn on_stored_plan(
+        &mut self,
+        negligible: f64,
+        until: f64,
+        patience: f64,
+    ) -> Result<(bool, bool), Error> {
+        let mut kernel = Kernel::new(
+            self.problem.cost,
+            self.scale,
+            &self.rows,
+            &self.columns,
+            self.state.clone(),
+            negligible,
+            self.control,
+        )?;
+        while !self.ended()
+            && self.error > until
+            && kernel.reaches(&self.state)
+            && !self.is_slow(patience)
+        {
+            let omega = self.relaxation.omega();
+            let before = self.state.phi.clone();
+            let sums = &mut self.sums;
+            let found = kernel.sweep(&self.rows, &mut self.state, omega, sums, self.control)?;
+            let Some(error) = found else {
+                self.state.phi = before;
+                return Ok((kernel.is_sparse(), true));
+            };
+            self.finish_iteration(error)?;
+        }
+        Ok((kernel.is_sparse(), false))
     }
 
     fn is_slow(&self, patience: f64) -> bool {
@@ -351,8 +368,9 @@ impl<'a, C: Cost> Solver<'a, C> {
             max_steps,
             control: self.control,
         };
-        let end = newton.run(&mut self.state, &mut self.counts, &mut self.errors)?;
-        self.error = self.errors.last().copied().unwrap_or(f64::INFINITY);
+        let sums = &mut self.sums;
+        let (end, error) = newton.run(&mut self.state, sums, &mut self.counts, &mut self.errors)?;
+        self.error = error;
         self.relaxation.reset();
         self.rate = None;
         Ok(end)
@@ -404,22 +422,17 @@ impl<'a, C: Cost> Solver<'a, C> {
 
     fn finish(mut self) -> Result<Solution, Error> {
         self.center();
-        let (problem, state) = (self.problem, self.state);
-        let (rows, columns) = (&self.rows, &self.columns);
-        let (f, g) =
-            in_units_of_cost(problem.cost, problem.epsilon, rows, columns, &state, self.control)?;
+        let (sides, sums) = ((&self.rows, &self.columns), &self.sums);
+        let (problem, tol, control) = (self.problem, self.tol, self.control);
         Ok(Solution {
-            f,
-            g,
-            potentials: state,
             marginal_error: self.error,
-            converged: self.error <= self.tol,
-            stopped: self.control.is_stopped() && self.error > self.tol,
-            errors: self.errors,
+            converged: self.error <= tol,
+            stopped: control.is_stopped() && self.error > tol,
             n_iter: self.n_iter,
             n_newton: self.counts.steps,
             n_cg: self.counts.cg,
             rate: self.rate,
+            ..finish(problem, sides, self.state, sums, self.errors, tol, control)?
         })
     }
 
@@ -435,6 +448,38 @@ impl<'a, C: Cost> Solver<'a, C> {
             self.state.gamma.iter_mut().for_each(|gamma| *gamma -= shift);
         }
     }
+}
+
+/// The solution with these scaled potentials, at which the plan has the column sums `sums` and the last
+/// of `errors`, one an iteration.
+pub(super) fn finish<C: Cost>(
+    problem: &Problem<'_, C>,
+    (rows, columns): (&Marginal, &Marginal),
+    potentials: Potentials,
+    sums: &[f64],
+    errors: Vec<f64>,
+    tol: f64,
+    control: &Control,
+) -> Result<Solution, Error> {
+    let Problem { cost, epsilon, .. } = *problem;
+    let (f, g) = in_units_of_cost(cost, epsilon, rows, columns, &potentials, control)?;
+    let dual = rows.dual(&potentials.phi) + columns.dual(&potentials.gamma);
+    let total: f64 = sums.iter().sum();
+    let error = errors.last().copied().unwrap_or(f64::INFINITY);
+    Ok(Solution {
+        f,
+        g,
+        value: epsilon * (dual - total + rows.mass() * columns.mass()),
+        potentials,
+        marginal_error: error,
+        converged: error <= tol,
+        stopped: control.is_stopped() && error > tol,
+        n_iter: errors.len(),
+        n_newton: 0,
+        n_cg: 0,
+        rate: None,
+        errors,
+    })
 }
 
 /// Largest minus smallest finite cost.
