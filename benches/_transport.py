@@ -122,8 +122,11 @@ def ours(problem: Problem, method: str = "auto", max_iter: int = MAX_ITER, tol: 
         )
 
 
-def plain_iterations(problem: Problem, most: int = 1_000_000) -> int:
-    """Iterations of Sinkhorn without over-relaxation to the tolerance."""
+def plain_iterations(problem: Problem) -> int:
+    """Iterations of Sinkhorn without over-relaxation to the tolerance.
+
+    After some thousands the rest is reckoned from the rate by then, which is an optimistic one.
+    """
     from pyprobe import _core
 
     found = _core.sinkhorn(
@@ -134,13 +137,16 @@ def plain_iterations(problem: Problem, most: int = 1_000_000) -> int:
         (math.inf, math.inf),
         method="scaling",
         tol=TOL,
-        max_iter=most,
+        max_iter=min(200_000, 40_000_000_000 // problem.cost.size),
         max_newton=0,
         relaxation=False,
+        memory=1 << 30,
     )
-    if not found["converged"]:
-        raise RuntimeError(f"{problem.name}: no convergence in {most} iterations.")
-    return found["n_iter"]
+    errors = found["errors"]
+    if found["converged"]:
+        return len(errors)
+    fall = math.log(errors[-len(errors) // 10] / errors[-1]) / (len(errors) // 10)
+    return round(len(errors) + math.log(errors[-1] / TOL) / fall)
 
 
 # Peers that iterate: a call that makes so many iterations and returns the plan
@@ -177,7 +183,7 @@ def ott(problem: Problem, n_iter: int) -> Callable[[], np.ndarray]:
 def ott_compiled(
     shape: tuple[int, int], min_iterations: int, max_iterations: int, threshold: float
 ) -> Callable[..., Any]:
-    """OTT's solver in the log-sum-exp mode, compiled for a shape: the plan and whether it converged."""
+    """OTT, by log-sum-exp, compiled for a shape: the plan and whether it converged."""
     import jax
     from ott.geometry.geometry import Geometry
     from ott.problems.linear.linear_problem import LinearProblem
@@ -206,8 +212,10 @@ class RegOT:
     def __init__(self) -> None:
         self._process: Any = None
 
-    def solve(self, problem: Problem, method: str, tol: float, limit: float) -> tuple[Any, float]:
-        """Return the plan or None, what it says is its error, and the seconds it took."""
+    def solve(
+        self, problem: Problem, method: str, tol: float, limit: float
+    ) -> tuple[Outcome, float]:
+        """Return what it found, and the seconds it took."""
         if self._process is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()

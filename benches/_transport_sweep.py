@@ -65,10 +65,10 @@ def sweep(n_problems: int, limit: float, peers: bool = True) -> str:
         "log-uniform from max C to max C / 2000, clouds of 1 to 64 dimensions in four metrics and "
         "independent costs; half with weights exp(3 z), z normal, half with a tenth of the weights "
         "zero, a quarter with duplicated points. The error is that of rows and columns, L1, "
-        f"recomputed from the plan. Every solver may make {MAX_ITER} iterations (RegOT and geomloss 1000) and "
-        f"take {limit:g} s a problem; those that test the L2 norm are given a tolerance that "
-        "implies the one in L1. geomloss takes "
-        "no tolerance and makes all of them.\n\n"
+        f"recomputed from the plan. Every solver may make {MAX_ITER} iterations (RegOT and "
+        f"geomloss 1000) and take {limit:g} s a problem; those that test the L2 norm are given a "
+        "tolerance that implies the one in L1. geomloss takes no tolerance and makes all of its "
+        "iterations.\n\n"
         + markdown([*head, "ms, median"], rows)
         + "\n\nOurs, where it did not reach the tolerance or took more than "
         f"{SLOW} times the median of its size:\n\n" + troubles(problems, found["ours"])

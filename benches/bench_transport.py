@@ -57,7 +57,7 @@ def main() -> None:
     parts: dict[str, Callable[[], str]] = {
         "a": lambda: iterations((500, 1000) if options.quick else (500, 1000, 2000, 5000)),
         "b": lambda: to_tolerance(quick_problems() if options.quick else problems(), options.limit),
-        "c": lambda: sweep(40 if options.quick else 200, 3.0, not options.ours),
+        "c": lambda: sweep(40 if options.quick else 200, 2.0, not options.ours),
     }
     sections = [
         "## Entropic transport",
