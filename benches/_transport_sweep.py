@@ -108,16 +108,17 @@ def weights(rng: np.random.Generator, n: int, skewed: bool, sparse: bool) -> np.
 
 
 def attempt(problem: Problem, solve: Callable[[Problem], Outcome]) -> Attempt:
-    start = time.perf_counter()
+    start = time.process_time()
     with warnings.catch_warnings(record=True) as caught, np.errstate(all="ignore"):
         warnings.simplefilter("always")
         try:
             outcome = solve(problem)
         except Exception as error:  # whatever a solver raises, it said so
             outcome = Outcome(None, claims=False, note=repr(error))
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     if any(issubclass(one.category, UserWarning) for one in caught):
         outcome = outcome._replace(claims=False)
+    seconds = seconds if outcome.seconds is None else outcome.seconds
     return Attempt(outcome, marginal_error(problem, outcome.plan), seconds)
 
 
@@ -195,7 +196,8 @@ def solve_geomloss(problem: Problem, limit: float) -> Outcome:
 
 def solve_regot(process: RegOT, problem: Problem, method: str, limit: float) -> Outcome:
     tol = TOL / math.sqrt(sum(problem.cost.shape))
-    return process.solve(problem, method, tol, limit)[0]
+    outcome, seconds = process.solve(problem, method, tol, limit)
+    return outcome._replace(seconds=seconds)
 
 
 def troubles(problems: list[Problem], attempts: list[Attempt]) -> str:
