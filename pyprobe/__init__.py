@@ -3,6 +3,7 @@
 `special`      log-Bessel functions and their ratios, differentiable in argument and order
 `metrics`      energy distance, maximum mean discrepancy, Wasserstein distances of samples
 `directional`  von Mises-Fisher distributions and mixtures on the sphere
+`transport`    entropic optimal transport: plans, divergences, barycenters
 
 The doors to other libraries are imported by name: `pyprobe.pyro`, `pyprobe.gpytorch`,
 `pyprobe.sklearn`. Importing `pyprobe` loads neither torch nor matplotlib.

@@ -92,6 +92,7 @@ def sinkhorn(
     max_newton: int,
     relaxation: bool,
     memory: int,
+    sns: tuple[int, float] = (20, 2.0),
     start: tuple[_Vector, _Vector] | None = None,
     watch: Callable[[int, float], bool] | None = None,
 ) -> dict[str, Any]: ...
@@ -138,3 +139,6 @@ def transport_solve_adjoint(
     rows: _Vector,
     columns: _Vector,
 ) -> tuple[_Vector, _Vector]: ...
+def transport_log_kernel_sums(
+    cost: _Costs, epsilon: float, v: NDArray[np.float64]
+) -> NDArray[np.float64]: ...

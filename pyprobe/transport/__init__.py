@@ -4,21 +4,25 @@
 `sinkhorn_points`      the same for clouds of points, whose costs are never held
 `sinkhorn_batch`       many small problems at once
 `sinkhorn_divergence`  a distance between clouds: entropic transport without its bias
+`sinkhorn_barycenter`  the mean of several weights on one set of points
 `relative_epsilon`     a strength of the entropy in proportion to the costs
 
-`SinkhornResult`, `SinkhornDivergence`: potentials, values, and the plan on demand.
+`SinkhornResult`, `SinkhornDivergence` and `SinkhornBarycenter` are what they return.
 """
 
+from pyprobe.transport.barycenter import SinkhornBarycenter, sinkhorn_barycenter
 from pyprobe.transport.batch import sinkhorn_batch
 from pyprobe.transport.divergence import SinkhornDivergence, sinkhorn_divergence
 from pyprobe.transport.points import sinkhorn_points
 from pyprobe.transport.sinkhorn import SinkhornResult, relative_epsilon, sinkhorn
 
 __all__ = [
+    "SinkhornBarycenter",
     "SinkhornDivergence",
     "SinkhornResult",
     "relative_epsilon",
     "sinkhorn",
+    "sinkhorn_barycenter",
     "sinkhorn_batch",
     "sinkhorn_divergence",
     "sinkhorn_points",

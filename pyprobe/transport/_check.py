@@ -19,7 +19,17 @@ from pyprobe._validate import (
 from pyprobe.errors import DomainError, NotFiniteError, ShapeError
 from pyprobe.typing import FloatArray
 
-__all__ = ["Clouds", "as_clouds", "as_cost", "as_masses", "as_penalties", "check_epsilon", "check_reachable"]
+__all__ = [
+    "Clouds",
+    "as_clouds",
+    "as_cost",
+    "as_masses",
+    "as_penalties",
+    "check_epsilon",
+    "check_reachable",
+    "movable_share",
+]
+
 
 class Clouds(NamedTuple):
     """Two clouds of points as costs; the binding takes the tuple as it is."""
@@ -168,8 +178,14 @@ def as_penalties(value: Any) -> tuple[float, float]:
     return numbers[0], numbers[1]
 
 
-def check_reachable(a: FloatArray, b: FloatArray, cost: FloatArray) -> None:
-    """Raise `DomainError` where a point with weight has no finite cost to a point with weight."""
+def check_reachable(
+    a: FloatArray, b: FloatArray, cost: FloatArray, penalties: tuple[float, float]
+) -> None:
+    """Raise `DomainError` where forbidden pairs leave weight without a partner.
+
+    Sees points without any, and groups of points that no pair connects to the others but whose two
+    masses differ. What remains impossible after that is found by `movable_share`.
+    """
     allowed = cost < np.inf
     if allowed.all():
         return
@@ -186,3 +202,54 @@ def check_reachable(a: FloatArray, b: FloatArray, cost: FloatArray) -> None:
                 "'cost' is infinite wherever the other side has weight: no plan can move that mass. "
                 "Give it a finite cost, or no weight."
             )
+    if not any(map(math.isfinite, penalties)):
+        _check_groups(a, b, allowed)
+
+
+def _check_groups(a: FloatArray, b: FloatArray, allowed: npt.NDArray[np.bool_]) -> None:
+    from scipy.sparse import coo_array, csgraph
+
+    n, m = allowed.shape
+    rows, columns = np.nonzero(allowed & (a > 0)[:, None] & (b > 0))
+    ones = np.ones(len(rows), dtype=np.int8)
+    graph = coo_array((ones, (rows, columns + n)), shape=(n + m, n + m))
+    _, group = csgraph.connected_components(graph, directed=False)
+    excess = np.bincount(group, np.r_[a, -b])
+    worst = int(np.abs(excess).argmax())
+    if abs(excess[worst]) > _MASS_TOLERANCE * a.sum():
+        inside = group == worst
+        raise DomainError(
+            "'cost' forbids every plan: it connects "
+            f"{int(inside[:n].sum())} rows of mass {a[inside[:n]].sum():.6g}, the first at index "
+            f"{int(inside[:n].argmax())}, with {int(inside[n:].sum())} columns of mass "
+            f"{b[inside[n:]].sum():.6g} and with no others. Allow more pairs, or pass "
+            "unbalanced=rho to let mass appear and vanish at a price."
+        )
+
+
+_UNITS = 2**30
+"""Parts that the mass is divided into for a flow of integers."""
+_MOST_ARCS = 4_000_000
+
+
+def movable_share(a: FloatArray, b: FloatArray, cost: FloatArray) -> float:
+    """Return the largest part of the mass that the finite costs allow to be moved, to 1e-6.
+
+    By a maximal flow; 1 where that would take too long.
+    """
+    from scipy.sparse import coo_array, csgraph
+
+    rows, columns = np.nonzero(cost < np.inf)
+    if len(rows) == cost.size or len(rows) > _MOST_ARCS:
+        return 1.0
+    (n, m), mass = cost.shape, a.sum()
+    source, sink = n + m, n + m + 1
+    # Rounded up where mass leaves, so that rounding alone holds nothing back.
+    out = np.floor(a / mass * _UNITS).astype(np.int32)
+    into = np.ceil(b / mass * _UNITS).astype(np.int32)
+    tails = np.r_[np.full(n, source), rows, np.arange(n, n + m)]
+    heads = np.r_[np.arange(n), columns + n, np.full(m, sink)]
+    capacities = np.r_[out, out[rows], into].astype(np.int32)
+    graph = coo_array((capacities, (tails, heads)), shape=(sink + 1, sink + 1)).tocsr()
+    found = csgraph.maximum_flow(graph, source, sink)
+    return float(found.flow_value) / max(int(out.sum(dtype=np.int64)), 1)

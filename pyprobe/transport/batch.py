@@ -106,7 +106,7 @@ def sinkhorn_batch(
     for index, matrix in enumerate(costs):
         try:
             masses = as_masses(first[index], second[index], matrix.shape, penalties)
-            check_reachable(*masses, matrix)
+            check_reachable(*masses, matrix, penalties)
         except PyprobeError as error:
             raise type(error)(f"problem {index}: {error}") from None
         weights.append(masses)

@@ -168,7 +168,5 @@ def _to_itself(
     max_iter: int,
 ) -> SinkhornResult:
     clouds = Clouds(x, x, metric)
-    found = _core.sinkhorn_symmetric(
-        clouds, a, epsilon, penalties[0], tol=tol, max_iter=max_iter
-    )
+    found = _core.sinkhorn_symmetric(clouds, a, epsilon, penalties[0], tol=tol, max_iter=max_iter)
     return as_result(found, a, a, clouds, epsilon, penalties, "symmetric")

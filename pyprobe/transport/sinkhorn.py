@@ -44,6 +44,7 @@ from pyprobe.transport._check import (
     as_penalties,
     check_epsilon,
     check_reachable,
+    movable_share,
 )
 from pyprobe.typing import Array, ArrayLike, FloatArray
 
@@ -353,7 +354,7 @@ def sinkhorn(
         raise TypeError("torch tensors are not taken yet: pass .numpy() arrays.")
     costs = as_cost(cost)
     weights = as_masses(a, b, costs.shape, penalties)
-    check_reachable(*weights, costs)
+    check_reachable(*weights, costs, penalties)
     _check_resolution(epsilon, costs)
     options = SolverOptions(method, tol, max_iter, init, callback, MEMORY)
     return solve(*weights, costs, epsilon, penalties, options)
@@ -400,8 +401,20 @@ def solve(
     result = as_result(found, a, b, cost, epsilon, penalties, method)
     report(result.n_iter + result.n_newton, result.marginal_error)
     if not (result.converged or result.stopped):
+        if not isinstance(cost, Clouds) and not any(map(math.isfinite, penalties)):
+            _check_feasible(a, b, cost)
         _warn(result, found["rate"], tol)
     return result
+
+
+def _check_feasible(a: FloatArray, b: FloatArray, cost: FloatArray) -> None:
+    share = movable_share(a, b, cost)
+    if share < 1 - 1e-6:
+        raise DomainError(
+            f"'cost' forbids every plan: at most {share:.6g} of the mass can be moved over pairs of "
+            "finite cost. Allow more pairs, or pass unbalanced=rho to let mass appear and vanish at a "
+            "price."
+        )
 
 
 def as_result(

@@ -67,8 +67,9 @@ macro_rules! with_cost {
 
 type Vector<'py> = PyReadonlyArray1<'py, f64>;
 
-fn method(name: &str) -> Method {
+fn method(name: &str, sns: (usize, f64)) -> Method {
     match name {
+        "sns" => Method::SparseNewton { n_start: sns.0, density: sns.1 },
         "log" => Method::Log,
         "scaling" => Method::Scaling,
         "newton" => Method::Newton,
@@ -84,7 +85,7 @@ fn work<C: Cost>(cost: &C, passes: usize) -> usize {
 /// Solves a problem; a dict of what was found. `watch(n_iter, error)` is called now and then, and
 /// answers whether to go on.
 #[pyfunction]
-#[pyo3(signature = (cost, a, b, epsilon, penalties, *, method, tol, max_iter, max_newton, relaxation, memory, start=None, watch=None))]
+#[pyo3(signature = (cost, a, b, epsilon, penalties, *, method, tol, max_iter, max_newton, relaxation, memory, sns=(20, 2.0), start=None, watch=None))]
 #[allow(clippy::too_many_arguments)] // one crossing
 pub fn sinkhorn<'py>(
     py: Python<'py>,
@@ -99,11 +100,18 @@ pub fn sinkhorn<'py>(
     max_newton: usize,
     relaxation: bool,
     memory: usize,
+    sns: (usize, f64),
     start: Option<(Vector<'py>, Vector<'py>)>,
     watch: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let options =
-        Options { method: self::method(method), tol, max_iter, max_newton, relaxation, memory };
+    let options = Options {
+        method: self::method(method, sns),
+        tol,
+        max_iter,
+        max_newton,
+        relaxation,
+        memory,
+    };
     let (a, b) = (a.as_slice()?, b.as_slice()?);
     let start = match &start {
         Some((f, g)) => Some((f.as_slice()?, g.as_slice()?)),
@@ -211,8 +219,14 @@ pub fn sinkhorn_batch<'py>(
         })?;
         found.into_iter().map(|found| solution(py, found)).collect()
     }
-    let options =
-        Options { method: self::method(method), tol, max_iter, max_newton, relaxation, memory };
+    let options = Options {
+        method: self::method(method, (0, 0.0)),
+        tol,
+        max_iter,
+        max_newton,
+        relaxation,
+        memory,
+    };
     let weights = (a.as_slice(), b.as_slice());
     let (mut double, mut single) = (Vec::new(), Vec::new());
     for cost in costs {
@@ -361,4 +375,21 @@ pub fn transport_solve_adjoint<'py>(
         })
     })?;
     Ok((x.into_pyarray(py), y.into_pyarray(py)))
+}
+
+/// `log sum_j exp(v_kj - cost_ij / epsilon)`, shape (k, n).
+#[pyfunction]
+pub fn transport_log_kernel_sums<'py>(
+    py: Python<'py>,
+    cost: Costs<'py>,
+    epsilon: f64,
+    v: PyReadonlyArray2<'py, f64>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let v = v.as_array();
+    let found = with_cost!(cost, |cost| {
+        gate::run(py, work(cost, v.nrows()), |control| {
+            transport::log_kernel_sums(cost, epsilon, v, control)
+        })
+    })?;
+    Ok(found.into_pyarray(py))
 }

@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::cost::Cost;
-use super::rows::{Potentials, block_size, exponentials};
+use super::rows::{Potentials, block_size, exponentials, largest};
 use crate::memory::{shaped, zeros};
 use crate::parallel::{for_each_chunk, reduce_blocks};
 use crate::simd::vectorize;
@@ -269,6 +269,49 @@ impl<C: Cost> Plan<'_, C> {
         )?;
         Ok(value)
     }
+}
+
+/// `out[k, i] = log sum_j exp(v[k, j] - C_ij / epsilon)` for every row of `v`, shape (k, m): the product
+/// with the kernel `exp(-C / epsilon)` in the log domain, minus infinity where nothing is reached.
+///
+/// # Errors
+/// [`Error::Shape`]; [`Error::Cancelled`].
+pub fn log_kernel_sums<C: Cost>(
+    cost: &C,
+    epsilon: f64,
+    v: ArrayView2<'_, f64>,
+    control: &Control,
+) -> Result<Array2<f64>, Error> {
+    let ((n, m), k) = (cost.shape(), v.nrows());
+    if v.ncols() != m {
+        return Err(Error::Shape {
+            name: "v",
+            expected: format!("(k, {m})"),
+            got: v.shape().to_vec(),
+        });
+    }
+    let v = v.as_standard_layout();
+    let mut out = zeros::<f64>(&[n, k])?;
+    for_each_chunk(&mut out, block_size(n) * k.max(1), control, |start, out| {
+        let mut row = vec![0.0; m];
+        for (r, out) in out.chunks_exact_mut(k).enumerate() {
+            control.check()?;
+            let i = start / k + r;
+            for (out, v) in out.iter_mut().zip(v.rows()) {
+                let v = v.to_slice().unwrap_or_default();
+                vectorize(
+                    #[inline(always)]
+                    || {
+                        let high = largest(cost, i, 1.0 / epsilon, v, &mut row);
+                        let shift = if high > f64::NEG_INFINITY { -high } else { 0.0 };
+                        *out = high + exponentials(cost, i, 1.0 / epsilon, shift, v, &mut row).ln();
+                    },
+                );
+            }
+        }
+        Ok(())
+    })?;
+    Ok(shaped((n, k), out).reversed_axes())
 }
 
 fn check_rows(name: &'static str, array: ArrayView2<'_, f64>, n: usize) -> Result<(), Error> {

@@ -17,6 +17,8 @@ const PATIENCE: usize = 50;
 pub(super) struct Relaxation {
     enabled: bool,
     omega: f64,
+    /// The most that has not been found too much.
+    most: f64,
     /// Errors since the factor last changed.
     errors: Vec<f64>,
     least: f64,
@@ -25,7 +27,14 @@ pub(super) struct Relaxation {
 
 impl Relaxation {
     pub(super) fn new(enabled: bool) -> Self {
-        Self { enabled, omega: 1.0, errors: Vec::new(), least: f64::INFINITY, since_least: 0 }
+        Self {
+            enabled,
+            omega: 1.0,
+            most: 2.0,
+            errors: Vec::new(),
+            least: f64::INFINITY,
+            since_least: 0,
+        }
     }
 
     pub(super) fn omega(&self) -> f64 {
@@ -45,7 +54,8 @@ impl Relaxation {
         } else {
             self.since_least += 1;
             if self.since_least >= PATIENCE && self.omega > 1.0 {
-                self.change(1.0 + 0.5 * (self.omega - 1.0));
+                self.most = 1.0 + 0.5 * (self.omega - 1.0);
+                self.change(self.most);
                 return None;
             }
         }
@@ -63,7 +73,7 @@ impl Relaxation {
             let excess = rate + self.omega - 1.0;
             let theta = (excess / self.omega).powi(2) / rate;
             if rate > self.omega - 1.0 && theta < 1.0 {
-                let best = 2.0 / (1.0 + (1.0 - theta).sqrt());
+                let best = (2.0 / (1.0 + (1.0 - theta).sqrt())).min(self.most);
                 if best - 1.0 > 1.02 * (self.omega - 1.0) + 0.01 {
                     self.change(best);
                     return Some((best - 1.0).max(0.0));

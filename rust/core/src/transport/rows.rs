@@ -212,8 +212,9 @@ pub(super) fn add_rows(columns: &mut [f64], weights: &[f64], rows: &[f64]) {
 
 /// Rows of the plan held in a block's buffer at once.
 pub(super) const GROUP: usize = 4;
-/// Sums beyond these have lost, or will soon lose, terms to the ends of the floating-point range.
-pub(super) const SUMS: core::ops::Range<f64> = 1e-280..1e280;
+/// Sums beyond these have lost terms to the ends of the floating-point range, or would reach its end by
+/// a step of twice the length.
+pub(super) const SUMS: core::ops::Range<f64> = 1e-140..1e140;
 
 /// Writes rows `first..` of the plan, one for each of `phi`, into `buffer` and their sums into `sums`.
 ///

@@ -122,6 +122,33 @@ impl Kernel {
         Ok(kernel)
     }
 
+    /// Leaves out all but the `n` largest entries.
+    pub(super) fn keep_largest(&mut self, n: usize) {
+        let mut all = Vec::new();
+        self.for_each_row(|_, row| match row {
+            Row::Dense(values) | Row::Sparse(_, values) => all.extend_from_slice(values),
+        });
+        if n >= all.len() {
+            return;
+        }
+        let (_, &mut least, _) = all.select_nth_unstable_by(n, |a, b| b.total_cmp(a));
+        let m = self.column_sums.len();
+        for block in &mut self.blocks {
+            if let Entries::Dense(values) = &block.entries {
+                let (mut ends, mut indices, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+                for row in values.chunks_exact(m) {
+                    let large = row.iter().enumerate().filter(|&(_, &p)| p > least);
+                    large.for_each(|(j, &p)| {
+                        indices.push(j as u32);
+                        kept.push(p);
+                    });
+                    ends.push(kept.len());
+                }
+                block.entries = Entries::Sparse(ends, indices, kept);
+            }
+        }
+    }
+
     /// Whether entries are left out.
     pub(super) fn is_sparse(&self) -> bool {
         self.blocks.iter().any(|block| matches!(block.entries, Entries::Sparse(..)))

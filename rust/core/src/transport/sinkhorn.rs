@@ -27,7 +27,7 @@ pub struct Problem<'a, C> {
 }
 
 /// Which iteration runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Method {
     /// Scaling, and Newton's method where that would take long.
     Auto,
@@ -37,6 +37,15 @@ pub enum Method {
     Scaling,
     /// Newton's method, along a path of falling epsilon.
     Newton,
+    /// Sinkhorn's iteration in the log domain, then Newton's method with the few largest entries of the
+    /// second derivative, as published (Tang et al. 2024, algorithm 1): for comparison.
+    SparseNewton {
+        /// Iterations of Sinkhorn first.
+        n_start: usize,
+        /// Entries of the (n + m) by (n + m) matrix of second derivatives that are kept, its diagonal
+        /// included, for each of its rows: the paper's `lambda (n + m)`.
+        density: f64,
+    },
 }
 
 /// When to stop, and on what way.
@@ -133,9 +142,19 @@ pub fn sinkhorn<C: Cost>(
             solver.scaling(f64::INFINITY)?;
         }
         Method::Newton => solver.annealed_newton(start.is_some())?,
+        Method::SparseNewton { n_start, density } => {
+            solver.relaxation = Relaxation::new(false);
+            solver.log_domain(n_start)?;
+            if !solver.ended() {
+                let (n, m) = problem.cost.shape();
+                // The diagonal is kept, and each entry of the plan stands there twice.
+                let n_kept = 0.5 * (density - 1.0) * (n + m) as f64;
+                solver.newton(solver.tol, options.max_newton, Some(n_kept.max(0.0) as usize))?;
+            }
+        }
         Method::Auto => {
             if !solver.scaling(PATIENCE)? && !solver.ended() {
-                solver.newton(solver.tol, options.max_newton)?;
+                solver.newton(solver.tol, options.max_newton, None)?;
                 solver.scaling(f64::INFINITY)?; // where Newton got stuck
             }
         }
@@ -207,7 +226,10 @@ impl<'a, C: Cost> Solver<'a, C> {
     }
 
     fn ended(&self) -> bool {
-        self.error <= self.tol || self.n_iter >= self.options.max_iter || self.control.is_stopped()
+        // An error that is not a number would go on for ever.
+        !(self.error > self.tol)
+            || self.n_iter >= self.options.max_iter
+            || self.control.is_stopped()
     }
 
     /// Takes note of an iteration's error.
@@ -358,7 +380,7 @@ impl<'a, C: Cost> Solver<'a, C> {
         self.rate.is_some_and(|rate| left(rate) > patience)
     }
 
-    fn newton(&mut self, tol: f64, max_steps: usize) -> Result<End, Error> {
+    fn newton(&mut self, tol: f64, max_steps: usize, n_kept: Option<usize>) -> Result<End, Error> {
         let newton = Newton {
             cost: self.problem.cost,
             scale: self.scale,
@@ -366,6 +388,7 @@ impl<'a, C: Cost> Solver<'a, C> {
             columns: &self.columns,
             tol,
             max_steps,
+            n_kept,
             control: self.control,
         };
         let sums = &mut self.sums;
@@ -388,7 +411,7 @@ impl<'a, C: Cost> Solver<'a, C> {
             self.error = f64::INFINITY;
             self.log_domain(LEVEL_STEPS)?;
             if self.error > tol {
-                self.newton(tol, self.options.max_newton)?;
+                self.newton(tol, self.options.max_newton, None)?;
             }
             if last || self.control.is_stopped() {
                 break;

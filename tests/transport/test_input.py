@@ -1,0 +1,156 @@
+"""Bad input: every message names the argument, what was expected, what came, and a way out."""
+
+import re
+
+import numpy as np
+import pytest
+
+from pyprobe.errors import DomainError, NotFiniteError, ShapeError
+from pyprobe.transport import (
+    relative_epsilon,
+    sinkhorn,
+    sinkhorn_barycenter,
+    sinkhorn_batch,
+    sinkhorn_divergence,
+    sinkhorn_points,
+)
+
+COST = np.arange(20.0).reshape(5, 4)
+A, B = np.full(5, 0.2), np.full(4, 0.25)
+INF = np.inf
+
+
+def replaced(array, index, value):
+    copy = np.array(array, dtype=float)
+    copy[index] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "cost", "options", "error", "message"),
+    [
+        (A, B, COST, {"epsilon": 0.0}, DomainError, "'epsilon' must be a positive finite number; got 0.0"),
+        (A, B, COST, {"epsilon": -1}, DomainError, "'epsilon' must be a positive finite number; got -1"),
+        (A, B, COST, {"epsilon": np.nan}, DomainError, "'epsilon' must be a positive finite number; got nan"),
+        (A, B, COST, {"epsilon": "1e"}, TypeError, "'epsilon' must be a number; got str"),
+        (replaced(A, 2, -0.1), B, COST, {}, DomainError, "'a' must be nonnegative; got -0.1 at index 2"),
+        (A, replaced(B, 1, np.nan), COST, {}, NotFiniteError, "'b' must be finite; got 1 infinite or NaN entry, the first (nan) at index 1"),
+        (A, B, replaced(COST, (3, 2), np.nan), {}, NotFiniteError, "'cost' must not be NaN or minus infinity; got 1 such entry, the first (nan) at index (3, 2)"),
+        (A, B, replaced(COST, (0, 1), -INF), {}, NotFiniteError, "the first (-inf) at index (0, 1). Plus infinity forbids a pair"),
+        (0 * A, B, COST, {}, DomainError, "'a' must not be all zero"),
+        (2 * A, B, COST, {}, DomainError, "'a' and 'b' must have the same mass; they sum to 2 and 1. Divide each by its sum, or pass unbalanced=rho"),
+        (A, B, replaced(COST, 3, INF), {}, DomainError, "'a' has weight 0.2 at index 3, but row 3 of 'cost' is infinite"),
+        (A, B, replaced(COST, (slice(None), 2), INF), {}, DomainError, "'b' has weight 0.25 at index 2, but column 2 of 'cost' is infinite"),
+        (B, A, COST, {}, ShapeError, "'cost' has shape (5, 4), so 'a' must have shape (5,) and 'b' (4,); got 'a' of shape (4,). Transpose 'cost'?"),
+        (A, B[:3], COST, {}, ShapeError, "got 'b' of shape (3,)."),
+        (A, B, COST[0], {}, ShapeError, "'cost' must be a matrix of shape (n, m); got shape (4,)"),
+        (A, B, COST[None], {}, ShapeError, "Batches go to sinkhorn_batch"),
+        (A, B, COST[:0], {}, ShapeError, "'cost' must have at least one row and one column; got (0, 4)"),
+        (A, B, COST > 3, {}, TypeError, "'cost' must hold real numbers; got dtype bool. A mask of forbidden pairs is written numpy.where"),
+        (A, B, COST + 1j, {}, TypeError, "'cost' must hold real numbers; got dtype complex128. Pass the real part"),
+        (A, B, COST, {"method": "lp"}, DomainError, "'method' must be one of 'auto', 'log', 'scaling', 'newton'"),
+        (A, B, COST, {"tol": 0}, DomainError, "'tol' must be finite and positive; got 0"),
+        (A, B, COST, {"max_iter": 0}, DomainError, "'max_iter' must be at least 1; got 0"),
+        (A, B, COST, {"unbalanced": -1.0}, DomainError, "'unbalanced' must be positive, or infinite on a side; got -1.0"),
+        (A, B, COST, {"unbalanced": (1, 2, 3)}, ShapeError, "'unbalanced' must be a number or a pair of them; got (1, 2, 3)"),
+        (A, B, COST, {"init": A}, TypeError, "'init' must be a pair of potentials (f, g)"),
+        (A, B, COST, {"init": (B, A)}, ShapeError, "'init' must hold an 'f' of shape (5,); got (4,)"),
+        (A, B, COST, {"callback": 3}, TypeError, "'callback' must be a function of one Progress"),
+    ],
+)  # fmt: skip
+def test_sinkhorn_says_what_is_wrong(a, b, cost, options, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        sinkhorn(a, b, cost, **{"epsilon": 1.0, **options})
+
+
+def test_masks_that_no_plan_can_obey_are_found():
+    blocks = np.full((4, 4), INF)
+    blocks[:2, :2] = blocks[2:, 2:] = 1.0
+    a = np.array([0.3, 0.3, 0.2, 0.2])
+    message = "connects 2 rows of mass 0.6, the first at index 0, with 2 columns of mass 0.5 and"
+    with pytest.raises(DomainError, match=message):
+        sinkhorn(a, B, blocks, epsilon=0.1)
+    assert sinkhorn(a, B, blocks, epsilon=0.1, unbalanced=1.0).converged
+    # Connected, but rows 0 and 1 have nowhere else to go than column 0.
+    narrow = np.ones((4, 4))
+    narrow[:2, 1:] = INF
+    with pytest.raises(DomainError, match="at most 0.65 of the mass can be moved"):
+        sinkhorn(a, B, narrow, epsilon=0.1, max_iter=300)
+
+
+def test_masses_that_differ_by_rounding_are_made_equal():
+    result = sinkhorn(A, B * (1 + 5e-7), COST, epsilon=1.0)
+    assert result.converged
+    assert result.plan().sum() == pytest.approx(1.0, abs=1e-12)
+    free = sinkhorn(A, 3 * B, COST, epsilon=1.0, unbalanced=2.0)
+    assert free.converged
+
+
+def test_the_gap_is_not_defined_with_penalties():
+    with pytest.raises(DomainError, match="'gap' compares plans that meet the weights"):
+        _ = sinkhorn(A, B, COST, epsilon=1.0, unbalanced=2.0).gap
+
+
+def test_products_refuse_what_does_not_fit():
+    result = sinkhorn(A, B, COST, epsilon=1.0)
+    with pytest.raises(ShapeError, match=r"'v' must have shape \(4,\) or \(4, k\); got \(5,\)"):
+        result.apply(A)
+    with pytest.raises(ShapeError, match=r"'u' must have shape \(5,\) or \(5, k\); got \(4,\)"):
+        result.apply_transpose(B)
+    with pytest.raises(ShapeError, match=r"'y' must have shape \(m, d\)"):
+        result.barycentric_map(B)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "options", "error", "message"),
+    [
+        (np.zeros((3, 2)), np.zeros((3, 3)), {}, ShapeError, "points of equal dimension; got shapes (3, 2) and (3, 3)"),
+        (np.zeros((0, 2)), np.zeros((3, 2)), {}, ShapeError, "'x' must hold at least one point"),
+        (np.zeros((3, 2)), np.full((3, 2), np.nan), {}, NotFiniteError, "'y' must be finite; got 6"),
+        (np.zeros((3, 2)), np.zeros((3, 2)), {"metric": "cosine"}, DomainError, "'metric' must be one of 'sqeuclidean', 'euclidean', 'cityblock'; got 'cosine'"),
+        (np.zeros((3, 2)), np.zeros((3, 2)), {"a": np.ones(2)}, ShapeError, "'a'"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("function", [sinkhorn_points, sinkhorn_divergence])
+def test_clouds_say_what_is_wrong(function, x, y, options, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        function(x, y, epsilon=1.0, **options)
+
+
+def test_batches_name_the_problem():
+    costs = np.stack([COST, COST])
+    with pytest.raises(DomainError, match="problem 1: 'a' and 'b' must have the same mass"):
+        sinkhorn_batch([A, 2 * A], [B, B], costs, epsilon=1.0)
+    with pytest.raises(ShapeError, match="'a' must hold the weights of 2 problems; got 1"):
+        sinkhorn_batch([A], None, costs, epsilon=1.0)
+    with pytest.raises(ShapeError, match=r"'cost' must have shape \(B, n, m\)"):
+        sinkhorn_batch(None, None, COST, epsilon=1.0)
+    with pytest.raises(
+        ShapeError, match=r"'epsilon' must be a number or have shape \(2,\); got \(3,\)"
+    ):
+        sinkhorn_batch(None, None, costs, epsilon=[1.0, 1.0, 1.0])
+    with pytest.raises(ShapeError, match="'cost' must hold at least one problem"):
+        sinkhorn_batch(None, None, [], epsilon=1.0)
+
+
+def test_barycenters_say_what_is_wrong():
+    cost = np.abs(np.subtract.outer(np.arange(4.0), np.arange(4.0)))
+    with pytest.raises(DomainError, match="'cost' must be symmetric; got 7 at"):
+        sinkhorn_barycenter(None, [B], replaced(cost, (0, 3), 7.0), epsilon=1.0)
+    with pytest.raises(
+        DomainError, match="'marginals' must sum to 1 in every row; row 1 sums to 2"
+    ):
+        sinkhorn_barycenter(None, [B, 2 * B], cost, epsilon=1.0)
+    with pytest.raises(ShapeError, match=r"'marginals' must have shape \(k, 4\)"):
+        sinkhorn_barycenter(None, B, cost, epsilon=1.0)
+    with pytest.raises(ShapeError, match=r"'cost' must have shape \(n, n\); got \(5, 4\)"):
+        sinkhorn_barycenter(None, [B], COST, epsilon=1.0)
+
+
+def test_relative_epsilon_needs_a_scale():
+    assert relative_epsilon([[1.0, 3.0]], 0.5, scale="mean") == 1.0
+    assert relative_epsilon([[1.0, 3.0, INF]], 0.5, scale="std") == 0.5
+    with pytest.raises(DomainError, match="positive max for a relative epsilon; got 0"):
+        relative_epsilon([[0.0, 0.0]])
+    with pytest.raises(DomainError, match="'cost' must have finite entries"):
+        relative_epsilon([[INF]])
