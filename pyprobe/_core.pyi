@@ -92,7 +92,7 @@ def sinkhorn(
     max_newton: int,
     relaxation: bool,
     memory: int,
-    sns: tuple[int, float] = (20, 2.0),
+    sns: tuple[int, float] | None = None,
     start: tuple[_Vector, _Vector] | None = None,
     watch: Callable[[int, float], bool] | None = None,
 ) -> dict[str, Any]: ...

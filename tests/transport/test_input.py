@@ -49,7 +49,7 @@ def replaced(array, index, value):
         (A, B, COST[:0], {}, ShapeError, "'cost' must have at least one row and one column; got (0, 4)"),
         (A, B, COST > 3, {}, TypeError, "'cost' must hold real numbers; got dtype bool. A mask of forbidden pairs is written numpy.where"),
         (A, B, COST + 1j, {}, TypeError, "'cost' must hold real numbers; got dtype complex128. Pass the real part"),
-        (A, B, COST, {"method": "lp"}, DomainError, "'method' must be one of 'auto', 'log', 'scaling', 'newton'"),
+        (A, B, COST, {"method": "lp"}, DomainError, "'method' must be one of 'auto', 'log', 'scaling', 'newton', 'sns'"),
         (A, B, COST, {"tol": 0}, DomainError, "'tol' must be finite and positive; got 0"),
         (A, B, COST, {"max_iter": 0}, DomainError, "'max_iter' must be at least 1; got 0"),
         (A, B, COST, {"unbalanced": -1.0}, DomainError, "'unbalanced' must be positive, or infinite on a side; got -1.0"),

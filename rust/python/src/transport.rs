@@ -85,7 +85,7 @@ fn work<C: Cost>(cost: &C, passes: usize) -> usize {
 /// Solves a problem; a dict of what was found. `watch(n_iter, error)` is called now and then, and
 /// answers whether to go on.
 #[pyfunction]
-#[pyo3(signature = (cost, a, b, epsilon, penalties, *, method, tol, max_iter, max_newton, relaxation, memory, sns=(20, 2.0), start=None, watch=None))]
+#[pyo3(signature = (cost, a, b, epsilon, penalties, *, method, tol, max_iter, max_newton, relaxation, memory, sns=None, start=None, watch=None))]
 #[allow(clippy::too_many_arguments)] // one crossing
 pub fn sinkhorn<'py>(
     py: Python<'py>,
@@ -100,12 +100,12 @@ pub fn sinkhorn<'py>(
     max_newton: usize,
     relaxation: bool,
     memory: usize,
-    sns: (usize, f64),
+    sns: Option<(usize, f64)>,
     start: Option<(Vector<'py>, Vector<'py>)>,
     watch: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let options = Options {
-        method: self::method(method, sns),
+        method: self::method(method, sns.unwrap_or((20, 4.0))),
         tol,
         max_iter,
         max_newton,

@@ -97,7 +97,7 @@ impl<C: Cost> Newton<'_, C> {
             if self.control.is_stopped() {
                 break End::Stopped;
             }
-            if counts.steps == self.max_steps {
+            if counts.steps >= self.max_steps {
                 break End::OutOfSteps;
             }
             let (dx, dy) = self.direction(&mut point, shift, &mut direct, counts)?;

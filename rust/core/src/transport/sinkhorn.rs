@@ -121,6 +121,8 @@ const SETTLED: f64 = 1e-2;
 const FIRST_LEVEL: f64 = 0.05;
 const LEVEL_RATIO: f64 = 0.25;
 const LEVEL_STEPS: usize = 5;
+/// Steps of Newton after which a start that seemed near is given up.
+const NEAR_STEPS: usize = 15;
 const LEVEL_TOL: f64 = 1e-2;
 
 /// Solves a problem, from potentials `f`, `g` (in the unit of the costs) if they are given.
@@ -154,7 +156,7 @@ pub fn sinkhorn<C: Cost>(
         }
         Method::Auto => {
             if !solver.scaling(PATIENCE)? && !solver.ended() {
-                solver.newton(solver.tol, options.max_newton, None)?;
+                solver.hand_over()?;
                 solver.scaling(f64::INFINITY)?; // where Newton got stuck
             }
         }
@@ -397,6 +399,16 @@ impl<'a, C: Cost> Solver<'a, C> {
         self.relaxation.reset();
         self.rate = None;
         Ok(end)
+    }
+
+    /// Newton's method from where Sinkhorn's iteration has come: at once if that is near, and along a
+    /// path of falling epsilon if it is not, or was not after all.
+    fn hand_over(&mut self) -> Result<(), Error> {
+        let is_near = self.error < SETTLED * self.rows.mass();
+        if is_near && let End::Converged | End::Stopped = self.newton(self.tol, NEAR_STEPS, None)? {
+            return Ok(());
+        }
+        self.annealed_newton(false)
     }
 
     /// Newton's method along a path of falling epsilon, each level started from the one before.
