@@ -226,9 +226,7 @@ def test_what_is_no_result_and_points_that_do_not_fit_are_refused(clouds):
     result = sinkhorn_points(x, y, epsilon=0.5)
     with pytest.raises(TypeError, match=r"'result' must be a SinkhornResult of .*; got ndarray"):
         plot.transport_plan(result.plan())
-    with pytest.raises(
-        TypeError, match=r"'results' must be a SinkhornResult.*several; got ndarr"
-    ):
+    with pytest.raises(TypeError, match=r"'results' must be a SinkhornResult.*several; got ndarr"):
         plot.convergence([result.errors])
     with pytest.raises(ShapeError, match="'results' must hold at least one result; got none"):
         plot.convergence([])
