@@ -77,7 +77,7 @@ def textbook(a, b, cost, epsilon, n_iter):
 # Errors against iterations, and against seconds
 # ----------------------------------------------
 # ``"log"`` makes the plan anew in each iteration and ``"scaling"`` stores it; both lengthen their steps
-# once they know the rate, and go through nearly the same errors. ``"newton"`` walks down a path of
+# once they know the rate, and begin with the same errors. ``"newton"`` walks down a path of
 # falling :math:`\varepsilon`, which is why its error goes up and down at first. ``"auto"``, the default,
 # begins like ``"scaling"`` and hands over to Newton where many iterations seem to be left.
 #
@@ -135,5 +135,5 @@ plt.show()
 # Newton's method is no cure for everything. For the squared distance Sinkhorn's iteration contracts
 # well, and a couple of hundred cheap iterations take about as long as a few dear steps: ``"auto"`` stays
 # with them. And lengthened steps are no descent: for the city-block distance, where the rate seems
-# settled before it is, the error first rises above that of the textbook's iteration, and falls below it
-# much later.
+# settled before it is, the error first rises above that of the textbook's iteration, and takes hundreds of
+# iterations to fall below it.
