@@ -7,7 +7,7 @@ shows the figure, changes a style, or computes anything that the model does not 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +18,19 @@ from pyprobe.directional import VonMisesFisher, VonMisesFisherMixture
 from pyprobe.directional._arrays import as_directions, check_unit
 from pyprobe.errors import DomainError, MissingDependencyError, NumericalWarning, ShapeError
 from pyprobe.special import log_hyp0f1
+from pyprobe.transport import SinkhornResult
+from pyprobe.typing import ArrayLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["concentration_profile", "mixture_topics", "sphere_density"]
+__all__ = [
+    "concentration_profile",
+    "convergence",
+    "mixture_topics",
+    "sphere_density",
+    "transport_plan",
+]
 
 
 def mixture_topics(
@@ -215,20 +223,198 @@ def concentration_profile(x: npt.ArrayLike, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def transport_plan(
+    result: SinkhornResult,
+    x: ArrayLike | None = None,
+    y: ArrayLike | None = None,
+    *,
+    n_lines: int = 1000,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a transport plan: as lines between points of the plane, or as a matrix.
+
+    Parameters
+    ----------
+    result : SinkhornResult
+        Of `pyprobe.transport`.
+    x, y : array_like, shapes (n, 2) and (m, 2), optional
+        The points of the rows and of the columns. With them the pairs that carry most are drawn as
+        lines, the darker the more they carry, and the points with areas in proportion to what
+        leaves and reaches them; the legend says which part of the mass the lines stand for. Without
+        them the plan is drawn as an image.
+    n_lines : int, default 1000
+        The most lines.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; default a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyprobe import plot
+    >>> from pyprobe.transport import sinkhorn_points
+    >>> x, y = np.random.default_rng(0).normal(size=(2, 30, 2))
+    >>> result = sinkhorn_points(x, y, epsilon=0.1)
+    >>> ax = plot.transport_plan(result, x, y)
+    """
+    _check_result("result", result)
+    n, m = len(result.f), len(result.g)
+    if (x is None) != (y is None):
+        raise TypeError("'x' and 'y' must be given together, or neither.")
+    if x is None or y is None:
+        ax = _axes(ax, figsize=(5.5, 4.5))
+        image = ax.imshow(_array(result.plan()), aspect="auto", cmap="Blues", vmin=0)
+        ax.figure.colorbar(image, ax=ax, label="mass")
+        ax.set_xlabel("column")
+        ax.set_ylabel("row")
+        return ax
+    points = []
+    for name, value, length in (("x", x, n), ("y", y, m)):
+        matrix = as_matrix(name, _array(value))
+        if matrix.shape != (length, 2):
+            raise ShapeError(
+                f"'{name}' must have shape ({length}, 2), points of the plane, to match 'result'; "
+                f"got {matrix.shape}. Without points the plan is drawn as a matrix."
+            )
+        points.append(matrix)
+    n_lines = check_positive_int("n_lines", n_lines)
+    from_rows = _array(result.apply(np.ones(m)))
+    to_columns = _array(result.apply_transpose(np.ones(n)))
+    tails, heads, masses = _heaviest(result, n_lines, float(from_rows.sum()))
+    ax = _axes(ax, figsize=(6, 5))
+    from matplotlib.collections import LineCollection
+    from matplotlib.lines import Line2D
+
+    colors = np.full((len(masses), 4), 0.35)
+    colors[:, 3] = np.clip(masses / masses.max(initial=0), 0.02, 0.8)
+    share = masses.sum() / from_rows.sum()
+    kind = "heaviest pair" if len(masses) == 1 else f"heaviest {len(masses)} pairs"
+    label = f"{kind}: {share:.0%} of the mass"
+    segments = list(np.stack([points[0][tails], points[1][heads]], axis=1))
+    ax.add_collection(
+        LineCollection(segments, colors=colors, linewidths=0.8, zorder=1, label=label)
+    )
+    handles: list[Any] = [Line2D([], [], color="0.35", linewidth=0.8, label=label)]
+    for name, place, weights, color in (
+        ("x", points[0], from_rows, "C0"),
+        ("y", points[1], to_columns, "C1"),
+    ):
+        first, second = place.T
+        sizes = 20 * weights / weights.mean()
+        ax.scatter(first, second, sizes, color=color, edgecolors="none", zorder=2)
+        handles.append(Line2D([], [], color=color, marker="o", linestyle="none", label=name))
+    ax.legend(handles=handles, fontsize="small")
+    ax.set_aspect("equal", adjustable="datalim")
+    return ax
+
+
+def convergence(
+    results: SinkhornResult | Sequence[SinkhornResult] | Mapping[str, SinkhornResult],
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how the marginal error fell, iteration by iteration.
+
+    Parameters
+    ----------
+    results : SinkhornResult, or sequence or mapping of them
+        Of `pyprobe.transport`; the keys of a mapping are the labels, by default the methods. A dot
+        ends the curve of one that converged, a cross that of one that did not. Where the longest is
+        more than ten times as long as the shortest, iterations are on a logarithmic scale too.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; default a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes, the errors on a logarithmic scale.
+
+    Notes
+    -----
+    Iterations of Sinkhorn and steps of Newton are counted alike, though a step costs as much as
+    many iterations. Where epsilon falls along a path, as with ``method="newton"``, an error is that
+    of the problem at the epsilon of its iteration, and the curve jumps where epsilon changes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyprobe import plot
+    >>> from pyprobe.transport import sinkhorn
+    >>> cost = np.random.default_rng(0).random((50, 50))
+    >>> results = [sinkhorn(None, None, cost, epsilon=0.01, method=m) for m in ("log", "newton")]
+    >>> ax = plot.convergence(results)
+    """
+    named: list[tuple[str, SinkhornResult]]
+    if isinstance(results, SinkhornResult):
+        named = [(results.method, results)]
+    elif isinstance(results, Mapping):
+        named = list(results.items())
+    else:
+        named = [(getattr(result, "method", ""), result) for result in results]
+    for _, result in named:
+        _check_result("results", result)
+    if not named:
+        raise ShapeError("'results' must hold at least one result; got none.")
+    ax = _axes(ax, figsize=(6, 4))
+    for label, result in named:
+        # Rounding may leave an error of exactly 0, which a logarithm cannot show.
+        errors = np.maximum(np.asarray(result.errors, dtype=np.float64), 1e-17)
+        counts = np.arange(1, len(errors) + 1)
+        (line,) = ax.plot(counts, errors, linewidth=1.2, label=label)
+        marker = "o" if result.converged else "x"
+        ax.plot(counts[-1:], errors[-1:], marker, color=line.get_color())
+    ax.set_yscale("log")
+    lengths = [len(result.errors) for _, result in named]
+    if max(lengths) > 10 * max(min(lengths), 1):
+        ax.set_xscale("log")
+    ax.set_xlabel("iterations and steps")
+    ax.set_ylabel("marginal error")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def _check_result(name: str, value: Any) -> None:
+    if not isinstance(value, SinkhornResult):
+        raise TypeError(
+            f"'{name}' must be a SinkhornResult of pyprobe.transport"
+            f"{', or several' if name == 'results' else ''}; got {type(value).__name__}."
+        )
+
+
+def _heaviest(
+    result: SinkhornResult, n_pairs: int, mass: float
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Return rows, columns and masses of the `n_pairs` largest entries, the largest last."""
+    # At most mass / threshold entries reach the threshold: few are held where few carry the mass.
+    threshold = mass / n_pairs
+    entries = result.sparse_plan(threshold)
+    while entries.nnz < n_pairs and entries.sum() < 0.999 * mass and threshold > 1e-12 * mass:
+        threshold /= 10
+        entries = result.sparse_plan(threshold)
+    found = entries.tocoo()
+    order = np.argsort(found.data, kind="stable")[-n_pairs:]
+    return found.row[order], found.col[order], found.data[order]
+
+
 def _in_numpy(
     distribution: VonMisesFisher | VonMisesFisherMixture,
 ) -> tuple[Any, npt.NDArray[np.float64]]:
     """Return a distribution over NumPy arrays, and its mean directions, one a row."""
-
-    def array(value: Any) -> Any:
-        return value.numpy(force=True) if hasattr(value, "numpy") else value
-
     if isinstance(distribution, VonMisesFisherMixture):
-        locs = array(distribution.locs)
-        concentrations = array(distribution.concentrations)
-        return VonMisesFisherMixture(array(distribution.weights), locs, concentrations), locs
-    loc = array(distribution.loc)
-    return VonMisesFisher(loc, array(distribution.concentration)), loc[None]
+        locs = _array(distribution.locs)
+        concentrations = _array(distribution.concentrations)
+        return VonMisesFisherMixture(_array(distribution.weights), locs, concentrations), locs
+    loc = _array(distribution.loc)
+    return VonMisesFisher(loc, _array(distribution.concentration)), loc[None]
+
+
+def _array(value: Any) -> Any:
+    """Return a tensor as an array, and anything else as it is."""
+    return value.numpy(force=True) if hasattr(value, "numpy") else value
 
 
 def _globe(x: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -26,6 +26,7 @@ HOSTS = {
     "gpytorch": r"(pyprobe\.)?gpytorch\b",
     "sklearn": r"(pyprobe\.)?sklearn\b",
     "matplotlib": r"(matplotlib|pyprobe\.plot|pyprobe import plot)\b",
+    "ot": r"ot\b",
     "tqdm": r"(tqdm\b|pyprobe\.progress import bar)",
 }
 

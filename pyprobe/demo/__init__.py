@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pyprobe.demo._tour import Tour
 from pyprobe.demo.directional import concentration_beside_scipy, topics_of_docstrings
+from pyprobe.demo.transport import colors_of_photographs
 from pyprobe.errors import MissingDependencyError
 
 __all__ = ["STOPS", "Tour", "main"]
@@ -21,6 +22,7 @@ __all__ = ["STOPS", "Tour", "main"]
 STOPS: dict[str, Callable[[Tour], None]] = {
     "topics": topics_of_docstrings,
     "concentration": concentration_beside_scipy,
+    "colors": colors_of_photographs,
 }
 """The stops by name, in order. The first line of a stop's docstring is its heading."""
 
@@ -44,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["--list"])
     topics         Topics in the documentation of Python, NumPy and SciPy
     concentration  One von Mises-Fisher fit, beside SciPy's
+    colors         Colors of one photograph for another, beside POT
     0
     """
     headings = {

@@ -134,8 +134,8 @@ def sinkhorn_barycenter(
     >>> result = sinkhorn_barycenter(None, bumps, (x[:, None] - x) ** 2, epsilon=0.05)
     >>> mean = result.barycenter @ x
     >>> deviation = (result.barycenter @ (x - mean) ** 2) ** 0.5
-    >>> round(abs(mean), 3), round(deviation, 3)
-    (0.0, 0.5)
+    >>> print(round(abs(mean), 3), round(deviation, 3))
+    0.0 0.5
     """
     epsilon = check_epsilon(epsilon)
     debiased = check_bool("debiased", debiased)

@@ -42,7 +42,7 @@ class SinkhornDivergence:
     marginal_error : float
         The largest of theirs.
     xy, xx, yy : SinkhornResult
-        The problems. ``(value.xy.f, value.xy.g)`` serves as `init` of a problem nearby.
+        The problems. ``(xy.f, xy.g)`` serves as `init` of a problem nearby.
     """
 
     value: float

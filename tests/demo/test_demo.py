@@ -1,5 +1,7 @@
 """The tour runs, says what it measured, and saves what it drew."""
 
+import importlib.util
+import re
 import subprocess
 import sys
 
@@ -8,6 +10,8 @@ import pytest
 
 from pyprobe import demo
 from pyprobe.demo.directional import mean_and_error
+from pyprobe.demo.transport import palette, recolor
+from pyprobe.transport import sinkhorn_points
 
 
 def test_the_list_names_every_stop(capsys):
@@ -43,6 +47,47 @@ def test_without_matplotlib_the_tables_remain(tmp_path, capsys, monkeypatch):
     assert " ± " in printed
     assert "pip install 'pyprobe-rs[plot]'" in printed
     assert not (tmp_path / "figures").exists()
+
+
+def test_the_stop_of_the_photographs_recolors_them_and_stands_beside_pot(tmp_path, capsys):
+    for package in ("matplotlib", "sklearn", "PIL"):
+        pytest.importorskip(package)
+    assert demo.main(["colors", "--out", str(tmp_path)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    errors = re.findall(r"(?:pyprobe.transport.sinkhorn|ot.sinkhorn) (\d.\de-\d\d)", printed)
+    assert len(errors) == 1 + bool(importlib.util.find_spec("ot"))
+    assert all(float(error) <= 1e-5 for error in errors)
+    found = re.search(r"colors was ([\d.]+); once recolored, it is ([\d.]+) and ([\d.]+)", printed)
+    before, *after = map(float, found.groups())
+    assert max(after) < 0.05 * before
+    assert (tmp_path / "colors_of_photographs.png").stat().st_size > 100_000
+
+
+def test_without_pillow_the_stop_of_the_photographs_is_left_out_and_says_why(capsys, monkeypatch):
+    pytest.importorskip("sklearn")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert demo.main(["colors"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left out: the photographs need scikit-learn and Pillow: pip install" in said
+
+
+def test_a_palette_holds_every_pixel_once_and_keeps_the_mean_color():
+    image = np.random.default_rng(0).integers(0, 256, size=(30, 40, 3), dtype=np.uint8)
+    colors, shares = palette(image)
+    counts = shares * 1200
+    np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
+    assert len(np.unique((colors * 255 // 16).astype(int), axis=0)) == len(colors)
+    np.testing.assert_allclose(shares @ colors, image.reshape(-1, 3).mean(axis=0) / 255)
+
+
+def test_the_colors_of_the_plan_go_where_its_barycentric_map_takes_them():
+    rng = np.random.default_rng(0)
+    axis = np.array([0, 51, 255], dtype=np.uint8)  # 51 / 255 lies between entries of the table
+    image = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(1, 27, 3)
+    x, y, b = image[0] / 255, rng.random((15, 3)), rng.dirichlet(np.ones(15))
+    result = sinkhorn_points(x, y, b=b, epsilon=0.5)
+    found = recolor(image, result, y, b, result.g)[0]
+    np.testing.assert_allclose(found / 255, result.barycentric_map(y), atol=1.5 / 255)
 
 
 @pytest.mark.slow

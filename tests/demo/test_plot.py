@@ -7,8 +7,15 @@ import pytest
 
 from pyprobe import plot
 from pyprobe.directional import VonMisesFisher, VonMisesFisherMixture
-from pyprobe.errors import DomainError, MissingDependencyError, NumericalWarning, ShapeError
+from pyprobe.errors import (
+    ConvergenceWarning,
+    DomainError,
+    MissingDependencyError,
+    NumericalWarning,
+    ShapeError,
+)
 from pyprobe.special import bessel_ratio
+from pyprobe.transport import sinkhorn, sinkhorn_points
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("agg")
@@ -135,3 +142,95 @@ def test_a_distribution_of_tensors_is_drawn_as_one_of_arrays(vmf, mixture):
     for value, twin in zip((vmf, mixture), tensors, strict=True):
         maps = [plot.sphere_density(v).collections[0].get_array() for v in (value, twin)]
         np.testing.assert_allclose(*maps, rtol=1e-12)
+
+
+@pytest.fixture
+def clouds():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(12, 2)), rng.normal([4, 1], 1, size=(12, 2))
+
+
+def test_the_lines_of_a_plan_are_its_heaviest_pairs_and_the_legend_gives_their_share(clouds):
+    x, y = clouds
+    result = sinkhorn_points(x, y, epsilon=0.5)
+    plan = result.plan()
+    ax = plot.transport_plan(result, x, y, n_lines=20)
+    lines = ax.collections[0]
+    order = np.argsort(plan, axis=None)[-20:]
+    rows, columns = np.unravel_index(order, plan.shape)
+    np.testing.assert_allclose(lines.get_segments(), np.stack([x[rows], y[columns]], axis=1))
+    opacity = lines.get_colors()[:, 3]
+    assert (np.diff(opacity) >= 0).all()
+    assert opacity[-1] == 0.8
+    assert lines.get_label() == f"heaviest 20 pairs: {plan.flat[order].sum():.0%} of the mass"
+
+
+def test_a_plan_of_few_pairs_is_drawn_whole(clouds):
+    x, y = clouds
+    result = sinkhorn_points(x, y, epsilon=0.001)
+    ax = plot.transport_plan(result, x, y)
+    assert ax.collections[0].get_label().endswith(": 100% of the mass")
+    assert len(ax.collections[0].get_segments()) < 100
+
+
+def test_points_of_a_plan_have_areas_in_proportion_to_their_weights(clouds):
+    x, y = clouds
+    a = np.arange(1.0, 13) / 78
+    ax = plot.transport_plan(sinkhorn_points(x, y, a=a, epsilon=0.5), x, y)
+    np.testing.assert_allclose(ax.collections[1].get_offsets(), x)
+    np.testing.assert_allclose(ax.collections[1].get_sizes(), 20 * 12 * a, rtol=1e-6)
+    np.testing.assert_allclose(ax.collections[2].get_sizes(), 20, rtol=1e-6)
+
+
+def test_a_plan_without_points_is_drawn_as_its_matrix(clouds):
+    result = sinkhorn_points(*clouds, epsilon=0.5)
+    ax = plot.transport_plan(result)
+    np.testing.assert_array_equal(ax.images[0].get_array(), result.plan())
+
+
+def test_convergence_shows_every_error_and_how_each_run_ended():
+    cost = np.random.default_rng(0).random((30, 30))
+    good = sinkhorn(None, None, cost, epsilon=0.05, method="log")
+    with pytest.warns(ConvergenceWarning):
+        bad = sinkhorn(None, None, cost, epsilon=0.001, method="log", max_iter=7)
+    ax = plot.convergence({"enough": good, "too few": bad})
+    assert ax.get_yscale() == "log"
+    for curve, end, result, marker in zip(
+        ax.lines[::2], ax.lines[1::2], (good, bad), "ox", strict=True
+    ):
+        np.testing.assert_array_equal(curve.get_ydata(), result.errors)
+        np.testing.assert_array_equal(curve.get_xdata(), 1 + np.arange(len(result.errors)))
+        assert end.get_marker() == marker
+        assert end.get_color() == curve.get_color()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["enough", "too few"]
+
+
+def test_convergence_takes_one_result_or_a_list_and_names_their_methods():
+    cost = np.random.default_rng(0).random((30, 30))
+    results = [sinkhorn(None, None, cost, epsilon=0.01, method=m) for m in ("log", "newton")]
+    legend = plot.convergence(results).get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["log", "newton"]
+    assert len(plot.convergence(results[0]).lines) == 2
+
+
+def test_iterations_are_on_a_logarithmic_scale_where_lengths_differ_tenfold():
+    cost = np.random.default_rng(0).random((30, 30))
+    few, many = (sinkhorn(None, None, cost, epsilon=e, method="log") for e in (1, 0.01))
+    assert len(many.errors) > 10 * len(few.errors)
+    assert plot.convergence(many).get_xscale() == "linear"
+    assert plot.convergence([few, many]).get_xscale() == "log"
+
+
+def test_what_is_no_result_and_points_that_do_not_fit_are_refused(clouds):
+    x, y = clouds
+    result = sinkhorn_points(x, y, epsilon=0.5)
+    with pytest.raises(TypeError, match=r"'result' must be a SinkhornResult of .*; got ndarray"):
+        plot.transport_plan(result.plan())
+    with pytest.raises(TypeError, match=r"'results' must be a SinkhornResult.*several; got ndarr"):
+        plot.convergence([result.errors])
+    with pytest.raises(ShapeError, match="'results' must hold at least one result; got none"):
+        plot.convergence([])
+    with pytest.raises(TypeError, match="'x' and 'y' must be given together"):
+        plot.transport_plan(result, x)
+    with pytest.raises(ShapeError, match=r"'y' must have shape \(12, 2\).*got \(11, 2\)"):
+        plot.transport_plan(result, x, y[:11])
