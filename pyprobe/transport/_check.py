@@ -72,11 +72,9 @@ def as_cost(value: Any) -> FloatArray:
         )
     if 0 in cost.shape:
         raise ShapeError(f"'cost' must have at least one row and one column; got {cost.shape}.")
-    # A sum tells whether to look closer: NaN and minus infinity show in it, plus infinity may be
-    # meant.
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = float(cost.min())
-    if math.isnan(total) or total == -math.inf:
+    with np.errstate(invalid="ignore"):
+        least = float(cost.min())  # NaN where an entry is
+    if math.isnan(least) or least == -math.inf:
         bad = np.isnan(cost) | (cost == -np.inf)
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise NotFiniteError(

@@ -6,6 +6,8 @@ const WINDOW: usize = 10;
 const SETTLE: usize = 2 * WINDOW + 1;
 /// Iterations without a new least error after which the step is shortened.
 const PATIENCE: usize = 50;
+/// Growth of the error, since the first, at which it is shortened at once.
+const GROWTH: f64 = 1e3;
 
 /// Successive over-relaxation with the factor that is best for the rate observed.
 ///
@@ -21,6 +23,7 @@ pub(super) struct Relaxation {
     most: f64,
     /// Errors since the factor last changed.
     errors: Vec<f64>,
+    first: f64,
     least: f64,
     since_least: usize,
 }
@@ -32,6 +35,7 @@ impl Relaxation {
             omega: 1.0,
             most: 2.0,
             errors: Vec::new(),
+            first: f64::NAN,
             least: f64::INFINITY,
             since_least: 0,
         }
@@ -49,11 +53,15 @@ impl Relaxation {
     /// Takes note of an iteration's error. Returns the rate at which it now falls, once that is known.
     pub(super) fn observe(&mut self, error: f64) -> Option<f64> {
         self.errors.push(error);
+        if self.first.is_nan() {
+            self.first = error;
+        }
         if error < self.least {
             (self.least, self.since_least) = (error, 0);
         } else {
             self.since_least += 1;
-            if self.since_least >= PATIENCE && self.omega > 1.0 {
+            let harmful = self.since_least >= PATIENCE || error > GROWTH * self.first;
+            if harmful && self.omega > 1.0 {
                 self.most = 1.0 + 0.5 * (self.omega - 1.0);
                 self.change(self.most);
                 return None;
