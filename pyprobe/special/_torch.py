@@ -761,6 +761,7 @@ def bessel_ratio_inverse(v: Tensor, r: Tensor, complement: Tensor) -> Tensor:
     """Return the x whose ratio is r, by Halley's method within the bounds of Hornik and Grün."""
     dtype = r.dtype
     v, r, complement = torch.broadcast_tensors(v.double(), r.double(), complement.double())
+    complement = torch.where(r > 0.5, complement, 1 - r)
     rest = complement * (1 + r)  # 1 - r^2
 
     def inverse(a: Tensor, b: Tensor) -> Tensor:
