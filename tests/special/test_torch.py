@@ -125,6 +125,16 @@ def test_another_device_runs_the_twin(function, monkeypatch):
     assert called == [(function, [(0, 0)])]
 
 
+def test_tensors_without_numbers_are_refused():
+    from pyprobe import special
+
+    x = torch.full((3,), 0.4, device="meta")
+    with pytest.raises(TypeError, match=r"log_iv needs tensors that hold numbers; .* 'meta'"):
+        special.log_iv(1.0, x)
+    with pytest.raises(TypeError, match=r"needs tensors that hold numbers; .* 'meta'"):
+        special.bessel_ratio_inverse(1.0, x)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("bound", BOUNDS, ids=lambda bound: bound.column)
 def test_cuda_matches_the_certified_values(bound):
