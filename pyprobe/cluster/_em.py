@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from pyprobe._warn import warn
 from pyprobe.errors import NumericalWarning
 from pyprobe.progress import Callback, Progress
 from pyprobe.typing import FloatArray
@@ -135,11 +135,10 @@ def expectation_maximization(
         if not moved:
             converged = gain <= tol
             if monotone and gain < -rounding:
-                warnings.warn(
+                warn(
                     f"the log-likelihood fell by {-gain:.3g} in iteration {len(trace) - 1}, more "
                     "than rounding explains.",
                     NumericalWarning,
-                    stacklevel=4,
                 )
         if callback is not None:
             elapsed = time.perf_counter() - begin

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
@@ -37,6 +36,7 @@ from pyprobe._validate import (
     check_positive_float,
     check_positive_int,
 )
+from pyprobe._warn import warn
 from pyprobe.cluster import (
     EMInfo,
     Expectation,
@@ -317,12 +317,11 @@ class VonMisesFisherMixture(Frozen):
         em, parameters, info = best
         if not (info.converged or info.stopped):
             gain = info.trace[-1] - info.trace[-2]
-            warnings.warn(
+            warn(
                 f"VonMisesFisherMixture.fit stopped after {max_iter} iterations, the last of which "
                 f"raised the mean log-likelihood by {gain:.1e} > tol {tol:.1e}; raise max_iter or "
                 "tol.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         report = MixtureInfo(
             **{name: getattr(info, name) for name in EMInfo.__dataclass_fields__},
@@ -797,7 +796,7 @@ def _in_run(callback: Callback, run: int, n_runs: int) -> Callback:
 
 def _warn_of(em: _EM, info: MixtureInfo) -> None:
     if info.collapsed:
-        warnings.warn(
+        warn(
             f"{_listed(info.collapsed)} collapsed onto copies of one direction; the likelihood has "
             "no bound there, and the concentration is only the largest allowed. "
             + (
@@ -806,17 +805,15 @@ def _warn_of(em: _EM, info: MixtureInfo) -> None:
                 else "Drop duplicates, or pass common_concentration=True or fewer components."
             ),
             NumericalWarning,
-            stacklevel=3,
         )
     if info.doubtful:
         few = "has" if len(info.doubtful) == 1 else "have"
-        warnings.warn(
+        warn(
             f"{_listed(info.doubtful)} {few} so few samples for {em.data.shape[1]} dimensions that "
             "maximum likelihood overestimates their concentrations by more than a standard error; "
             "pass bias_correction=True or common_concentration=True, and judge by the log_prob of "
             "samples held out.",
             NumericalWarning,
-            stacklevel=3,
         )
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -23,6 +22,7 @@ from scipy.special import fdtri
 from pyprobe import _io, _rng
 from pyprobe._engine import select
 from pyprobe._validate import as_weights, check_bool
+from pyprobe._warn import warn
 from pyprobe.directional._arrays import (
     Frozen,
     as_directions,
@@ -259,7 +259,7 @@ class VonMisesFisher(Frozen):
             dim, n, n_effective, length, complement, bias_correction, samples.itemsize
         )
         if doubt:
-            warnings.warn(f"VonMisesFisher.fit: {doubt}", NumericalWarning, stacklevel=2)
+            warn(f"VonMisesFisher.fit: {doubt}", NumericalWarning)
         value = object.__new__(cls)
         if isinstance(samples, np.ndarray):
             value._keep(loc.astype(samples.dtype), np.float64(concentration))

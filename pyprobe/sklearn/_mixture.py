@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -13,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyprobe import directional
+from pyprobe._warn import warn
 from pyprobe.errors import DomainError, NumericalWarning
 from pyprobe.typing import FloatArray
 
@@ -125,7 +125,7 @@ class VonMisesFisherMixture(DensityMixin, BaseEstimator):
             count = int((~nonzero).sum())
             if count == len(nonzero):
                 raise DomainError(f"'X' must have a row that is not all zero; got {count} of them.")
-            warnings.warn(
+            warn(
                 f"{count} of {len(nonzero)} rows are all zero and have no direction; they are left "
                 "out of the fit.",
                 NumericalWarning,
