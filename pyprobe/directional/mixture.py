@@ -214,7 +214,7 @@ class VonMisesFisherMixture(Frozen):
         bias_correction : bool, default False
             Use the unbiased estimate :math:`(|S_k|^2 - Q_k) / (N_k^2 - Q_k)` of the squared mean
             resultant length, with :math:`Q_k = \sum_i r_{ik}^2`, instead of
-            :math:`|S_k|^2 / N_k^2`. The log-likelihood need not rise then.
+            :math:`|S_k|^2 / N_k^2`. The log-likelihood may fall then, and the fit goes on.
         init : "k-means++" or array_like of shape (n_components, d)
             Three rounds of seeds by spherical k-means++, `n_components` at a time, then a few steps
             of spherical k-means, then the nearest clusters merged (`pyprobe.cluster`); or
@@ -225,7 +225,7 @@ class VonMisesFisherMixture(Frozen):
             The most iterations of a start.
         tol : float, default 1e-6
             A start ends when the mean log-likelihood of a sample rises by no more than this, in
-            nats.
+            nats; with `bias_correction`, when it changes by no more.
         rng : int, Generator or None
             Seed of the starts.
         callback : callable, optional
@@ -319,8 +319,8 @@ class VonMisesFisherMixture(Frozen):
             gain = info.trace[-1] - info.trace[-2]
             warn(
                 f"VonMisesFisherMixture.fit stopped after {max_iter} iterations, the last of which "
-                f"raised the mean log-likelihood by {gain:.1e} > tol {tol:.1e}; raise max_iter or "
-                "tol.",
+                f"changed the mean log-likelihood by {gain:+.1e}, with tol {tol:.1e}; raise "
+                "max_iter or tol.",
                 ConvergenceWarning,
             )
         report = MixtureInfo(

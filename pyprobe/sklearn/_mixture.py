@@ -39,7 +39,8 @@ class VonMisesFisherMixture(DensityMixin, BaseEstimator):
     max_iter : int, default 100
         The most iterations of a start.
     tol : float, default 1e-6
-        A start ends when the mean log-likelihood of a sample rises by no more than this.
+        A start ends when the mean log-likelihood of a sample rises by no more than this; with
+        `bias_correction`, when it changes by no more.
     normalize : bool, default True
         Divide rows by their norms, since an estimator has to take any data. A row of zeros has no
         direction: it is left out of the fit, with a warning; later it gets the log-density of the
@@ -129,7 +130,6 @@ class VonMisesFisherMixture(DensityMixin, BaseEstimator):
                 f"{count} of {len(nonzero)} rows are all zero and have no direction; they are left "
                 "out of the fit.",
                 NumericalWarning,
-                stacklevel=2,
             )
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         self.mixture_ = directional.VonMisesFisherMixture.fit(
