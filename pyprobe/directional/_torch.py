@@ -254,7 +254,10 @@ def _complement(kappa: Tensor, dim: int) -> Tensor:
 
 def _cumulant(kappa: Tensor, dim: int) -> Tensor:
     """Return G."""
-    return cast(Tensor, log_hyp0f1(dim / 2, kappa.square() / 4))
+    # Where the square would overflow, G is kappa to far beyond the last digit.
+    below = kappa.clamp_max(1e150)
+    value = cast(Tensor, log_hyp0f1(dim / 2, below.square() / 4))
+    return torch.where(kappa > below, kappa, value)
 
 
 def _mode_height(kappa: Tensor, dim: int) -> Tensor:

@@ -45,9 +45,10 @@ from pyprobe.cluster import (
 )
 from pyprobe.cluster._samples import as_samples, dtype_of, transposed
 from pyprobe.directional._arrays import Frozen, check_shape
+from pyprobe.directional._numpy import cumulant, log_uniform
 from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
 from pyprobe.progress import Callback, Progress
-from pyprobe.special import bessel_ratio, bessel_ratio_inverse, log_hyp0f1
+from pyprobe.special import bessel_ratio, bessel_ratio_inverse
 from pyprobe.typing import Array, ArrayLike, FloatArray, Rng
 
 __all__ = ["MixtureInfo", "VonMisesFisherMixture"]
@@ -741,13 +742,11 @@ def _directions(directions: Any, norms: Vector, s: _Statistics) -> tuple[Any, Ve
 def _offset(d: int, concentrations: Vector, weights: Vector) -> Vector:
     """Logits at the equator of each component: log alpha + log C_d(kappa).
 
-    log C_d(kappa) is the log-density of the uniform distribution less log 0F1(d/2; kappa^2/4).
+    log C_d(kappa) is the log-density of the uniform distribution less the cumulant G(kappa).
     """
-    log_uniform = math.lgamma(d / 2) - math.log(2) - d / 2 * math.log(math.pi)
     with np.errstate(divide="ignore"):  # a component of weight 0
         log_weights = np.log(weights)
-    height = np.asarray(log_hyp0f1(d / 2, concentrations**2 / 4))
-    return np.asarray(log_weights + log_uniform - height)
+    return np.asarray(log_weights + log_uniform(d) - cumulant(concentrations, d))
 
 
 def _ratio(a: Vector, b: Vector) -> Vector:
