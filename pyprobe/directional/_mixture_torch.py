@@ -36,6 +36,11 @@ _BLOCK = 1 << 16
 
 def as_float_tensor(x: Tensor) -> Tensor:
     """Return `x` in float32 or float64: integers and other floats become float64."""
+    if x.layout is not torch.strided:
+        raise TypeError(
+            f"a dense torch tensor is expected; got one of layout {x.layout}. Pass .to_dense(), or "
+            "to a mixture a SciPy sparse matrix, which stays sparse."
+        )
     if x.is_complex():
         raise TypeError(f"'x' must hold real numbers; got dtype {x.dtype}.")
     return x if x.dtype in _UNIT_TOLERANCE else x.double()

@@ -448,6 +448,9 @@ class VonMisesFisherMixture(Frozen):
     def _total(self, x: Any) -> tuple[float, int]:
         """Log-likelihood and number of samples."""
         data = self._data(x)
+        if data.shape[0] == 0:
+            shape = (*data.batch, self.dim)
+            raise ShapeError(f"'x' must have at least one row; got shape {shape}.")
         values = data.kernels.vmf_mixture_log_prob(data.samples, self._parameters(data))
         return float(values.sum()), data.shape[0]
 
@@ -656,15 +659,17 @@ class _Data:
         engine = select(x)
         device = None
         kernels: Any = _core
+        samples: Any
         sparse = scipy.sparse.issparse(x)
         if engine is not Engine.NATIVE:
             device = x.device
-            if engine is Engine.TORCH or (dim is not None and x.requires_grad):
-                from pyprobe.directional import _mixture_torch as kernels
+            from pyprobe.directional import _mixture_torch
 
-                samples = kernels.as_float_tensor(x)
+            samples = _mixture_torch.as_float_tensor(x)
+            if engine is Engine.TORCH or (dim is not None and x.requires_grad):
+                kernels = _mixture_torch
             else:
-                samples = as_float_array("x", x.detach().numpy())
+                samples = samples.numpy(force=True)
         else:
             samples = x if sparse else as_float_array("x", x)
         batch = tuple(samples.shape[:-1])

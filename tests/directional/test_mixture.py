@@ -562,6 +562,14 @@ def test_a_mixture_refuses_parameters_that_are_none(arguments, error, message):
         VonMisesFisherMixture(*arguments)
 
 
+@pytest.mark.parametrize("x", [np.empty((0, 2)), scipy.sparse.csr_array((0, 2))])
+def test_criteria_need_a_row(x):
+    mixture = VonMisesFisherMixture([1.0], [[0.0, 1.0]], [3.0])
+    for criterion in (mixture.aic, mixture.bic):
+        with pytest.raises(ShapeError, match=r"'x' must have at least one row; got shape \(0, 2\)"):
+            criterion(x)
+
+
 def test_judging_refuses_another_dimension():
     mixture = VonMisesFisherMixture([1.0], [[0.0, 1.0]], [3.0])
     for method in (mixture.log_prob, mixture.predict, mixture.predict_proba):

@@ -1,12 +1,14 @@
 """Mixtures of tensors: the native kernels on CPU tensors, and the twins against the kernels."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from pyprobe import _core
-from pyprobe.directional import VonMisesFisherMixture, _mixture_torch, mixture
+from pyprobe.directional import VonMisesFisher, VonMisesFisherMixture, _mixture_torch, mixture
 from pyprobe.errors import DomainError, NotFiniteError
 
 
@@ -152,6 +154,17 @@ def test_the_twin_refuses_bad_rows():
         VonMisesFisherMixture.fit(torch.diag(torch.tensor([torch.nan, 1.0])), 1)
     with pytest.raises(TypeError, match="real numbers"):
         VonMisesFisherMixture.fit(torch.eye(3, dtype=torch.complex64), 1)
+
+
+def test_sparse_tensors_are_refused_with_the_way_out():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls its CSR layout a beta version
+        rows = torch.eye(3).to_sparse_csr()
+    for x in (torch.eye(3).to_sparse(), rows):
+        with pytest.raises(TypeError, match=r"dense torch tensor .*\.to_dense\(\), or .* SciPy"):
+            VonMisesFisherMixture.fit(x, 2)
+        with pytest.raises(TypeError, match=r"dense torch tensor .*\.to_dense\(\)"):
+            VonMisesFisher.fit(x)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
