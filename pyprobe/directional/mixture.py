@@ -124,6 +124,10 @@ class VonMisesFisherMixture(Frozen):
     The methods take NumPy arrays, SciPy sparse matrices (which stay sparse) or torch tensors, and
     answer in kind. Engines: native, torch.
 
+    Log-densities are off by about the rounding of the working precision times the largest
+    concentration. In float32 that is below 0.01 up to 8e4; above, all products are made in float64,
+    at about twice the cost, and the norms of the rows are divided out, within a fit too.
+
     Examples
     --------
     >>> from pyprobe.directional import VonMisesFisherMixture
@@ -503,6 +507,8 @@ class VonMisesFisherMixture(Frozen):
         concentrations = _numpy(self.concentrations).astype(np.float64)
         weights = _numpy(self.weights).astype(np.float64)
         locs = _numpy(self.locs).astype(np.float64)
+        # In single precision norms are off by 1e-8, which a high concentration would multiply.
+        locs /= np.linalg.norm(locs, axis=1, keepdims=True)
         return locs.T, concentrations, _offset(locs.shape[1], concentrations, weights)
 
 

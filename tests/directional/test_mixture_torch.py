@@ -124,6 +124,29 @@ def test_the_twin_fits_what_the_kernel_fits(truth, dtype, kind):
 
 
 @pytest.mark.usefixtures("twins")
+@pytest.mark.parametrize(("d", "kappa"), [(3, 1e7), (1000, 1e8)])
+def test_the_twin_carries_high_concentrations_in_float32(d, kappa):
+    rng = np.random.default_rng(0)
+    locs = unit(unit(rng.normal(size=d)) + kappa**-0.5 * rng.normal(size=(4, d)))
+    double = VonMisesFisherMixture(np.full(4, 0.25), locs, kappa)
+    x = torch.from_numpy(double.sample((500,), rng=1)).float()
+    rows = unit(x.double().numpy())
+    twin = double.log_prob(x)
+    assert twin.dtype == torch.float32
+    expected = double.log_prob(rows)
+    np.testing.assert_allclose(twin, expected, rtol=0, atol=6e-8 * abs(expected).max() + 1e-6)
+    np.testing.assert_array_equal(double.predict(x), double.predict(rows))
+    directions, *rest = double._logits
+    native = _core.vmf_mixture_step(x.numpy(), (directions, *rest), False)
+    step = _mixture_torch.vmf_mixture_step(x, (torch.from_numpy(directions), *rest), False)
+    for a, b in zip(native, step, strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-9, atol=1e-9)
+    (gradient,) = torch.autograd.grad(double.log_prob(x.requires_grad_()).sum(), x)
+    expected = kappa * double.predict_proba(rows) @ locs
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-6 * kappa)
+
+
+@pytest.mark.usefixtures("twins")
 def test_the_twin_starts_by_itself(truth):
     x = torch.from_numpy(truth.sample((2000,), rng=1))
     fit = VonMisesFisherMixture.fit(x, 3, rng=0)
