@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from pyprobe._warn import warn
 from pyprobe.errors import NumericalWarning
 from pyprobe.progress import Callback, Progress
 from pyprobe.typing import FloatArray
@@ -45,7 +45,8 @@ class EMInfo:
     Attributes
     ----------
     converged : bool
-        Whether the last iteration raised the log-likelihood by no more than the tolerance.
+        Whether the last iteration raised the log-likelihood by no more than the tolerance; or
+        changed it by no more, where the M-step need not raise it.
     stopped : bool
         Whether the callback ended the fit.
     n_iter : int
@@ -97,7 +98,8 @@ def expectation_maximization(
     max_iter : int
         The most iterations.
     tol : float
-        The loop stops when the mean log-likelihood of a sample rises by no more than this, in nats.
+        The loop stops when the mean log-likelihood of a sample rises by no more than this, in nats;
+        where it is not `monotone`, when it changes by no more.
     monotone : bool, default True
         Whether the M-step maximizes, so that a fall of the log-likelihood would be an error.
     callback : callable, optional
@@ -133,13 +135,13 @@ def expectation_maximization(
         gain = value - trace[-1]
         trace.append(value)
         if not moved:
-            converged = gain <= tol
+            # Where the M-step maximizes, a fall is rounding, or else reported.
+            converged = (gain if monotone else abs(gain)) <= tol
             if monotone and gain < -rounding:
-                warnings.warn(
+                warn(
                     f"the log-likelihood fell by {-gain:.3g} in iteration {len(trace) - 1}, more "
                     "than rounding explains.",
                     NumericalWarning,
-                    stacklevel=4,
                 )
         if callback is not None:
             elapsed = time.perf_counter() - begin

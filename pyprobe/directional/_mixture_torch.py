@@ -7,6 +7,7 @@ is differentiable in ``x``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -32,10 +33,17 @@ Parameters: TypeAlias = tuple[Tensor, Vector, Vector]
 _UNIT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 _BLOCK = 1 << 16
 """Rows whose responsibilities are held at a time."""
+_CARRIED = 1e-2 / torch.finfo(torch.float32).eps
+"""The largest concentration whose product with the rounding of float32 stays below 0.01."""
 
 
 def as_float_tensor(x: Tensor) -> Tensor:
     """Return `x` in float32 or float64: integers and other floats become float64."""
+    if x.layout is not torch.strided:
+        raise TypeError(
+            f"a dense torch tensor is expected; got one of layout {x.layout}. Pass .to_dense(), or "
+            "to a mixture a SciPy sparse matrix, which stays sparse."
+        )
     if x.is_complex():
         raise TypeError(f"'x' must hold real numbers; got dtype {x.dtype}.")
     return x if x.dtype in _UNIT_TOLERANCE else x.double()
@@ -50,7 +58,7 @@ def vmf_mixture_step(
     resultants = torch.zeros(x.shape[1], k, dtype=torch.float64, device=x.device)
     counts = torch.zeros(2, k, dtype=torch.float64, device=x.device)
     values = []
-    for block in x.split(_BLOCK):
+    for block in _blocks(x, parameters):
         logits = _logits(block, parameters)
         if hard:
             value, winner = logits.max(dim=1)
@@ -60,7 +68,7 @@ def vmf_mixture_step(
             r = torch.softmax(logits, dim=1)
         values.append(value)
         counts += torch.stack([r.sum(0), r.square().sum(0)])
-        resultants += (block.T @ r.to(x.dtype)).double()
+        resultants += (block.T @ r.to(block.dtype)).double()
     value = torch.cat(values)
     squared_norms = resultants.square().sum(0)
     n, squares = counts.cpu().numpy()
@@ -76,19 +84,21 @@ def vmf_mixture_step(
 
 def vmf_mixture_log_prob(x: Tensor, parameters: Parameters) -> Tensor:
     """Return the log-density of every row, in float64."""
-    return torch.cat([torch.logsumexp(_logits(b, parameters), dim=1) for b in x.split(_BLOCK)])
+    return torch.cat(
+        [torch.logsumexp(_logits(b, parameters), dim=1) for b in _blocks(x, parameters)]
+    )
 
 
 @torch.no_grad()
 def vmf_mixture_responsibilities(x: Tensor, parameters: Parameters) -> Tensor:
     """Return the posterior probabilities of the components for every row, in float64."""
-    return torch.cat([torch.softmax(_logits(b, parameters), dim=1) for b in x.split(_BLOCK)])
+    return torch.cat([torch.softmax(_logits(b, parameters), dim=1) for b in _blocks(x, parameters)])
 
 
 @torch.no_grad()
 def vmf_mixture_labels(x: Tensor, parameters: Parameters) -> Tensor:
     """Return the likeliest component of every row."""
-    return torch.cat([_logits(b, parameters).argmax(dim=1) for b in x.split(_BLOCK)])
+    return torch.cat([_logits(b, parameters).argmax(dim=1) for b in _blocks(x, parameters)])
 
 
 @torch.no_grad()
@@ -135,3 +145,20 @@ def _logits(x: Tensor, parameters: Parameters) -> Tensor:
     # Copies: NumPy's vectors may be read-only, which tensors cannot be.
     scale, offset = (torch.tensor(vector, device=x.device) for vector in vectors)
     return (x @ directions.to(x.dtype)).double() * scale + offset
+
+
+def _blocks(x: Tensor, parameters: Parameters) -> Iterator[Tensor]:
+    """Yield blocks of rows in a precision that carries the concentrations.
+
+    Where they are high that is float64, and the norms of the rows, which are off by rounding as the
+    products would be, are divided out.
+    """
+    directions, scale, _ = parameters
+    lengths = torch.linalg.vector_norm(directions.detach(), dim=0).cpu().numpy()
+    carried = (np.abs(scale) * lengths).max() <= _CARRIED
+    for block in x.split(_BLOCK):
+        if carried:
+            yield block
+        else:
+            norms = torch.linalg.vector_norm(block.detach().double(), dim=1, keepdim=True)
+            yield block.double() / norms

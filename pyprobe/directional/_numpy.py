@@ -23,6 +23,7 @@ from pyprobe.special import bessel_ratio, bessel_ratio_complement, log_hyp0f1, l
 from pyprobe.typing import FloatArray
 
 __all__ = [
+    "cumulant",
     "draw",
     "entropy",
     "kl_divergence",
@@ -53,6 +54,13 @@ def log_prob(x: npt.ArrayLike, loc: FloatArray, concentration: npt.ArrayLike) ->
     return value.astype(x.dtype)[()]
 
 
+def cumulant(kappa: Doubles, dim: int) -> Doubles:
+    """Return G: the logarithm of the normaliser, relative to that of the uniform density."""
+    # Where the square would overflow, G is kappa to far beyond the last digit.
+    below = np.minimum(kappa, 1e150)
+    return np.where(kappa > below, kappa, log_hyp0f1(dim / 2, below * below / 4))
+
+
 def mean_resultant_length(concentration: npt.ArrayLike, dim: int) -> Any:
     """Return A, the length of the mean vector."""
     return bessel_ratio(dim / 2 - 1, concentration)
@@ -76,7 +84,7 @@ def kl_to_uniform(concentration: npt.ArrayLike, dim: int) -> Any:
     """Return the Kullback-Leibler divergence from the uniform distribution, kappa A - G."""
     kappa = np.asarray(concentration, dtype=np.float64)
     order = dim / 2 - 1
-    near = kappa * bessel_ratio(order, kappa) - _cumulant(kappa, dim)
+    near = kappa * bessel_ratio(order, kappa) - cumulant(kappa, dim)
     far = _mode_height(kappa, dim) - kappa * bessel_ratio_complement(order, kappa)
     return _as_came(np.where(kappa > dim, far, near), concentration)
 
@@ -136,22 +144,16 @@ def _mode_height(kappa: Doubles, dim: int) -> Doubles:
     """Return kappa - G: the log-density at the mode, relative to the uniform one."""
     order = dim / 2 - 1
     with np.errstate(invalid="ignore", divide="ignore"):
-        near = kappa - _cumulant(kappa, dim)
+        near = kappa - cumulant(kappa, dim)
         far = order * np.log(kappa / 2) - math.lgamma(dim / 2) - np.asarray(log_ive(order, kappa))
     return np.where(kappa > dim, far, near)
-
-
-def _cumulant(kappa: Doubles, dim: int) -> Doubles:
-    """Return G."""
-    with np.errstate(over="ignore"):  # above 1e154, where kappa - G is formed otherwise
-        return np.asarray(log_hyp0f1(dim / 2, kappa * kappa / 4))
 
 
 def _bregman(kappa: Doubles, other: Doubles, dim: int) -> Doubles:
     """Return G(other) - G(kappa) - A(kappa) (other - kappa)."""
     order = dim / 2 - 1
     step = other - kappa
-    near = _cumulant(other, dim) - _cumulant(kappa, dim) - step * bessel_ratio(order, kappa)
+    near = cumulant(other, dim) - cumulant(kappa, dim) - step * bessel_ratio(order, kappa)
     far = (
         _mode_height(kappa, dim)
         - _mode_height(other, dim)
@@ -161,7 +163,7 @@ def _bregman(kappa: Doubles, other: Doubles, dim: int) -> Doubles:
     # axis, at least |order| from 0: ten nodes reach 1e-16.
     nodes, weights = _gauss_legendre(10)
     slopes = bessel_ratio(order, kappa[..., None] + step[..., None] * nodes, derivative=(0, 1))
-    integral = step * step * (slopes * (weights * (1 - nodes))).sum(-1)
+    integral = step * (step * (slopes * (weights * (1 - nodes))).sum(-1))
     reach = np.hypot(np.minimum(kappa, other), max(order, 1.0))
     value = np.where(np.abs(step) <= 0.5 * reach, integral, np.where(kappa > dim, far, near))
     return np.asarray(value)

@@ -129,7 +129,13 @@ def mean_direction_twin(
     check_unit_rows(x)
     rows = x.double()
     n = len(rows)
-    w = rows.new_ones(n) if weights is None else torch.as_tensor(weights, device=x.device)
+    scale = 1.0
+    if weights is None:
+        w = rows.new_ones(n)
+    else:
+        # A power of two near the largest weight: squares neither overflow nor vanish.
+        scale = 2.0 ** (int(np.frexp(weights.max())[1]) - 1)
+        w = torch.as_tensor(weights / scale, device=x.device)
     total = w.sum()
     mean = (w @ rows) / total
     length = torch.linalg.vector_norm(mean)
@@ -141,7 +147,8 @@ def mean_direction_twin(
         if bool(((rows == rows[w.argmax()]).all(1) | (w == 0)).all()):
             complement = complement * 0
     effective = total**2 / w.square().sum()
-    return loc, min(float(length), 1.0), float(complement), float(total), float(effective)
+    total_weight = scale * float(total)
+    return loc, min(float(length), 1.0), float(complement), total_weight, float(effective)
 
 
 def sample(loc: Tensor, concentration: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -247,7 +254,10 @@ def _complement(kappa: Tensor, dim: int) -> Tensor:
 
 def _cumulant(kappa: Tensor, dim: int) -> Tensor:
     """Return G."""
-    return cast(Tensor, log_hyp0f1(dim / 2, kappa.square() / 4))
+    # Where the square would overflow, G is kappa to far beyond the last digit.
+    below = kappa.clamp_max(1e150)
+    value = cast(Tensor, log_hyp0f1(dim / 2, below.square() / 4))
+    return torch.where(kappa > below, kappa, value)
 
 
 def _mode_height(kappa: Tensor, dim: int) -> Tensor:

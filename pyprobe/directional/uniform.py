@@ -19,7 +19,6 @@ from pyprobe.directional._arrays import (
     formulas,
 )
 from pyprobe.errors import ShapeError
-from pyprobe.special import log_hyp0f1
 from pyprobe.typing import Array, ArrayLike, FloatArray, Rng
 
 if TYPE_CHECKING:
@@ -86,14 +85,39 @@ class SphericalUniform:
         return _numpy.draw(axis, 0.0, check_shape(shape), _rng.key(rng))
 
     def kl_divergence(self, other: VonMisesFisher | SphericalUniform) -> Any:
-        """Return the Kullback-Leibler divergence of this distribution from `other`, in nats."""
-        concentration = getattr(other, "concentration", 0.0)
-        if getattr(other, "dim", None) != self.dim:
-            raise ShapeError(
-                f"'other' must be a distribution of dimension {self.dim}; got {other!r}."
+        """Return the Kullback-Leibler divergence of this distribution from `other`, in nats.
+
+        Parameters
+        ----------
+        other : VonMisesFisher or SphericalUniform
+            Of the same dimension.
+
+        Returns
+        -------
+        float, ndarray or torch.Tensor
+            Of the batch shape of `other`.
+
+        Raises
+        ------
+        ShapeError      if the dimensions differ.
+        DomainError     if ``other`` is the fit of equal rows, which has no density.
+        TypeError       if ``other`` is something else.
+        """
+        from pyprobe.directional.vmf import VonMisesFisher, check_density
+
+        if not isinstance(other, VonMisesFisher | SphericalUniform):
+            raise TypeError(
+                "'other' must be a VonMisesFisher or a SphericalUniform; got "
+                f"{type(other).__name__}."
             )
-        # The mean of x is 0: what is left is the difference of the normalisers.
-        return log_hyp0f1(self.dim / 2, concentration**2 / 4)
+        if other.dim != self.dim:
+            raise ShapeError(f"'other' must have dimension {self.dim}; got {other.dim}.")
+        if isinstance(other, SphericalUniform):
+            return 0.0
+        check_density(other)
+        # Concentration 0 is the uniform distribution, with any direction.
+        loc, concentration = other.loc, other.concentration
+        return formulas(loc).kl_divergence(loc, 0 * concentration, loc, concentration)
 
     def entropy(self) -> float:
         """Return the differential entropy in nats: the logarithm of the sphere's area."""

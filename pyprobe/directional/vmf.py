@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -23,6 +22,7 @@ from scipy.special import fdtri
 from pyprobe import _io, _rng
 from pyprobe._engine import select
 from pyprobe._validate import as_weights, check_bool
+from pyprobe._warn import warn
 from pyprobe.directional._arrays import (
     Frozen,
     as_directions,
@@ -259,7 +259,7 @@ class VonMisesFisher(Frozen):
             dim, n, n_effective, length, complement, bias_correction, samples.itemsize
         )
         if doubt:
-            warnings.warn(f"VonMisesFisher.fit: {doubt}", NumericalWarning, stacklevel=2)
+            warn(f"VonMisesFisher.fit: {doubt}", NumericalWarning)
         value = object.__new__(cls)
         if isinstance(samples, np.ndarray):
             value._keep(loc.astype(samples.dtype), np.float64(concentration))
@@ -289,7 +289,7 @@ class VonMisesFisher(Frozen):
         NotFiniteError  if ``x`` is infinite or NaN somewhere.
         """
         module = formulas(x, self.loc, names=("x", "loc"))
-        _check_density(self)
+        check_density(self)
         x = as_directions("x", x, self.dim)
         check_broadcast("x", shape_of(x)[:-1], self.batch_shape)
         if not isinstance(x, np.ndarray):  # the NumPy kernel does so in its pass over x
@@ -331,7 +331,7 @@ class VonMisesFisher(Frozen):
 
     def entropy(self) -> Any:
         """Return the differential entropy in nats, of the batch shape."""
-        _check_density(self)
+        check_density(self)
         return self._of_batch(formulas(self.loc).entropy(self.concentration, self.dim))
 
     def kl_divergence(self, other: VonMisesFisher | SphericalUniform) -> Any:
@@ -355,11 +355,11 @@ class VonMisesFisher(Frozen):
             )
         if other.dim != self.dim:
             raise ShapeError(f"'other' must have dimension {self.dim}; got {other.dim}.")
-        _check_density(self)
+        check_density(self)
         if isinstance(other, SphericalUniform):
             module = formulas(self.loc)
             return self._of_batch(module.kl_to_uniform(self.concentration, self.dim))
-        _check_density(other)
+        check_density(other)
         module = formulas(self.loc, other.loc, names=("loc", "other.loc"))
         check_broadcast("other", other.batch_shape, self.batch_shape)
         return module.kl_divergence(self.loc, self.concentration, other.loc, other.concentration)
@@ -537,7 +537,7 @@ def _cone(dim: int, rho: float, complement: float, n: float) -> float:
     return math.atan(math.sqrt(quantile * (dim - 1) / (n * kappa * rho)))
 
 
-def _check_density(distribution: VonMisesFisher) -> None:
+def check_density(distribution: VonMisesFisher) -> None:
     """Raise for the fit of equal rows: a point mass has no density."""
     if distribution.info is not None and not distribution.info.converged:
         raise DomainError(

@@ -21,8 +21,10 @@ def draw(loc: Tensor, concentration: Tensor, shape: Size) -> Tensor:
     """Draw unit vectors of `shape`, to whose batch `loc` and `concentration` broadcast.
 
     CPU tensors are drawn in Rust under a key from torch's default generator, others by the twin.
-    Gradients are unbiased, and of first order.
+    Gradients are unbiased, and of first order. Half precision is drawn in float32 and rounded.
     """
+    if loc.dtype not in (torch.float32, torch.float64):
+        return draw(loc.float(), concentration.float(), shape).to(loc.dtype)
     if _is_tracing():
         raise DomainError(
             "draws of VonMisesFisher and its mixture cannot be traced: the trace would repeat the "

@@ -75,7 +75,8 @@ def from_pyro(
     Returns
     -------
     VonMisesFisher, VonMisesFisherMixture or SphericalUniform of `pyprobe.directional`
-        Holding detached copies of the parameters, as tensors.
+        Holding detached copies of the parameters, as tensors of float32 or float64. Directions are
+        divided by their norms, and weights by their sum, since Pyro's constraints leave more room.
 
     Raises
     ------
@@ -92,7 +93,7 @@ def from_pyro(
     """
     if isinstance(distribution, VonMisesFisher):
         return directional.VonMisesFisher(
-            _tensor(distribution.loc), _tensor(distribution.concentration)
+            _unit(distribution.loc), _tensor(distribution.concentration)
         )
     if isinstance(distribution, SphericalUniform):
         return directional.SphericalUniform(distribution.dim)
@@ -106,11 +107,16 @@ def from_pyro(
             "'distribution' must have an empty batch shape; got "
             f"{tuple(distribution.batch_shape)}. Make a value of each mixture."
         )
+    locs, weights = _unit(distribution.locs), distribution.weights.detach().double()
     return directional.VonMisesFisherMixture(
-        _tensor(distribution.weights),
-        _tensor(distribution.locs),
-        _tensor(distribution.concentrations),
+        weights / weights.sum(), locs, _tensor(distribution.concentrations).to(locs)
     )
+
+
+def _unit(locs: Tensor) -> Tensor:
+    """Return directions of norm 1 in float32 or float64."""
+    locs = _tensor(locs).to(torch.promote_types(locs.dtype, torch.float32))
+    return locs / torch.linalg.vector_norm(locs, dim=-1, keepdim=True)
 
 
 def _tensor(array: Any) -> Tensor:

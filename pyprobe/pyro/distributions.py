@@ -13,7 +13,7 @@ shared concentration still costs one Bessel function.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -191,7 +191,8 @@ class VonMisesFisherMixture(TorchDistribution):
     Notes
     -----
     `log_prob` is differentiable in the value and in all parameters. Draws carry no gradient: which
-    component they come from is a discrete choice. Cost O(k d) a value.
+    component they come from is a discrete choice. Cost O(k d) a value. Log-densities are off by
+    about the rounding of the dtype times the largest concentration: above 1e5 use float64.
 
     Examples
     --------
@@ -292,6 +293,13 @@ class VonMisesFisherMixture(TorchDistribution):
             rows = chosen.unsqueeze(-1).expand(*batch, 1, shape[-1])
             loc = self.locs.expand(*batch, -1, -1).gather(-2, rows).squeeze(-2)
             return draw(loc, concentration, shape)
+
+    def rsample(self, sample_shape: Any = ()) -> NoReturn:
+        """Refuse: which component a draw comes from is a discrete choice."""
+        raise NotImplementedError(
+            "draws of VonMisesFisherMixture carry no gradient: which component they come from is a "
+            "discrete choice. Use sample(), or rsample() of component_distribution, and weigh."
+        )
 
     @property
     def mean(self) -> Tensor:
@@ -399,25 +407,38 @@ class SphericalUniform(TorchDistribution):
 
 @register_kl(VonMisesFisher, VonMisesFisher)
 def _kl_von_mises_fisher(p: VonMisesFisher, q: VonMisesFisher) -> Tensor:
+    shape = _kl_shape(p, q)
     kl = vmf.kl_divergence(p._loc, p._concentration, q._loc, q._concentration)
-    return kl.expand(torch.broadcast_shapes(p.batch_shape, q.batch_shape))
+    return kl.expand(shape)
 
 
 @register_kl(VonMisesFisher, SphericalUniform)
 def _kl_von_mises_fisher_uniform(p: VonMisesFisher, q: SphericalUniform) -> Tensor:
+    shape = _kl_shape(p, q)
     kl = vmf.kl_to_uniform(p._concentration, p.event_shape[0])
-    return kl.expand(torch.broadcast_shapes(p.batch_shape, q.batch_shape))
+    return kl.expand(shape)
 
 
 @register_kl(SphericalUniform, VonMisesFisher)
 def _kl_uniform_von_mises_fisher(p: SphericalUniform, q: VonMisesFisher) -> Tensor:
+    shape = _kl_shape(p, q)
     kl = vmf.kl_divergence(q._loc, torch.zeros_like(q._concentration), q._loc, q._concentration)
-    return kl.expand(torch.broadcast_shapes(p.batch_shape, q.batch_shape))
+    return kl.expand(shape)
 
 
 @register_kl(SphericalUniform, SphericalUniform)
 def _kl_uniform_uniform(p: SphericalUniform, q: SphericalUniform) -> Tensor:
-    return p._height.new_zeros(torch.broadcast_shapes(p.batch_shape, q.batch_shape))
+    return p._height.new_zeros(_kl_shape(p, q))
+
+
+def _kl_shape(p: TorchDistribution, q: TorchDistribution) -> Size:
+    """Return the batch shape of a divergence between distributions on the same sphere."""
+    if p.event_shape != q.event_shape:
+        raise ShapeError(
+            "a divergence needs distributions of one dimension; got "
+            f"{p.event_shape[0]} and {q.event_shape[0]}."
+        )
+    return _broadcast("batch_shape", q.batch_shape, type(p).__name__, p.batch_shape)
 
 
 def _expanded(old: Any, new: Any, batch_shape: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -13,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyprobe import directional
+from pyprobe._warn import warn
 from pyprobe.errors import DomainError, NumericalWarning
 from pyprobe.typing import FloatArray
 
@@ -39,7 +39,8 @@ class VonMisesFisherMixture(DensityMixin, BaseEstimator):
     max_iter : int, default 100
         The most iterations of a start.
     tol : float, default 1e-6
-        A start ends when the mean log-likelihood of a sample rises by no more than this.
+        A start ends when the mean log-likelihood of a sample rises by no more than this; with
+        `bias_correction`, when it changes by no more.
     normalize : bool, default True
         Divide rows by their norms, since an estimator has to take any data. A row of zeros has no
         direction: it is left out of the fit, with a warning; later it gets the log-density of the
@@ -125,11 +126,10 @@ class VonMisesFisherMixture(DensityMixin, BaseEstimator):
             count = int((~nonzero).sum())
             if count == len(nonzero):
                 raise DomainError(f"'X' must have a row that is not all zero; got {count} of them.")
-            warnings.warn(
+            warn(
                 f"{count} of {len(nonzero)} rows are all zero and have no direction; they are left "
                 "out of the fit.",
                 NumericalWarning,
-                stacklevel=2,
             )
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         self.mixture_ = directional.VonMisesFisherMixture.fit(

@@ -61,6 +61,10 @@ def bessel(
     function: Function, orders: Sequence[tuple[int, int]], first: Tensor, second: Tensor
 ) -> list[Tensor]:
     """Return the derivatives of `function` of these orders, of the broadcast shape."""
+    if first.is_meta:
+        raise TypeError(
+            f"{function.name} needs tensors that hold numbers; got tensors on the device 'meta'."
+        )
     v, x = torch.broadcast_tensors(first.detach().double(), second.detach().double())
     shape, v, x = v.shape, v.reshape(-1), x.reshape(-1)
     found = [torch.empty_like(x) for _ in orders]
@@ -761,6 +765,7 @@ def bessel_ratio_inverse(v: Tensor, r: Tensor, complement: Tensor) -> Tensor:
     """Return the x whose ratio is r, by Halley's method within the bounds of Hornik and Grün."""
     dtype = r.dtype
     v, r, complement = torch.broadcast_tensors(v.double(), r.double(), complement.double())
+    complement = torch.where(r > 0.5, complement, 1 - r)
     rest = complement * (1 + r)  # 1 - r^2
 
     def inverse(a: Tensor, b: Tensor) -> Tensor:

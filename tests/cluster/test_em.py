@@ -71,6 +71,16 @@ def test_a_fall_is_reported_where_the_m_step_maximizes():
     expectation_maximization(*halving(falls_at=3), 1.0, max_iter=2, tol=-100.0, monotone=False)
 
 
+def test_a_fall_is_no_convergence_where_the_m_step_need_not_maximize():
+    # The third value falls by 10, then the gains are halved again.
+    _, info = expectation_maximization(
+        *halving(falls_at=3), 1.0, max_iter=100, tol=0.1, monotone=False
+    )
+    assert info.converged
+    assert info.n_iter > 2
+    assert abs(info.trace[-1] - info.trace[-2]) <= 0.1
+
+
 def test_after_a_move_the_loop_goes_on_without_a_warning():
     _, info = expectation_maximization(*halving(falls_at=3, moves_at=2), 1.0, max_iter=100, tol=0.1)
     assert info.n_reseeded == 1

@@ -8,6 +8,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.sparse
+import scipy.special
 import scipy.stats
 
 import pyprobe
@@ -242,6 +243,60 @@ def test_bias_correction_sees_through_noise_and_keeps_what_is_there(common):
     # E R^2 = rho^2 + (1 - rho^2) / 150 with rho = 0.277: the concentration is 4 to 5 % too high.
     assert plain.concentrations.min() > 310
     assert plain.info.doubtful == (0, 1)
+
+
+def test_bias_correction_goes_on_after_a_fall():
+    locs = SphericalUniform(5).sample((3,), rng=103)
+    x = VonMisesFisher(locs, 4.0).sample((20,), rng=3).reshape(-1, 5)
+    fit = VonMisesFisherMixture.fit(x, 3, rng=3, bias_correction=True, max_iter=2000)
+    steps = np.diff(fit.info.trace)
+    assert steps.min() < -1e-6  # it does fall
+    assert fit.info.converged
+    assert abs(steps[-1]) <= 1e-6 < abs(steps[:-1]).min()
+    with pytest.warns(ConvergenceWarning, match=r"changed the mean log-likelihood by [+-]\d"):
+        VonMisesFisherMixture.fit(x, 3, rng=3, bias_correction=True, max_iter=2)
+
+
+def close_components(d, kappa, k=5):
+    """A mixture whose components overlap, its rows, and log-densities, component by component.
+
+    All in what single precision leaves of them, as unit vectors of double precision.
+    """
+    rng = np.random.default_rng(d)
+    spread = 3 / math.sqrt(kappa * max(d / 9, 1.0))
+    locs = unit(unit(rng.normal(size=d)) + spread * rng.normal(size=(k, d)))
+    single = VonMisesFisherMixture(np.full(k, 1 / k), locs.astype(np.float32), kappa)
+    x = VonMisesFisherMixture(np.full(k, 1 / k), locs, kappa).sample((1000,), rng=1)
+    x = x.astype(np.float32)
+    rows, locs = unit(x.astype(float)), unit(single.locs.astype(float))
+    parts = [VonMisesFisher(loc, kappa).log_prob(rows) - math.log(k) for loc in locs]
+    return single, x, np.stack(parts, axis=1)
+
+
+@pytest.mark.parametrize(("d", "kappa"), [(3, 1e7), (50, 1e6), (1000, 1e6), (1000, 1e8)])
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array])
+def test_float32_carries_high_concentrations(d, kappa, kind):
+    mixture, x, parts = close_components(d, kappa)
+    reference = scipy.special.logsumexp(parts, axis=1)
+    # float32 answers: half an ulp of the largest.
+    tolerance = 6e-8 * abs(reference).max() + 1e-14 * kappa
+    np.testing.assert_allclose(mixture.log_prob(kind(x)), reference, rtol=0, atol=tolerance)
+    np.testing.assert_array_equal(mixture.predict(kind(x)), parts.argmax(axis=1))
+    shares = np.exp(parts - reference[:, None])
+    np.testing.assert_allclose(mixture.predict_proba(kind(x)), shares, atol=1e-6)
+
+
+def test_a_high_concentration_is_fitted_in_float32_as_in_float64():
+    truth = VonMisesFisherMixture([0.5, 0.5], unit([[1.0, 0, 0, 0], [1.0, 8e-3, 0, 0]]), 1e6)
+    x = truth.sample((4000,), rng=0).astype(np.float32)
+    start = np.eye(2, 4)[[0, 0]] + [[0, -1e-3, 0, 0], [0, 7e-3, 0, 0]]
+    options = {"init": unit(start), "tol": 1e-13, "max_iter": 1000}
+    single = VonMisesFisherMixture.fit(x, 2, **options)
+    double = VonMisesFisherMixture.fit(unit(x.astype(float)), 2, **options)
+    # Answers are rounded once.
+    np.testing.assert_allclose(single.weights, double.weights, rtol=1e-6)
+    np.testing.assert_allclose(single.concentrations, double.concentrations, rtol=1e-6)
+    assert single.info.log_likelihood == pytest.approx(double.info.log_likelihood, rel=1e-10)
 
 
 def test_float32_gives_what_float64_gives():
@@ -560,6 +615,14 @@ def test_a_fit_refuses_what_it_cannot_use(x, options, error, message):
 def test_a_mixture_refuses_parameters_that_are_none(arguments, error, message):
     with pytest.raises(error, match=message):
         VonMisesFisherMixture(*arguments)
+
+
+@pytest.mark.parametrize("x", [np.empty((0, 2)), scipy.sparse.csr_array((0, 2))])
+def test_criteria_need_a_row(x):
+    mixture = VonMisesFisherMixture([1.0], [[0.0, 1.0]], [3.0])
+    for criterion in (mixture.aic, mixture.bic):
+        with pytest.raises(ShapeError, match=r"'x' must have at least one row; got shape \(0, 2\)"):
+            criterion(x)
 
 
 def test_judging_refuses_another_dimension():

@@ -1,12 +1,14 @@
 """Mixtures of tensors: the native kernels on CPU tensors, and the twins against the kernels."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from pyprobe import _core
-from pyprobe.directional import VonMisesFisherMixture, _mixture_torch, mixture
+from pyprobe.directional import VonMisesFisher, VonMisesFisherMixture, _mixture_torch, mixture
 from pyprobe.errors import DomainError, NotFiniteError
 
 
@@ -122,6 +124,29 @@ def test_the_twin_fits_what_the_kernel_fits(truth, dtype, kind):
 
 
 @pytest.mark.usefixtures("twins")
+@pytest.mark.parametrize(("d", "kappa"), [(3, 1e7), (1000, 1e8)])
+def test_the_twin_carries_high_concentrations_in_float32(d, kappa):
+    rng = np.random.default_rng(0)
+    locs = unit(unit(rng.normal(size=d)) + kappa**-0.5 * rng.normal(size=(4, d)))
+    double = VonMisesFisherMixture(np.full(4, 0.25), locs, kappa)
+    x = torch.from_numpy(double.sample((500,), rng=1)).float()
+    rows = unit(x.double().numpy())
+    twin = double.log_prob(x)
+    assert twin.dtype == torch.float32
+    expected = double.log_prob(rows)
+    np.testing.assert_allclose(twin, expected, rtol=0, atol=6e-8 * abs(expected).max() + 1e-6)
+    np.testing.assert_array_equal(double.predict(x), double.predict(rows))
+    directions, *rest = double._logits
+    native = _core.vmf_mixture_step(x.numpy(), (directions, *rest), False)
+    step = _mixture_torch.vmf_mixture_step(x, (torch.from_numpy(directions), *rest), False)
+    for a, b in zip(native, step, strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-9, atol=1e-9)
+    (gradient,) = torch.autograd.grad(double.log_prob(x.requires_grad_()).sum(), x)
+    expected = kappa * double.predict_proba(rows) @ locs
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-6 * kappa)
+
+
+@pytest.mark.usefixtures("twins")
 def test_the_twin_starts_by_itself(truth):
     x = torch.from_numpy(truth.sample((2000,), rng=1))
     fit = VonMisesFisherMixture.fit(x, 3, rng=0)
@@ -152,6 +177,17 @@ def test_the_twin_refuses_bad_rows():
         VonMisesFisherMixture.fit(torch.diag(torch.tensor([torch.nan, 1.0])), 1)
     with pytest.raises(TypeError, match="real numbers"):
         VonMisesFisherMixture.fit(torch.eye(3, dtype=torch.complex64), 1)
+
+
+def test_sparse_tensors_are_refused_with_the_way_out():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls its CSR layout a beta version
+        rows = torch.eye(3).to_sparse_csr()
+    for x in (torch.eye(3).to_sparse(), rows):
+        with pytest.raises(TypeError, match=r"dense torch tensor .*\.to_dense\(\), or .* SciPy"):
+            VonMisesFisherMixture.fit(x, 2)
+        with pytest.raises(TypeError, match=r"dense torch tensor .*\.to_dense\(\)"):
+            VonMisesFisher.fit(x)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from pyprobe.directional import SphericalUniform, VonMisesFisher, rayleigh_test
-from pyprobe.errors import DomainError, ShapeError
+from pyprobe.directional import (
+    SphericalUniform,
+    VonMisesFisher,
+    VonMisesFisherMixture,
+    rayleigh_test,
+)
+from pyprobe.errors import DomainError, NumericalWarning, ShapeError
 
 
 def test_entropy_is_the_logarithm_of_the_area():
@@ -96,5 +101,29 @@ def test_its_divergence_is_the_integral_of_the_log_ratio():
     found = SphericalUniform(3).kl_divergence(other)
     np.testing.assert_allclose(found, expected, rtol=1e-14)
     assert SphericalUniform(3).kl_divergence(SphericalUniform(3)) == 0
-    with pytest.raises(ShapeError, match="'other' must be a distribution of dimension 3"):
+    with pytest.raises(ShapeError, match="'other' must have dimension 3; got 2"):
         SphericalUniform(3).kl_divergence(SphericalUniform(2))
+
+
+def test_its_divergence_has_the_batch_shape():
+    loc = np.eye(4, 3) + [0, 0, 1] * (np.arange(4) > 2)[:, None]
+    found = SphericalUniform(3).kl_divergence(VonMisesFisher(loc, 7.0))
+    np.testing.assert_allclose(found, np.full(4, math.log(math.sinh(7.0) / 7.0)), rtol=1e-14)
+    batch = VonMisesFisher(loc[:, None], [0.0, 7.0])
+    assert SphericalUniform(3).kl_divergence(batch).shape == (4, 2)
+
+
+def test_its_divergence_is_finite_for_any_concentration():
+    # log 0F1 = kappa - (d - 1) / 2 log kappa + O(1), the concentration itself from 1e18 on.
+    for kappa in (1e18, 1e154, 1e200, 1e308):
+        assert SphericalUniform(3).kl_divergence(VonMisesFisher([0.6, 0.8, 0], kappa)) == kappa
+
+
+def test_its_divergence_from_what_is_no_single_distribution_is_refused():
+    mixture = VonMisesFisherMixture([1.0], [[0.6, 0.8, 0]], [7.0])
+    with pytest.raises(TypeError, match="'other' must be a VonMisesFisher or a SphericalUniform"):
+        SphericalUniform(3).kl_divergence(mixture)
+    with pytest.warns(NumericalWarning, match="all samples are equal"):
+        point = VonMisesFisher.fit([[0.6, 0.8]] * 3)
+    with pytest.raises(DomainError, match="a point mass has no density"):
+        SphericalUniform(2).kl_divergence(point)

@@ -64,6 +64,15 @@ def test_weights_count_as_repetitions():
     assert scaled.concentration == pytest.approx(weighted.concentration, rel=1e-13)
 
 
+@pytest.mark.parametrize("scale", [5e-324, 1e-300, 1e-161, 1e153, 1e300, 1.7e308])
+def test_the_scale_of_the_weights_does_not_count(scale):
+    x = VonMisesFisher(axis(3), 5.0).sample((40,), rng=0)
+    plain, weighted = VonMisesFisher.fit(x), VonMisesFisher.fit(x, weights=np.full(40, scale))
+    assert weighted.concentration == pytest.approx(plain.concentration, rel=1e-13)
+    np.testing.assert_allclose(weighted.loc, plain.loc, rtol=1e-13)
+    assert weighted.info.n_effective == pytest.approx(40)
+
+
 def test_layout_and_threads_change_no_bit(seed):
     x = VonMisesFisher(axis(40), 30.0).sample((3000,), rng=seed)
     expected = VonMisesFisher.fit(x)

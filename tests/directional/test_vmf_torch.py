@@ -82,6 +82,30 @@ def test_fits_are_those_of_numpy():
     assert rayleigh_test(torch.tensor(x)).pvalue == rayleigh_test(x).pvalue
 
 
+def test_divergences_from_the_uniform_distribution_are_those_of_numpy():
+    kappas = torch.tensor([0.0, 1e-6, 3.0, 1e4, 1e200], dtype=torch.float64)
+    other = VonMisesFisher(torch.tensor([0.6, 0.0, 0.8]).double(), kappas)
+    found = SphericalUniform(3).kl_divergence(other)
+    expected = SphericalUniform(3).kl_divergence(VonMisesFisher([0.6, 0.0, 0.8], kappas.numpy()))
+    assert isinstance(found, torch.Tensor)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-13)
+    # A steep target, from a distribution that is not: kappa (1 - A) and lower terms.
+    for loc in (np.array([0.6, 0.0, 0.8]), torch.tensor([0.6, 0.0, 0.8]).double()):
+        flat, steep = VonMisesFisher(loc, 1.0), VonMisesFisher(loc, 1e200)
+        ratio = 1 / math.tanh(1.0) - 1.0
+        assert float(flat.kl_divergence(steep)) == pytest.approx(1e200 * (1 - ratio), rel=1e-13)
+
+
+@pytest.mark.parametrize("exponent", [-1000, -600, 600, 1000])
+def test_the_scale_of_the_weights_does_not_count_in_the_twin(exponent):
+    x = torch.tensor(VonMisesFisher(direction(5), 4.0).sample((50,), rng=0))
+    weights, scale = np.random.default_rng(0).random(50), 2.0**exponent
+    expected = _torch.mean_direction_twin(x, weights)
+    found = _torch.mean_direction_twin(x, scale * weights)
+    assert torch.equal(found[0], expected[0])
+    assert found[1:] == (*expected[1:3], scale * expected[3], expected[4])
+
+
 @pytest.mark.parametrize("concentrated", [False, True])
 def test_the_twin_of_the_fit_agrees(monkeypatch, concentrated):
     x = VonMisesFisher(direction(30), 1e7 if concentrated else 40.0).sample((500,), rng=0)

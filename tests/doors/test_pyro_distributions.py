@@ -306,6 +306,29 @@ def test_uniform_draws_are_uniform():
     assert scipy.stats.kstest((x @ directions(5)).numpy(), angle_cdf(5, 0.0)).pvalue > 1e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_drawn_in_single_and_rounded(dtype):
+    loc = directions(4, 300).to(dtype)
+    kappa = torch.tensor(900.0, dtype=dtype, requires_grad=True)
+    d = VonMisesFisher(loc, kappa)
+    single = VonMisesFisher(loc.float(), 900.0, validate_args=False)
+    torch.manual_seed(0)
+    x = d.rsample((50,))
+    torch.manual_seed(0)
+    assert x.dtype == dtype
+    assert torch.equal(x, single.sample((50,)).to(dtype))
+    (gradient,) = torch.autograd.grad((x * loc).sum(), kappa)
+    assert gradient.dtype == dtype
+    assert gradient > 0  # draws move towards loc
+    assert d.log_prob(x.detach()).isfinite().all()
+    weights = torch.tensor([0.25, 0.75], dtype=dtype)
+    mixture = VonMisesFisherMixture(weights, loc[:2], kappa.detach())
+    y = mixture.sample((50,))
+    assert y.dtype == dtype
+    assert mixture.log_prob(y).isfinite().all()
+    assert SphericalUniform(300, dtype=dtype).sample((50,)).dtype == dtype
+
+
 # Constraint
 
 
@@ -385,6 +408,23 @@ def test_bad_values_are_refused():
             d.log_prob(2 * directions(3))
     with pytest.raises(DomainError, match="'dim' must be at least 2; got 1"):
         SphericalUniform(1)
+
+
+def test_divergences_between_spheres_of_different_dimension_are_refused():
+    three, four = VonMisesFisher(directions(3), 1.0), VonMisesFisher(directions(4), 1.0)
+    for p in (three, SphericalUniform(3)):
+        for q in (four, SphericalUniform(4)):
+            with pytest.raises(ShapeError, match="of one dimension; got 3 and 4"):
+                kl_divergence(p, q)
+            with pytest.raises(ShapeError, match="of one dimension; got 4 and 3"):
+                kl_divergence(q, p)
+
+
+def test_a_mixture_says_that_its_draws_have_no_gradient():
+    mixture = VonMisesFisherMixture(torch.ones(2) / 2, torch.eye(2, 3), 1.0)
+    assert not mixture.has_rsample
+    with pytest.raises(NotImplementedError, match=r"carry no gradient: .* Use sample\(\)"):
+        mixture.rsample()
 
 
 def test_missing_pyro_is_named_with_its_extra():

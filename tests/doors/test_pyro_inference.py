@@ -379,6 +379,20 @@ def test_a_trained_distribution_leaves_pyro_without_its_graph():
     assert float(value.concentration) == 3.0
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_what_pyros_constraints_let_pass_leaves_pyro(dtype):
+    """Those of directions and weights leave more room than pyprobe.directional does."""
+    loc = (torch.tensor([0.6, 0.0, 0.8]).double() * (1 + 9e-6)).to(dtype)
+    value = from_pyro(VonMisesFisher(loc, 3.0))
+    assert value.loc.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert abs(value.loc.norm() - 1) < 1e-6
+    locs, weights = torch.stack([loc, -loc]), torch.tensor([0.25, 0.75], dtype=dtype)
+    mixture = from_pyro(VonMisesFisherMixture(weights, locs, 3.0))
+    assert mixture.locs.dtype == value.loc.dtype
+    torch.testing.assert_close(mixture.locs, torch.stack([value.loc, -value.loc]))
+    assert abs(mixture.weights.sum() - 1) < 1e-6
+
+
 def test_a_batch_of_distributions_leaves_pyro():
     d = VonMisesFisher(torch.eye(2, 3), torch.tensor([1.0, 4.0]))
     value = from_pyro(d)

@@ -1,5 +1,7 @@
 """The estimator in scikit-learn's grammar."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -13,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pyprobe import directional
-from pyprobe.errors import DomainError, NumericalWarning
+from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning
 from pyprobe.sklearn import VonMisesFisherMixture
 
 NO_CLASSIFIER = "takes whatever has predict_proba for a classifier, and looks at classifier_tags"
@@ -115,6 +117,17 @@ def test_starting_directions_are_normalized_like_the_rows(x):
     unit = x[[0, 150]] / np.linalg.norm(x[[0, 150]], axis=1, keepdims=True)
     second = VonMisesFisherMixture(n_components=2, init=unit).fit(x)
     np.testing.assert_allclose(first.locs_, second.locs_, rtol=1e-12)
+
+
+def test_warnings_point_at_the_line_of_the_caller(x):
+    x[5] = 0
+    estimator = VonMisesFisherMixture(4, random_state=0, max_iter=1, tol=0.0)
+    for fit in (estimator.fit, estimator.fit_predict):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fit(x)
+        assert {NumericalWarning, ConvergenceWarning} <= {warning.category for warning in caught}
+        assert {warning.filename for warning in caught} == {__file__}
 
 
 def test_float32_stays(x):

@@ -291,6 +291,16 @@ def test_derivatives_have_their_limits_at_the_edges(
     assert_allclose(getattr(special, name)(v, x, derivative=derivative), expected, rtol=1e-15)
 
 
+def test_the_complement_counts_where_the_ratio_is_above_one_half() -> None:
+    r = np.array([0.0, 1e-300, 0.25, 0.5])
+    expected = special.bessel_ratio_inverse(1.5, r)
+    for complement in (0.0, 0.3, -1.0, 2.0, NAN):
+        found = special.bessel_ratio_inverse(1.5, r, complement=complement)
+        np.testing.assert_array_equal(found, expected)
+    assert special.bessel_ratio_inverse(1.5, 0.6, complement=0.0) == INF
+    assert math.isnan(special.bessel_ratio_inverse(1.5, 0.6, complement=NAN))
+
+
 def test_bessel_ratio_inverse_has_its_limits() -> None:
     assert special.bessel_ratio_inverse(3, 0) == 0
     assert special.bessel_ratio_inverse(3, 1) == INF

@@ -43,6 +43,15 @@ def test_the_inverse_of_the_twin_has_limits_at_the_ends():
     assert got[2:].isnan().all()
 
 
+def test_the_complement_does_not_count_up_to_one_half_in_the_twin():
+    r = torch.tensor([0.0, 1e-3, 0.25, 0.5]).double()
+    v = torch.ones_like(r)
+    expected = _torch.bessel_ratio_inverse(v, r, 1 - r)
+    for complement in (0.0, 0.3, -1.0, 2.0, math.nan):
+        got = _torch.bessel_ratio_inverse(v, r, torch.full_like(r, complement))
+        assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
 def test_one_call_gives_every_derivative_of_the_broadcast_shape(function):
     v, x = torch.tensor([[0.5], [30.0]]).double(), torch.tensor([0.3, 3.0, 40.0]).double()
@@ -114,6 +123,16 @@ def test_another_device_runs_the_twin(function, monkeypatch):
     got = getattr(special, function.name)(x, x)
     assert got.device.type == "meta"
     assert called == [(function, [(0, 0)])]
+
+
+def test_tensors_without_numbers_are_refused():
+    from pyprobe import special
+
+    x = torch.full((3,), 0.4, device="meta")
+    with pytest.raises(TypeError, match=r"log_iv needs tensors that hold numbers; .* 'meta'"):
+        special.log_iv(1.0, x)
+    with pytest.raises(TypeError, match=r"needs tensors that hold numbers; .* 'meta'"):
+        special.bessel_ratio_inverse(1.0, x)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -28,7 +28,10 @@ pub enum Assignment {
 /// Components as affine functions of a row: `logit_k(x) = scale_k <x, directions_k> + offset_k`.
 ///
 /// The directions need not be unit vectors: an M-step's resultants serve as they are, with
-/// `scale_k = kappa_k / |S_k|`.
+/// `scale_k = kappa_k / |S_k|`. A logit is off by the rounding of the product times the concentration
+/// `scale_k |directions_k|`. Where that of a component is above 8e4, so that single precision
+/// would leave less than two decimals of it, all products are made in double precision, of rows
+/// divided by their norms: those are off by as much.
 #[derive(Debug, Clone, Copy)]
 pub struct Components<'a> {
     /// One component a column: shape (d, k).
@@ -150,13 +153,23 @@ pub fn labels<T: Lanes>(
     Ok(out)
 }
 
+/// The largest concentration whose product with the rounding of single precision stays below 10^-2.
+const CARRIED: f64 = 1e-2 / f32::EPSILON as f64;
+
 /// Components with columns padded to whole vectors; the padding has logits of minus infinity.
 struct Packed<T> {
     k: usize,
     stride: usize,
-    directions: Vec<T>,
+    directions: Directions<T>,
     scale: Vec<f64>,
     offset: Vec<f64>,
+}
+
+/// Rows of length `stride`, in the precision that their products with the data need.
+enum Directions<T> {
+    Working(Vec<T>),
+    /// For concentrations above [`CARRIED`].
+    Double(Vec<f64>),
 }
 
 impl<T: Lanes> Packed<T> {
@@ -170,24 +183,34 @@ impl<T: Lanes> Packed<T> {
                 got: vec![d, k],
             });
         }
+        // Whole vectors of singles are whole vectors of doubles.
         let stride = skinny::padded::<T>(k);
-        let mut packed = zeros::<T>(&[d, stride])?;
-        for (row, packed) in directions.rows().into_iter().zip(packed.chunks_exact_mut(stride)) {
-            for (&value, packed) in row.iter().zip(packed) {
-                *packed = T::from_f64(value);
-            }
-        }
+        let concentrations = directions.columns().into_iter().zip(scale);
+        let directions = if concentrations.fold(0.0, |high: f64, (column, scale)| {
+            high.max(scale.abs() * column.dot(&column).sqrt())
+        }) > CARRIED
+        {
+            Directions::Double(packed(directions, stride)?)
+        } else {
+            Directions::Working(packed(directions, stride)?)
+        };
         let pad = |values: ArrayView1<'_, f64>, with| {
             values.iter().copied().chain(core::iter::repeat(with)).take(stride).collect()
         };
         let (scale, offset) = (pad(scale, 0.0), pad(offset, f64::NEG_INFINITY));
-        Ok(Self { k, stride, directions: packed, scale, offset })
+        Ok(Self { k, stride, directions, scale, offset })
     }
 
     /// The logits of some rows, `stride` a row.
     fn logits(&self, x: Rows<'_, T>, range: Range<usize>) -> Vec<f64> {
         let mut logits = vec![0.0; range.len() * self.stride];
-        x.multiply(range, &self.directions, self.stride, &mut logits);
+        match &self.directions {
+            Directions::Working(w) => x.multiply(range, w, self.stride, &mut logits),
+            Directions::Double(w) => {
+                let normalize = |i| x.inverse_norm(i);
+                x.multiply_in_double(range, normalize, w, self.stride, &mut logits);
+            }
+        }
         vectorize(
             #[inline(always)]
             || {
@@ -202,6 +225,17 @@ impl<T: Lanes> Packed<T> {
         );
         logits
     }
+}
+
+/// A copy of `directions` with rows of length `stride`.
+fn packed<T: Lanes>(directions: ArrayView2<'_, f64>, stride: usize) -> Result<Vec<T>, Error> {
+    let mut packed = zeros::<T>(&[directions.nrows(), stride])?;
+    for (row, packed) in directions.rows().into_iter().zip(packed.chunks_exact_mut(stride)) {
+        for (&value, packed) in row.iter().zip(packed) {
+            *packed = T::from_f64(value);
+        }
+    }
+    Ok(packed)
 }
 
 /// Sums over some rows; the resultants, where they are summed here, are padded.
@@ -259,6 +293,28 @@ impl Sums {
             },
         );
         shares
+    }
+
+    /// Adds the rows `x` from `start` on, by their logits, to the counts and the resultants.
+    fn add_block<T: Lanes>(
+        &mut self,
+        start: usize,
+        logits: Vec<f64>,
+        x: &[T],
+        d: usize,
+        assignment: Assignment,
+    ) {
+        let stride = self.counts.len();
+        match assignment {
+            Assignment::Soft => {
+                let r = self.add::<T>(start, logits);
+                skinny::transpose_multiply_add(x, d, &r, stride, &mut self.resultants);
+            }
+            Assignment::Hard => {
+                let winners = self.add_winners(start, &logits);
+                add_to_winners(x, d, &winners, &mut self.resultants);
+            }
+        }
     }
 
     /// Finds and counts the likeliest components of the rows from `start` on.
@@ -338,15 +394,14 @@ fn dense_step<T: Lanes>(
                 control.check()?;
                 let rows = start..(start + block).min(range.end);
                 let logits = model.logits(x, rows.clone());
-                let x = &values[rows.start * d..rows.end * d];
-                match assignment {
-                    Assignment::Soft => {
-                        let r = sums.add::<T>(rows.start, logits);
-                        skinny::transpose_multiply_add(x, d, &r, stride, &mut sums.resultants);
+                match &model.directions {
+                    Directions::Working(_) => {
+                        let block = &values[rows.start * d..rows.end * d];
+                        sums.add_block(rows.start, logits, block, d, assignment);
                     }
-                    Assignment::Hard => {
-                        let winners = sums.add_winners(rows.start, &logits);
-                        add_to_winners(x, d, &winners, &mut sums.resultants);
+                    Directions::Double(_) => {
+                        let block = x.in_double(rows.clone(), |i| x.inverse_norm(i));
+                        sums.add_block(rows.start, logits, &block, d, assignment);
                     }
                 }
             }
@@ -391,22 +446,56 @@ fn sparse_step<T: Lanes>(
     assignment: Assignment,
     control: &Control,
 ) -> Result<Step, Error> {
-    let (n, d, k, stride) = (x.n_rows(), x.n_columns(), model.k, model.stride);
+    let stride = model.stride;
+    // The resultants are x' r: the sparse product once more. Summed into every block of rows, they
+    // would cost the size of the dense directions a block.
+    let columns = Rows::Sparse(columns);
+    let (sums, resultants) = match &model.directions {
+        Directions::Working(_) => {
+            let (sums, r) = shares::<T, T>(x, model, assignment, control)?;
+            let multiply = |range, out: &mut [f64]| columns.multiply(range, &r, stride, out);
+            (sums, sparse_resultants(x.n_columns(), model, multiply, control)?)
+        }
+        Directions::Double(_) => {
+            let (sums, mut r) = shares::<T, f64>(x, model, assignment, control)?;
+            for (i, r) in r.chunks_exact_mut(stride).enumerate() {
+                let inverse = x.inverse_norm(i);
+                for r in r {
+                    *r *= inverse;
+                }
+            }
+            let multiply = |range, out: &mut [f64]| {
+                columns.multiply_in_double(range, |_| 1.0, &r, stride, out);
+            };
+            (sums, sparse_resultants(x.n_columns(), model, multiply, control)?)
+        }
+    };
+    Ok(sums.finish(model.k, resultants))
+}
+
+/// The responsibilities of all rows, and their sums without the resultants.
+fn shares<T: Lanes, W: Lanes>(
+    x: Rows<'_, T>,
+    model: &Packed<T>,
+    assignment: Assignment,
+    control: &Control,
+) -> Result<(Sums, Vec<W>), Error> {
+    let stride = model.stride;
     let sums = reduce_blocks(
-        n,
+        x.n_rows(),
         x.block(),
         control,
         |range| {
             let mut sums = Sums::new(0, stride);
             let logits = model.logits(x, range.clone());
             let r = match assignment {
-                Assignment::Soft => sums.add::<T>(range.start, logits),
+                Assignment::Soft => sums.add::<W>(range.start, logits),
                 Assignment::Hard => {
-                    let mut r = vec![T::zeroed(); logits.len()];
+                    let mut r = vec![W::zeroed(); logits.len()];
                     let winners = sums.add_winners(range.start, &logits);
                     r.chunks_exact_mut(stride)
                         .zip(winners)
-                        .for_each(|(r, k)| r[k] = T::from_f64(1.0));
+                        .for_each(|(r, k)| r[k] = W::from_f64(1.0));
                     r
                 }
             };
@@ -418,21 +507,28 @@ fn sparse_step<T: Lanes>(
         },
     )?;
     let (sums, r) = sums.ok_or_else(no_rows)?;
-    let r = r.concat();
-    // The resultants are x' r: the sparse product once more. Summed into every block of rows, they
-    // would cost the size of the dense directions a block.
-    let columns = Rows::Sparse(columns);
+    Ok((sums, r.concat()))
+}
+
+/// The product that `multiply` adds some rows of to an array of padded rows, without the padding.
+fn sparse_resultants<T>(
+    d: usize,
+    model: &Packed<T>,
+    multiply: impl Fn(Range<usize>, &mut [f64]) + Sync,
+    control: &Control,
+) -> Result<Array2<f64>, Error> {
+    let Packed { k, stride, .. } = *model;
     let mut resultants = Array2::zeros((d, k));
     if let Some(out) = resultants.as_slice_mut() {
         for_each_chunk(out, 64 * k, control, |start, out| {
             let (start, rows) = (start / k, out.len() / k);
             let mut padded = vec![0.0; rows * stride];
-            columns.multiply(start..start + rows, &r, stride, &mut padded);
+            multiply(start..start + rows, &mut padded);
             unpad(&padded, stride, out, k);
             Ok(())
         })?;
     }
-    Ok(sums.finish(k, resultants))
+    Ok(resultants)
 }
 
 fn no_rows() -> Error {
@@ -514,6 +610,7 @@ fn winners(logits: &[f64], stride: usize, places: &mut [usize], values: &mut [f6
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // ties are exact
 mod tests {
     use ndarray::{Array1, Axis};
 
@@ -521,42 +618,116 @@ mod tests {
 
     const N: usize = 1500;
     const D: usize = 37;
-    const K: usize = 5;
+    const SHARP: f64 = 1e6;
 
-    /// Half of the entries zero, and components whose logits reach from -9 to 9.
-    fn case<T: Lanes>() -> (Array2<T>, Array2<f64>, Array1<f64>, Array1<f64>) {
-        let x = Array2::from_shape_fn((N, D), |(i, j)| {
-            let u = ((i * 7919 + j * 104729 + i * j * 31) % 1009) as f64 / 1009.0;
-            T::from_f64(if u < 0.5 { 0.0 } else { u - 0.75 })
-        });
-        let directions =
-            Array2::from_shape_fn((D, K), |(j, k)| ((j * 31 + k * 17) % 101) as f64 / 101.0 - 0.5);
-        let scale = Array1::from_shape_fn(K, |k| 3.0 + k as f64);
-        let offset = Array1::from_shape_fn(K, |k| -0.3 * k as f64);
-        (x, directions, scale, offset)
+    struct Case<T> {
+        x: Array2<T>,
+        directions: Array2<f64>,
+        scale: Array1<f64>,
+        offset: Array1<f64>,
+        /// How large the logits or the terms in them are, which their rounding goes with.
+        size: f64,
     }
 
-    /// The formulas of the module's head, word for word.
-    fn plain<T: Lanes>(assignment: Assignment) -> (Array2<f64>, Vec<f64>, f64) {
-        let (x, directions, scale, offset) = case::<T>();
-        let x = x.mapv(Into::<f64>::into);
-        let mut r = x.dot(&directions) * &scale + &offset;
-        let mut total = 0.0;
-        for mut row in r.rows_mut() {
-            let high = row.fold(f64::NEG_INFINITY, |a, &b| a.max(b));
-            let sum: f64 = row.iter().map(|l| (l - high).exp()).sum();
-            match assignment {
-                Assignment::Soft => {
-                    row.mapv_inplace(|l| (l - high).exp() / sum);
-                    total += high + sum.ln();
+    impl<T: Lanes> Case<T> {
+        /// Half of the entries zero, and components whose logits reach from -9 to 9.
+        fn flat(k: usize) -> Self {
+            let x = Array2::from_shape_fn((N, D), |(i, j)| {
+                let u = ((i * 7919 + j * 104729 + i * j * 31) % 1009) as f64 / 1009.0;
+                T::from_f64(if u < 0.5 { 0.0 } else { u - 0.75 })
+            });
+            let directions = Array2::from_shape_fn((D, k), |(j, k)| {
+                ((j * 31 + k * 17 + (k / 7) * j * 5) % 101) as f64 / 101.0 - 0.5
+            });
+            let scale = Array1::from_shape_fn(k, |k| 3.0 + (k % 5) as f64);
+            let offset = Array1::from_shape_fn(k, |k| -0.3 * (k % 5) as f64);
+            Self { x, directions, scale, offset, size: 1.0 }
+        }
+
+        /// Twenty components in several vectors: some hopeless, some without weight, and copies of
+        /// one another in different vectors. All logits are moved by `shift`.
+        fn far(shift: f64) -> Self {
+            let mut case = Self::flat(20);
+            case.offset += shift;
+            for k in [1, 11, 18] {
+                case.offset[k] -= 1000.0;
+            }
+            for k in [0, 7, 8, 19] {
+                case.offset[k] = f64::NEG_INFINITY;
+            }
+            for (from, to) in [(4, 12), (4, 17), (2, 3)] {
+                let column = case.directions.column(from).to_owned();
+                case.directions.column_mut(to).assign(&column);
+                case.scale[to] = case.scale[from];
+                case.offset[to] = case.offset[from];
+            }
+            case.size = 1000.0;
+            case
+        }
+
+        /// Unit vectors about a common direction, and components of a high concentration among them.
+        fn sharp(k: usize) -> Self {
+            let near = |i: usize, j: usize| {
+                let u = ((i * 7919 + j * 104729 + i * j * 31) % 1009) as f64 / 1009.0 - 0.5;
+                if j.is_multiple_of(2) { 1.0 + 2e-2 * u } else { 0.0 }
+            };
+            let unit = |mut x: Array2<f64>| {
+                for mut row in x.rows_mut() {
+                    let norm = row.dot(&row).sqrt();
+                    row /= norm;
                 }
-                Assignment::Hard => {
-                    row.mapv_inplace(|l| f64::from(u8::from(l >= high)));
-                    total += high;
-                }
+                x
+            };
+            let x = unit(Array2::from_shape_fn((N, D), |(i, j)| near(i, j))).mapv(T::from_f64);
+            let directions = unit(Array2::from_shape_fn((k, D), |(k, j)| near(N + 3 * k, j)));
+            let scale = Array1::from_elem(k, SHARP);
+            let offset = Array1::from_shape_fn(k, |k| -SHARP - 0.3 * k as f64);
+            Self { x, directions: directions.reversed_axes(), scale, offset, size: SHARP }
+        }
+
+        fn all() -> Vec<Self> {
+            let flat = [1, 5, 8, 20, 41].into_iter().map(Self::flat);
+            let far = [-1000.0, 0.0, 1000.0].into_iter().map(Self::far);
+            flat.chain(far).chain([Self::sharp(5), Self::sharp(20)]).collect()
+        }
+
+        fn components(&self) -> Components<'_> {
+            Components {
+                directions: self.directions.view(),
+                scale: self.scale.view(),
+                offset: self.offset.view(),
             }
         }
-        (x.t().dot(&r), r.sum_axis(Axis(0)).to_vec(), total)
+
+        /// The formulas of the module's head, word for word.
+        fn plain(&self, assignment: Assignment) -> (Array2<f64>, Vec<f64>, f64) {
+            let mut x = self.x.mapv(Into::<f64>::into);
+            if self.size == SHARP {
+                for mut row in x.rows_mut() {
+                    let norm = row.dot(&row).sqrt();
+                    row /= norm;
+                }
+            }
+            let mut r = x.dot(&self.directions) * &self.scale + &self.offset;
+            let mut total = 0.0;
+            for mut row in r.rows_mut() {
+                let high = row.fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+                let sum: f64 = row.iter().map(|l| (l - high).exp()).sum();
+                match assignment {
+                    Assignment::Soft => {
+                        row.mapv_inplace(|l| (l - high).exp() / sum);
+                        total += high + sum.ln();
+                    }
+                    Assignment::Hard => {
+                        let first = row.iter().position(|&l| l == high).unwrap();
+                        row.fill(0.0);
+                        row[first] = 1.0;
+                        total += high;
+                    }
+                }
+            }
+            (x.t().dot(&r), r.sum_axis(Axis(0)).to_vec(), total)
+        }
     }
 
     struct Compressed<T> {
@@ -577,27 +748,27 @@ mod tests {
         out
     }
 
-    fn check<T: Lanes>(tolerance: f64) {
-        let (x, directions, scale, offset) = case::<T>();
-        let components = Components {
-            directions: directions.view(),
-            scale: scale.view(),
-            offset: offset.view(),
-        };
+    /// `tolerance` is that of sums and small logits, in the precision of the data.
+    fn check<T: Lanes>(case: &Case<T>, tolerance: f64) {
+        let (x, components) = (&case.x, case.components());
         let dense = Rows::dense(x.view()).unwrap();
         let (rows, columns) = (compress(&x.view()), compress(&x.t()));
         let sparse = Csr::new(&rows.indptr, &rows.indices, &rows.values, D).unwrap();
         let turned = Csr::new(&columns.indptr, &columns.indices, &columns.values, N).unwrap();
         let control = Control::sequential();
+        // High concentrations are computed in double precision, whatever the data.
+        let tolerance = if case.size == SHARP { 1e-14 } else { tolerance };
+        let bound = tolerance.max(1e-14 * case.size) * N as f64;
         for assignment in [Assignment::Soft, Assignment::Hard] {
-            let (resultants, counts, total) = plain::<T>(assignment);
+            let (resultants, counts, total) = case.plain(assignment);
             for (x, transposed) in [(dense, None), (Rows::Sparse(sparse), Some(turned))] {
                 let found = step(x, transposed, components, assignment, &control).unwrap();
                 let error = (&found.resultants - &resultants).mapv(f64::abs).sum();
-                assert!(error <= tolerance * N as f64, "{assignment:?} {error}");
-                assert!((found.log_likelihood - total).abs() <= tolerance * N as f64);
+                assert!(error <= bound, "{assignment:?} {error}");
+                assert!((found.log_likelihood - total).abs() <= bound);
+                assert_eq!(found.counts.len(), counts.len());
                 for (a, b) in found.counts.iter().zip(&counts) {
-                    assert!((a - b).abs() <= tolerance * N as f64);
+                    assert!((a - b).abs() <= bound);
                 }
                 // On the pool: the same bits.
                 let again = step(x, transposed, components, assignment, &Control::new()).unwrap();
@@ -608,43 +779,46 @@ mod tests {
 
     #[test]
     fn a_step_agrees_with_the_formulas_dense_and_sparse_on_any_threads() {
-        check::<f64>(1e-14);
-        check::<f32>(1e-6);
+        for case in Case::all() {
+            check::<f64>(&case, 1e-14);
+        }
+        for case in Case::all() {
+            check::<f32>(&case, 1e-6);
+        }
     }
 
     #[test]
     fn rows_agree_with_sums() {
-        let (x, directions, scale, offset) = case::<f64>();
-        let components = Components {
-            directions: directions.view(),
-            scale: scale.view(),
-            offset: offset.view(),
-        };
-        let rows = Rows::dense(x.view()).unwrap();
-        let control = Control::sequential();
-        let values = log_sum_exp(rows, components, &control).unwrap();
-        let found = step(rows, None, components, Assignment::Soft, &control).unwrap();
-        assert!((values.iter().sum::<f64>() - found.log_likelihood).abs() < 1e-9);
-        assert!(values.iter().all(|value| *value >= values[found.worst]));
-        let r = responsibilities(rows, components, &control).unwrap();
-        assert!(r.sum_axis(Axis(1)).iter().all(|sum| (sum - 1.0).abs() < 1e-15));
-        let labels = labels(rows, components, &control).unwrap();
-        for (label, r) in labels.into_iter().zip(r.rows()) {
-            assert!(r.iter().all(|share| *share <= r[label]));
+        for case in Case::<f64>::all() {
+            let rows = Rows::dense(case.x.view()).unwrap();
+            let components = case.components();
+            let control = Control::sequential();
+            let values = log_sum_exp(rows, components, &control).unwrap();
+            let found = step(rows, None, components, Assignment::Soft, &control).unwrap();
+            let bound = 1e-9 * case.size;
+            assert!((values.iter().sum::<f64>() - found.log_likelihood).abs() < bound);
+            assert!(values.iter().all(|value| *value >= values[found.worst]));
+            let r = responsibilities(rows, components, &control).unwrap();
+            assert!(r.sum_axis(Axis(1)).iter().all(|sum| (sum - 1.0).abs() < 1e-14));
+            let labels = labels(rows, components, &control).unwrap();
+            for (label, r) in labels.into_iter().zip(r.rows()) {
+                assert!(r.iter().all(|share| *share <= r[label]));
+                // Of components that are the same, the first.
+                assert_eq!(r.iter().position(|share| *share == r[label]), Some(label));
+            }
+            for (r, offset) in r.columns().into_iter().zip(&case.offset) {
+                assert!(*offset > f64::NEG_INFINITY || r.iter().all(|share| *share == 0.0));
+            }
         }
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let (x, directions, scale, offset) = case::<f64>();
-        let components = Components {
-            directions: directions.view(),
-            scale: scale.view(),
-            offset: offset.view(),
-        };
+        let case = Case::<f64>::flat(5);
+        let (x, components) = (&case.x, case.components());
         let control = Control::sequential();
         let short = Rows::dense(x.view()).unwrap();
-        let narrow = Components { directions: directions.t(), ..components };
+        let narrow = Components { directions: case.directions.t(), ..components };
         assert!(step(short, None, narrow, Assignment::Soft, &control).is_err());
         let empty: Rows<'_, f64> = Rows::Dense { values: &[], n_columns: D };
         assert!(step(empty, None, components, Assignment::Soft, &control).is_err());

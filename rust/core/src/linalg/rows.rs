@@ -198,6 +198,43 @@ impl<'a, T: Lanes> Rows<'a, T> {
         }
     }
 
+    /// As [`multiply`](Self::multiply), in double precision, with row i of `x` times `factor(i)`.
+    pub(crate) fn multiply_in_double(
+        &self,
+        range: Range<usize>,
+        factor: impl Fn(usize) -> f64,
+        w: &[f64],
+        stride: usize,
+        out: &mut [f64],
+    ) {
+        match self {
+            Self::Dense { n_columns: d, .. } => {
+                skinny::multiply_add(&self.in_double(range, factor), *d, w, stride, out);
+            }
+            Self::Sparse(x) => {
+                for (i, out) in range.zip(out.chunks_exact_mut(stride)) {
+                    let values = self.in_double(i..i + 1, &factor);
+                    skinny::gather_add(x.row(i).0, &values, w, stride, out);
+                }
+            }
+        }
+    }
+
+    /// The stored entries of some rows in double precision, those of row i times `factor(i)`.
+    pub(crate) fn in_double(&self, range: Range<usize>, factor: impl Fn(usize) -> f64) -> Vec<f64> {
+        let mut doubles = Vec::with_capacity(range.clone().map(|i| self.entries(i).len()).sum());
+        for i in range {
+            let factor = factor(i);
+            doubles.extend(self.entries(i).iter().map(|&value| factor * value.into()));
+        }
+        doubles
+    }
+
+    /// One over the norm of row `i`.
+    pub(crate) fn inverse_norm(&self, i: usize) -> f64 {
+        squared_norm(self.entries(i)).sqrt().recip()
+    }
+
     /// Writes row `i` into column `k` of `w`, of shape (d, stride), which holds zeros there.
     pub(crate) fn scatter(&self, i: usize, w: &mut [T], stride: usize, k: usize) {
         match self {

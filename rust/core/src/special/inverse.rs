@@ -11,25 +11,26 @@ const MAX_STEPS: usize = 8;
 
 /// Solves r(v, x) = r for x, elementwise, given the targets r and 1 - r; overwrites `x`.
 ///
-/// The residual is formed with r below one half and with 1 - r above, where the other one has lost
-/// its digits.
+/// The residual is formed with r up to one half, where the complement that came does not count, and
+/// with 1 - r above, where r has lost its digits.
 pub(crate) fn solve(v: &[f64], r: &[f64], complement: &[f64], x: &mut [f64]) {
     for function in [Function::BesselRatio, Function::BesselRatioComplement] {
         let of_complement = function == Function::BesselRatioComplement;
         let mut problems: Vec<Problem> = Vec::new();
         for i in 0..x.len() {
+            let complement = if r[i] > 0.5 { complement[i] } else { 1.0 - r[i] };
             let inside = v[i] >= 0.0
                 && v[i] < f64::INFINITY
                 && (0.0..=1.0).contains(&r[i])
-                && (0.0..=1.0).contains(&complement[i]);
+                && (0.0..=1.0).contains(&complement);
             if !inside {
                 x[i] = f64::NAN;
-            } else if complement[i] == 0.0 {
+            } else if complement == 0.0 {
                 x[i] = f64::INFINITY;
             } else if r[i] == 0.0 {
                 x[i] = 0.0;
             } else if (r[i] > 0.5) == of_complement {
-                problems.push(Problem::new(i, v[i], r[i], complement[i]));
+                problems.push(Problem::new(i, v[i], r[i], complement));
             }
         }
         run(function, &mut problems);

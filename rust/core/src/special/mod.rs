@@ -149,8 +149,8 @@ fn slot(function: Function, (i, j): (u8, u8)) -> Result<usize, Error> {
 /// The x at which `I_(v+1)(x)` / `I_v(x)` is r, elementwise with broadcasting: with v = d/2 - 1 the
 /// concentration of the von Mises-Fisher law in d dimensions whose mean resultant length is r.
 ///
-/// `complement` is 1 - r, which decides where r is near 1: pass it if it is known to more digits
-/// than r can hold. Banerjee's start, then Halley's method kept in the bracket of Hornik and Grün.
+/// `complement` is 1 - r, and counts where r > 1/2: pass it if it is known to more digits than r can
+/// hold. Banerjee's start, then Halley's method kept in the bracket of Hornik and Grün.
 /// r = 0 gives 0, a complement of 0 gives infinity, and arguments outside of `[0, 1]`, or v not in
 /// `[0, inf)`, NaN.
 ///
@@ -564,6 +564,19 @@ mod tests {
             let found = invert_ratio(v.view(), r.view(), Some(c.view()), &control).unwrap();
             assert!((found[0] / x - 1.0).abs() < 1e-14, "{} for {x}", found[0]);
         }
+    }
+
+    #[test]
+    fn the_complement_does_not_count_up_to_one_half() {
+        for r in [0.0, 1e-300, 1e-3, 0.25, 0.5] {
+            let expected = bessel_ratio_inverse(1.5, r, 1.0 - r);
+            for complement in [0.0, 0.3, 1.0, -1.0, 2.0, f64::NAN] {
+                assert_eq!(bessel_ratio_inverse(1.5, r, complement), expected, "{r} {complement}");
+            }
+        }
+        let above = 0.5 + f64::EPSILON;
+        assert_eq!(bessel_ratio_inverse(1.5, above, 0.0), f64::INFINITY);
+        assert!(bessel_ratio_inverse(1.5, above, f64::NAN).is_nan());
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub fn mean_direction<T: Real>(
 ) -> Result<MeanDirection, Error> {
     let (n, dim) = x.dim();
     check_dim("x", dim)?;
-    let weight = weight_of(n, weights)?;
+    let (scale, weight) = weight_of(n, weights)?;
     let x = x.as_standard_layout();
     let rows: Vec<&[T]> = x.rows().into_iter().filter_map(|row| row.to_slice()).collect();
 
@@ -131,7 +131,8 @@ pub fn mean_direction<T: Real>(
         };
     }
     let n_effective = sum.weight * sum.weight / sum.square;
-    Ok(MeanDirection { loc, length, complement, total_weight: sum.weight, n_effective })
+    let total_weight = scale * sum.weight;
+    Ok(MeanDirection { loc, length, complement, total_weight, n_effective })
 }
 
 /// 1 - mu . x for each row x of `x`, by |x - mu|^2 / 2, which keeps full relative precision where
@@ -202,11 +203,15 @@ fn add_spreads(a: (f64, bool), b: (f64, bool)) -> (f64, bool) {
     (a.0 + b.0, a.1 && b.1)
 }
 
-/// The weight of row i, 1 where none are given.
+/// A scale, and the weight of row i over it; both 1 where no weights are given.
+///
+/// The scale is a power of two near the largest weight: squares of the quotients neither overflow nor
+/// vanish, and division by it rounds nothing.
 fn weight_of(
     n: usize,
     weights: Option<ArrayView1<'_, f64>>,
-) -> Result<impl Fn(usize) -> f64 + Sync, Error> {
+) -> Result<(f64, impl Fn(usize) -> f64 + Sync), Error> {
+    let mut scale = 1.0;
     if let Some(weights) = &weights {
         if weights.len() != n {
             return Err(Error::Shape {
@@ -218,8 +223,11 @@ fn weight_of(
         if let Some(&got) = weights.iter().find(|w| !(0.0..f64::INFINITY).contains(*w)) {
             return Err(Error::Domain { name: "weights", expected: "finite and >= 0", got });
         }
+        let largest = weights.iter().fold(0.0, |a: f64, &b| a.max(b));
+        // The exponent alone; the least normal number where that is below it.
+        scale = f64::from_bits(largest.to_bits() & f64::INFINITY.to_bits()).max(f64::MIN_POSITIVE);
     }
-    Ok(move |i: usize| weights.as_ref().map_or(1.0, |w| w[i]))
+    Ok((scale, move |i: usize| weights.as_ref().map_or(1.0, |w| w[i] / scale)))
 }
 
 /// Where and how many entries are infinite or NaN, if any are.
@@ -328,6 +336,30 @@ mod tests {
         assert_eq!(weighted.total_weight, 3.0);
         assert_eq!(weighted.n_effective, 9.0 / 5.0);
         assert_eq!(plain.n_effective, 3.0);
+    }
+
+    #[test]
+    fn the_scale_of_the_weights_changes_no_bit() {
+        let x = circle(&[0.1, 0.5, 2.0, 2.2]);
+        let fit = |weights: &Array1<f64>| {
+            mean_direction(x.view(), Some(weights.view()), &Control::new()).unwrap()
+        };
+        let weights = array![2.0, 1.0, 0.0, 0.7];
+        let expected = fit(&weights);
+        for exponent in [-1000, -600, -500, 500, 600, 1000] {
+            let scale = 2f64.powi(exponent);
+            let found = fit(&(&weights * scale));
+            assert_eq!(found.total_weight, scale * expected.total_weight);
+            assert_eq!(MeanDirection { total_weight: expected.total_weight, ..found }, expected);
+        }
+        // The least number that there is, and a sum beyond the largest one.
+        let equal = fit(&array![1.0, 1.0, 1.0, 1.0]);
+        for weight in [5e-324, f64::MAX] {
+            let found = fit(&Array1::from_elem(4, weight));
+            assert!((found.n_effective - 4.0).abs() < 1e-14, "{weight}");
+            assert!((&found.loc - &equal.loc).iter().all(|d| d.abs() < 1e-15));
+            assert!((found.length - equal.length).abs() < 1e-15);
+        }
     }
 
     #[test]
