@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from pyprobe._validate import (
     check_positive_float,
     check_positive_int,
 )
+from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, ShapeError
 from pyprobe.progress import Callback, Progress
 from pyprobe.transport._check import as_cost, check_epsilon
@@ -173,11 +173,10 @@ def sinkhorn_barycenter(
             progress = Progress(step=step, total=max_iter, value=error, elapsed=elapsed)
             stopped = callback(progress) is True
     if error > tol and not stopped:
-        warnings.warn(
+        warn(
             f"sinkhorn_barycenter stopped after {step} iterations with marginal error {error:.1e} "
             f"> tol {tol:.1e}; raise max_iter or epsilon.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     center = np.exp(log_center)
     return SinkhornBarycenter(

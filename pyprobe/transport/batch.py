@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from pyprobe._validate import (
     check_positive_float,
     check_positive_int,
 )
+from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, PyprobeError, ShapeError
 from pyprobe.transport._check import (
     as_cost,
@@ -130,12 +130,11 @@ def sinkhorn_batch(
     late = [index for index, result in enumerate(results) if not result.converged]
     if late:
         worst = max(results[index].marginal_error for index in late)
-        warnings.warn(
+        warn(
             f"sinkhorn_batch: {len(late)} of {n_problems} problems, the first at index {late[0]}, "
             f"stopped with marginal errors up to {worst:.1e} > tol {tol:.1e}; raise max_iter or "
             "epsilon, or use method='newton'.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     return results
 

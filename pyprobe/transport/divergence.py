@@ -13,6 +13,7 @@ from typing import Literal
 from pyprobe import _core
 from pyprobe._engine import Engine, select
 from pyprobe._validate import check_positive_float, check_positive_int
+from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning
 from pyprobe.transport._check import (
     Clouds,
@@ -154,11 +155,10 @@ def sinkhorn_divergence(
     error = max(xy.marginal_error, xx.marginal_error, yy.marginal_error)
     converged = xy.converged and xx.converged and yy.converged
     if not converged:
-        warnings.warn(
+        warn(
             f"sinkhorn_divergence stopped with marginal error {error:.1e} > tol {tol:.1e}: the "
             "value may be off by as much, and negative; raise max_iter or epsilon.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     return SinkhornDivergence(
         value=float(value), converged=converged, marginal_error=error, xy=xy, xx=xx, yy=yy

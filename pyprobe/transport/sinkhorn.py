@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +35,7 @@ from pyprobe._validate import (
     check_positive_float,
     check_positive_int,
 )
+from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
 from pyprobe.progress import Callback, Progress
 from pyprobe.transport._check import (
@@ -163,7 +163,8 @@ class SinkhornResult:
         threshold = check_positive_float("threshold", threshold, allow_zero=True)
         indptr, indices, values = _core.transport_sparse_plan(self._problem.plan, threshold)
         shape = self._problem.cost.shape
-        return scipy.sparse.csr_array((values, indices, indptr), shape=shape)
+        where = indices.astype(np.int64), indptr.astype(np.int64)
+        return scipy.sparse.csr_array((values, *where), shape=shape)
 
     @cached_property
     def transport_cost(self) -> float:
@@ -414,7 +415,7 @@ def solve(
     penalties: tuple[float, float],
     options: SolverOptions,
 ) -> SinkhornResult:
-    """Solve a problem whose arguments have been checked; warns on behalf of its caller's caller."""
+    """Solve a problem whose arguments have been checked."""
     method, tol, max_iter, init, callback, memory = options
     watch, report = _watch(callback, max_iter + MAX_NEWTON)
     found = _core.sinkhorn(
@@ -515,24 +516,22 @@ def _check_resolution(epsilon: float, cost: FloatArray) -> None:
     finite = cost if (cost < np.inf).all() else cost[cost < np.inf]
     range_ = float(finite.max()) - float(finite.min()) if finite.size else 0.0
     if epsilon < _RESOLUTION * range_:
-        warnings.warn(
+        warn(
             f"'epsilon' = {epsilon:.3g} is below 1e-6 of the range of the costs ({range_:.3g}): "
             "rounding is no longer small beside it. For so little entropy use an exact solver, "
             "such as scipy.optimize.linear_sum_assignment.",
             NumericalWarning,
-            stacklevel=3,
         )
 
 
 def _warn(result: SinkhornResult, rate: float | None, tol: float) -> None:
     fall = f", falling by {1 - rate:.1e} an iteration" if rate is not None else ""
     newton = f" and {result.n_newton} Newton steps" if result.n_newton else ""
-    warnings.warn(
+    warn(
         f"sinkhorn stopped after {result.n_iter} iterations{newton} with marginal error "
         f"{result.marginal_error:.1e} > tol {tol:.1e}{fall}; raise max_iter or epsilon"
         + ("." if newton else ", or use method='newton'."),
         ConvergenceWarning,
-        stacklevel=4,
     )
 
 

@@ -5,7 +5,7 @@
 //! ```
 
 use pyprobe_core::linalg::Metric;
-use pyprobe_core::ndarray::{Array2, s};
+use pyprobe_core::ndarray::Array2;
 use pyprobe_core::random::Key;
 use pyprobe_core::transport::{Clouds, Method, Options, Plan, Problem, sinkhorn};
 use pyprobe_core::{Control, Error, directional::vmf};
@@ -38,7 +38,7 @@ fn main() -> Result<(), Error> {
         let misfit: f64 = sums.rows.iter().zip(&a).map(|(sum, a)| (sum - a).abs()).sum();
         assert!(misfit < 1e-9);
         // Where the first point's mass goes on average.
-        let target = plan.apply(y.view(), &control)?.slice(s![0, ..]).mapv(|v| v / sums.rows[0]);
+        let target = plan.apply(y.view(), &control)?.row(0).mapv(|v| v / sums.rows[0]);
         assert!((target.dot(&target) - 1.0).abs() < 0.1);
     }
     Ok(())

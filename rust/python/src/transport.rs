@@ -160,7 +160,7 @@ pub fn sinkhorn_symmetric<'py>(
     solution(py, found)
 }
 
-fn solution<'py>(py: Python<'py>, found: Solution) -> PyResult<Bound<'py, PyDict>> {
+fn solution(py: Python<'_>, found: Solution) -> PyResult<Bound<'_, PyDict>> {
     let result = PyDict::new(py);
     result.set_item("f", found.f.into_pyarray(py))?;
     result.set_item("g", found.g.into_pyarray(py))?;
@@ -282,7 +282,8 @@ pub fn transport_sparse_plan<'py>(
     py: Python<'py>,
     plan: PlanOf<'py>,
     threshold: f64,
-) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f64>>)> {
+) -> PyResult<(Bound<'py, PyArray1<usize>>, Bound<'py, PyArray1<usize>>, Bound<'py, PyArray1<f64>>)>
+{
     let (costs, epsilon, phi, gamma) = plan;
     let potentials = &potentials(&phi, &gamma);
     let found = with_cost!(costs, |cost| {

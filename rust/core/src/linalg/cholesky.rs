@@ -4,7 +4,7 @@ use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt;
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::reborrow::ReborrowMut;
-use faer::{Accum, Conj, MatMut, MatRef, Par};
+use faer::{Accum, Conj, MatMut, MatRef, Par, Spec};
 use ndarray::Array2;
 
 use crate::{Control, Error};
@@ -51,14 +51,14 @@ pub(crate) fn solve(
 ) -> Result<Vec<f64>, Error> {
     let (n, par) = (right.len(), parallelism(control));
     let mut factor = view(&mut a);
-    let needs = llt::factor::cholesky_in_place_scratch::<f64>(n, par, Default::default());
+    let needs = llt::factor::cholesky_in_place_scratch::<f64>(n, par, Spec::default());
     let mut memory = MemBuffer::new(needs);
     llt::factor::cholesky_in_place(
         factor.rb_mut(),
-        Default::default(),
+        llt::factor::LltRegularization::default(),
         par,
         MemStack::new(&mut memory),
-        Default::default(),
+        Spec::default(),
     )
     .map_err(|_| Error::NotPositiveDefinite { name: "the system" })?;
     let needs = llt::solve::solve_in_place_scratch::<f64>(n, 1, par);

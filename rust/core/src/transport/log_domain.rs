@@ -5,32 +5,39 @@
 
 use super::cost::Cost;
 use super::marginal::Marginal;
-use super::rows::{Blocks, GROUP, Potentials, SUMS, add_rows, visit};
+use super::rows::{Blocks, GROUP, Gibbs, Potentials, SUMS, add_rows, visit};
 use crate::simd::vectorize;
 use crate::special::math;
 use crate::{Control, Error};
 
-/// The half step of the rows, relaxed by `omega`: moves `phi`, writes the column sums of the new
+/// How a half step is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step {
+    /// Its length, in units of Sinkhorn's own.
+    pub(super) omega: f64,
+    /// Whether the potentials are so far off that their exponentials may leave the range.
+    pub(super) fresh: bool,
+}
+
+/// The half step of the rows: moves `phi`, writes the column sums of the new
 /// plan, and returns the distance of its row sums from their targets.
 ///
 /// # Errors
 /// [`Error::Infeasible`] where a row has nowhere to go; [`Error::Cancelled`].
 pub(super) fn sweep<C: Cost>(
-    cost: &C,
-    scale: f64,
+    gibbs: Gibbs<'_, C>,
     rows: &Marginal,
     state: &mut Potentials,
-    omega: f64,
-    fresh: bool,
+    step: Step,
     blocks: &mut Blocks,
     columns: &mut [f64],
     control: &Control,
 ) -> Result<f64, Error> {
     let Potentials { phi, gamma } = state;
-    visit(cost, scale, phi, gamma, fresh, blocks, control, |first, phi, plan, sums, block| {
+    visit(gibbs, phi, gamma, step.fresh, blocks, control, |first, phi, plan, sums, block| {
         let mut factors = [0.0; GROUP];
         let factors = &mut factors[..phi.len()];
-        block.error += rows.half_step(first, phi, sums, omega, factors);
+        block.error += rows.half_step(first, phi, sums, step.omega, factors);
         vectorize(
             #[inline(always)]
             || add_rows(&mut block.columns, factors, plan),
@@ -49,8 +56,7 @@ pub(super) fn sweep<C: Cost>(
 /// # Errors
 /// [`Error::Infeasible`] where a column has nowhere to come from; [`Error::Cancelled`].
 pub(super) fn rescue_columns<C: Cost>(
-    cost: &C,
-    scale: f64,
+    gibbs: Gibbs<'_, C>,
     weights: &Marginal,
     state: &mut Potentials,
     columns: &mut [f64],
@@ -70,9 +76,9 @@ pub(super) fn rescue_columns<C: Cost>(
             continue;
         }
         control.check()?;
-        cost.fill(i, 0, &mut row);
+        gibbs.cost.fill(i, 0, &mut row);
         for ((&j, high), total) in lost.iter().zip(&mut highs).zip(&mut totals) {
-            let exponent = (-row[j]).mul_add(scale, phi);
+            let exponent = (-row[j]).mul_add(gibbs.scale, phi);
             if exponent > *high {
                 *total *= math::exp(*high - exponent);
                 *high = exponent;

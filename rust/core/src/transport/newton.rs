@@ -16,7 +16,7 @@ use ndarray::Array2;
 
 use super::cost::Cost;
 use super::marginal::Marginal;
-use super::rows::Potentials;
+use super::rows::{Gibbs, Potentials};
 use super::scaling::{Kernel, Row};
 use super::sinkhorn::Problem;
 use crate::linalg::cholesky;
@@ -49,8 +49,7 @@ pub(super) enum End {
 
 /// What the iteration needs from its caller.
 pub(super) struct Newton<'a, C> {
-    pub(super) cost: &'a C,
-    pub(super) scale: f64,
+    pub(super) gibbs: Gibbs<'a, C>,
     pub(super) rows: &'a Marginal,
     pub(super) columns: &'a Marginal,
     pub(super) tol: f64,
@@ -126,8 +125,7 @@ impl<C: Cost> Newton<'_, C> {
         let (rows, columns) = (self.rows, self.columns);
         let negligible = (NEGLIGIBLE * error / rows.mass()).clamp(1e-3 * self.tol, 1e-3);
         let negligible = if self.n_kept.is_some() { 0.0 } else { negligible };
-        let mut kernel =
-            Kernel::new(self.cost, self.scale, rows, columns, state, negligible, self.control)?;
+        let mut kernel = Kernel::new(self.gibbs, rows, columns, state, negligible, self.control)?;
         if let Some(n) = self.n_kept {
             kernel.keep_largest(n);
         }
@@ -175,8 +173,7 @@ impl<C: Cost> Newton<'_, C> {
             let limit = if small { MAX_CG } else { 20 * MAX_CG };
             let (found, met) = conjugate_gradients(
                 kernel,
-                &inverse,
-                &q,
+                (&inverse, &q),
                 &right,
                 tolerance * length(&right),
                 limit,
@@ -212,7 +209,7 @@ impl<C: Cost> Newton<'_, C> {
             from.iter().zip(by).map(|(p, d)| p + alpha * d).collect()
         };
         let mut alpha = 1.0;
-        for _ in 0..MAX_HALVINGS {
+        for halvings in 0..MAX_HALVINGS {
             let state = Potentials {
                 phi: moved(&base.phi, dx, alpha),
                 gamma: moved(&base.gamma, dy, alpha),
@@ -222,7 +219,7 @@ impl<C: Cost> Newton<'_, C> {
             let gain = trial.dual - from.dual;
             let flat = gain.abs() < 1e-13 * from.dual.abs().max(1.0);
             if in_range && (gain >= 1e-4 * alpha * slope || (flat && trial.error < from.error)) {
-                return Ok(Some((trial, alpha == 1.0)));
+                return Ok(Some((trial, halvings == 0)));
             }
             alpha *= 0.5;
         }
@@ -250,8 +247,14 @@ pub fn solve_adjoint<C: Cost>(
     let Problem { cost, a, b, epsilon, penalties } = *problem;
     let (first, second) =
         (Marginal::new(a, epsilon / penalties.0), Marginal::new(b, epsilon / penalties.1));
-    let mut kernel =
-        Kernel::new(cost, 1.0 / epsilon, &first, &second, potentials.clone(), 1e-17, control)?;
+    let mut kernel = Kernel::new(
+        Gibbs { cost, scale: 1.0 / epsilon },
+        &first,
+        &second,
+        potentials.clone(),
+        1e-17,
+        control,
+    )?;
     let r = first.stiffness(&potentials.phi, &kernel.row_sums);
     let inverse: Vec<f64> = r.iter().map(|&r| if r > 0.0 { 1.0 / r } else { 0.0 }).collect();
     // A column without weight has nothing in it: any pivot gives 0.
@@ -270,8 +273,15 @@ pub fn solve_adjoint<C: Cost>(
     let floor = ADJOINT_FLOOR * size;
     let goal = floor.max(ADJOINT_TOL * length(&right));
     let (limit, mut counts) = (if q.len() <= MAX_DIRECT { 500 } else { 10_000 }, Counts::default());
-    let (mut y, mut met) =
-        conjugate_gradients(&mut kernel, &inverse, &q, &right, goal, limit, &mut counts, control)?;
+    let (mut y, mut met) = conjugate_gradients(
+        &mut kernel,
+        (&inverse, &q),
+        &right,
+        goal,
+        limit,
+        &mut counts,
+        control,
+    )?;
     if !met && q.len() <= MAX_DIRECT {
         let singular = first.slack == 0.0 && second.slack == 0.0;
         let level = if singular { q.iter().sum::<f64>() / (q.len() * q.len()) as f64 } else { 0.0 };
@@ -299,8 +309,7 @@ fn length(values: &[f64]) -> f64 {
 /// whether it is.
 fn conjugate_gradients(
     kernel: &mut Kernel,
-    inverse: &[f64],
-    q: &[f64],
+    (inverse, q): (&[f64], &[f64]),
     right: &[f64],
     goal: f64,
     limit: usize,

@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::cost::Cost;
-use super::rows::{Potentials, block_size, exponentials, largest};
+use super::rows::{Gibbs, Potentials, block_size, exponentials, largest};
 use crate::memory::{shaped, zeros};
 use crate::parallel::{for_each_chunk, reduce_blocks};
 use crate::simd::vectorize;
@@ -35,9 +35,9 @@ pub struct Sums {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SparsePlan {
     /// Where each row starts, and where the last ends: n + 1 numbers.
-    pub indptr: Vec<i64>,
+    pub indptr: Vec<usize>,
     /// Columns.
-    pub indices: Vec<i64>,
+    pub indices: Vec<usize>,
     /// Values.
     pub values: Vec<f64>,
 }
@@ -88,9 +88,10 @@ impl<C: Cost> Plan<'_, C> {
     /// Writes row `i` and returns its sum.
     fn fill(&self, i: usize, row: &mut [f64]) -> f64 {
         let Potentials { phi, gamma } = self.potentials;
+        let gibbs = Gibbs { cost: self.cost, scale: 1.0 / self.epsilon };
         vectorize(
             #[inline(always)]
-            || exponentials(self.cost, i, 1.0 / self.epsilon, phi[i], gamma, row),
+            || exponentials(gibbs, i, phi[i], gamma, row),
         )
     }
 
@@ -125,14 +126,14 @@ impl<C: Cost> Plan<'_, C> {
             |plan, _, row, _| {
                 for (j, &p) in row.iter().enumerate() {
                     if p > 0.0 && p >= threshold {
-                        plan.indices.push(j as i64);
+                        plan.indices.push(j);
                         plan.values.push(p);
                     }
                 }
-                plan.indptr.push(plan.values.len() as i64);
+                plan.indptr.push(plan.values.len());
             },
             |mut a, b| {
-                let offset = a.values.len() as i64;
+                let offset = a.values.len();
                 a.indptr.extend(b.indptr.iter().map(|end| end + offset));
                 a.indices.extend(b.indices);
                 a.values.extend(b.values);
@@ -290,6 +291,7 @@ pub fn log_kernel_sums<C: Cost>(
             got: v.shape().to_vec(),
         });
     }
+    let gibbs = Gibbs { cost, scale: 1.0 / epsilon };
     let v = v.as_standard_layout();
     let mut out = zeros::<f64>(&[n, k])?;
     for_each_chunk(&mut out, block_size(n) * k.max(1), control, |start, out| {
@@ -302,9 +304,9 @@ pub fn log_kernel_sums<C: Cost>(
                 vectorize(
                     #[inline(always)]
                     || {
-                        let high = largest(cost, i, 1.0 / epsilon, v, &mut row);
+                        let high = largest(gibbs, i, v, &mut row);
                         let shift = if high > f64::NEG_INFINITY { -high } else { 0.0 };
-                        *out = high + exponentials(cost, i, 1.0 / epsilon, shift, v, &mut row).ln();
+                        *out = high + exponentials(gibbs, i, shift, v, &mut row).ln();
                     },
                 );
             }

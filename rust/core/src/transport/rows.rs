@@ -26,6 +26,23 @@ pub struct Potentials {
     pub gamma: Vec<f64>,
 }
 
+/// The kernel `exp(-C / epsilon)`, which a plan is a rescaling of.
+#[derive(Debug)]
+pub(super) struct Gibbs<'a, C> {
+    pub(super) cost: &'a C,
+    /// `1 / epsilon`
+    pub(super) scale: f64,
+}
+
+// Derived, these would ask the same of the costs.
+impl<C> Clone for Gibbs<'_, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for Gibbs<'_, C> {}
+
 /// What one block of rows needs to itself.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Block {
@@ -70,7 +87,7 @@ pub(super) fn for_each<T: Send, U: Send>(
 /// Blocks of rows and what is summed over them.
 #[derive(Debug)]
 pub(super) struct Blocks {
-    blocks: Vec<Block>,
+    all: Vec<Block>,
     size: usize,
     parallel: bool,
 }
@@ -80,7 +97,7 @@ impl Blocks {
         let size = block_size(n);
         let block = Block { columns: vec![0.0; m], ..Block::default() };
         let parallel = n.saturating_mul(m) > SMALL;
-        Self { blocks: vec![block; n.div_ceil(size)], size, parallel }
+        Self { all: vec![block; n.div_ceil(size)], size, parallel }
     }
 
     /// Calls `body(first row, phi of the block, block)` on every block.
@@ -91,7 +108,7 @@ impl Blocks {
         body: impl Fn(usize, &mut [f64], &mut Block) -> Result<(), Error> + Sync,
     ) -> Result<(), Error> {
         let size = self.size;
-        for_each(phi, size, &mut self.blocks, self.parallel, control, |index, phi, block| {
+        for_each(phi, size, &mut self.all, self.parallel, control, |index, phi, block| {
             body(index * size, phi, block)
         })
     }
@@ -99,26 +116,25 @@ impl Blocks {
     /// Sums the blocks' columns, in the order of the blocks, and their errors.
     pub(super) fn collect(&self, columns: &mut [f64]) -> f64 {
         columns.fill(0.0);
-        for block in &self.blocks {
+        for block in &self.all {
             for (out, part) in columns.iter_mut().zip(&block.columns) {
                 *out += part;
             }
         }
-        self.blocks.iter().map(|block| block.error).sum()
+        self.all.iter().map(|block| block.error).sum()
     }
 
     /// The first row that no column can serve.
     pub(super) fn stranded(&self) -> Option<usize> {
-        self.blocks.iter().find_map(|block| block.stranded)
+        self.all.iter().find_map(|block| block.stranded)
     }
 }
 
 /// Writes row `i` of the plan and returns its sum.
 #[inline(always)]
 pub(super) fn exponentials<C: Cost>(
-    cost: &C,
+    Gibbs { cost, scale }: Gibbs<'_, C>,
     i: usize,
-    scale: f64,
     phi: f64,
     gamma: &[f64],
     out: &mut [f64],
@@ -151,9 +167,8 @@ fn sum_of(values: &[f64]) -> f64 {
 /// The largest of `gamma_j - C_ij / epsilon` over the columns of row `i`, `buffer` a row long.
 #[inline(always)]
 pub(super) fn largest<C: Cost>(
-    cost: &C,
+    Gibbs { cost, scale }: Gibbs<'_, C>,
     i: usize,
-    scale: f64,
     gamma: &[f64],
     buffer: &mut [f64],
 ) -> f64 {
@@ -222,9 +237,8 @@ pub(super) const SUMS: core::ops::Range<f64> = 1e-140..1e140;
 /// largest entry is 1. Returns a row whose every entry is 0, whatever its potential.
 #[inline(always)]
 pub(super) fn plan_rows<C: Cost>(
-    cost: &C,
+    gibbs: Gibbs<'_, C>,
     first: usize,
-    scale: f64,
     phi: &mut [f64],
     gamma: &[f64],
     fresh: bool,
@@ -243,16 +257,16 @@ pub(super) fn plan_rows<C: Cost>(
         }
         let i = first + r;
         if !fresh {
-            *total = exponentials(cost, i, scale, *phi, gamma, row);
+            *total = exponentials(gibbs, i, *phi, gamma, row);
         }
         if fresh || !SUMS.contains(total) {
-            let high = largest(cost, i, scale, gamma, row);
+            let high = largest(gibbs, i, gamma, row);
             if high == f64::NEG_INFINITY {
                 stranded = Some(i);
                 continue;
             }
             *phi = -high;
-            *total = exponentials(cost, i, scale, *phi, gamma, row);
+            *total = exponentials(gibbs, i, *phi, gamma, row);
         }
     }
     stranded
@@ -261,8 +275,7 @@ pub(super) fn plan_rows<C: Cost>(
 /// One pass over the plan in blocks of rows: `visit(first row, phi, rows, sums, block)` sees a group
 /// of at most [`GROUP`] rows, not changed by anything but the guard of [`plan_rows`].
 pub(super) fn visit<C: Cost>(
-    cost: &C,
-    scale: f64,
+    gibbs: Gibbs<'_, C>,
     phi: &mut [f64],
     gamma: &[f64],
     fresh: bool,
@@ -284,7 +297,7 @@ pub(super) fn visit<C: Cost>(
             let sums = &mut sums[..phi.len()];
             let stranded = vectorize(
                 #[inline(always)]
-                || plan_rows(cost, first, scale, phi, gamma, fresh, rows, sums),
+                || plan_rows(gibbs, first, phi, gamma, fresh, rows, sums),
             );
             block.stranded = block.stranded.or(stranded);
             group(first, phi, rows, sums, block);

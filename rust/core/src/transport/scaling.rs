@@ -9,7 +9,7 @@ use core::ops::Range;
 use super::cost::Cost;
 use super::marginal::Marginal;
 use super::rows::{
-    GROUP, Potentials, SMALL, SUMS, add_rows, block_size, exponentials, for_each, sum,
+    GROUP, Gibbs, Potentials, SMALL, SUMS, add_rows, block_size, exponentials, for_each, sum,
 };
 use crate::simd::vectorize;
 use crate::special::math;
@@ -60,15 +60,14 @@ impl Kernel {
     /// share of a weight are left out: all together they carry at most that part of the mass, within
     /// the reach of the kernel. A `negligible` of 0 keeps them all.
     pub(super) fn new<C: Cost>(
-        cost: &C,
-        scale: f64,
+        gibbs: Gibbs<'_, C>,
         rows: &Marginal,
         columns: &Marginal,
         base: Potentials,
         negligible: f64,
         control: &Control,
     ) -> Result<Self, Error> {
-        let (n, m) = cost.shape();
+        let (n, m) = gibbs.cost.shape();
         let part = negligible * (-2.0 * SPARSE_REACH).exp();
         let least = |weights: &Marginal, n: usize| -> Vec<f64> {
             weights.weights.iter().map(|weight| part * weight / n as f64).collect()
@@ -76,7 +75,7 @@ impl Kernel {
         let (least_row, least_column) = (least(rows, m), least(columns, n));
         let sparse = negligible > 0.0 && {
             let least = Least { row: &least_row, column: &least_column };
-            share_kept(cost, scale, &base, least) < SPARSE
+            share_kept(gibbs, &base, least) < SPARSE
         };
         let size = block_size(n);
         let mut blocks: Vec<Option<Stored>> = (0..n.div_ceil(size)).map(|_| None).collect();
@@ -90,9 +89,8 @@ impl Kernel {
                 || {
                     let least = Least { row: least_row, column: &least_column };
                     entries(
-                        cost,
+                        gibbs,
                         rows.start,
-                        scale,
                         phi,
                         &base.gamma,
                         sparse.then_some(least),
@@ -162,8 +160,8 @@ impl Kernel {
     /// Whether the potentials are still near enough to the base.
     pub(super) fn reaches(&self, state: &Potentials) -> bool {
         let near = |now: &[f64], base: &[f64]| {
-            // Equal infinities have no difference.
-            now.iter().zip(base).all(|(a, b)| a == b || (a - b).abs() <= self.reach)
+            // Minus infinity, of a point without weight, stays where it is.
+            now.iter().zip(base).all(|(a, b)| a.is_infinite() || (a - b).abs() <= self.reach)
         };
         near(&state.phi, &self.base.phi) && near(&state.gamma, &self.base.gamma)
     }
@@ -481,14 +479,14 @@ impl Least<'_> {
 }
 
 /// The share of entries that reach `least`, in a few rows.
-fn share_kept<C: Cost>(cost: &C, scale: f64, base: &Potentials, least: Least<'_>) -> f64 {
-    let (n, m) = cost.shape();
+fn share_kept<C: Cost>(gibbs: Gibbs<'_, C>, base: &Potentials, least: Least<'_>) -> f64 {
+    let (n, m) = gibbs.cost.shape();
     let mut row = vec![0.0; m];
     let (mut kept, mut seen) = (0, 0);
     for i in (0..n).step_by(n.div_ceil(PROBES)) {
         vectorize(
             #[inline(always)]
-            || exponentials(cost, i, scale, base.phi[i], &base.gamma, &mut row),
+            || exponentials(gibbs, i, base.phi[i], &base.gamma, &mut row),
         );
         kept += row.iter().enumerate().filter(|&(j, &p)| least.keeps(i, j, p)).count();
         seen += m;
@@ -500,9 +498,8 @@ fn share_kept<C: Cost>(cost: &C, scale: f64, base: &Potentials, least: Least<'_>
 /// row sums and adds the rows to the column sums.
 #[inline(always)]
 fn entries<C: Cost>(
-    cost: &C,
+    gibbs: Gibbs<'_, C>,
     first: usize,
-    scale: f64,
     phi: &[f64],
     gamma: &[f64],
     least: Option<Least<'_>>,
@@ -513,7 +510,7 @@ fn entries<C: Cost>(
     let Some(least) = least else {
         let mut values = vec![0.0; phi.len() * m];
         for (i, row) in values.chunks_exact_mut(m).enumerate() {
-            row_sums[i] = exponentials(cost, first + i, scale, phi[i], gamma, row);
+            row_sums[i] = exponentials(gibbs, first + i, phi[i], gamma, row);
         }
         for rows in values.chunks(GROUP * m) {
             add_rows(column_sums, &[1.0; GROUP][..rows.len() / m], rows);
@@ -523,7 +520,7 @@ fn entries<C: Cost>(
     let mut row = vec![0.0; m];
     let (mut ends, mut indices, mut values) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..phi.len() {
-        row_sums[i] = exponentials(cost, first + i, scale, phi[i], gamma, &mut row);
+        row_sums[i] = exponentials(gibbs, first + i, phi[i], gamma, &mut row);
         add_rows(column_sums, &[1.0], &row);
         for (j, &p) in row.iter().enumerate() {
             if least.keeps(i, j, p) {
@@ -570,9 +567,15 @@ mod tests {
                 let costs = Dense::new(cost.view()).unwrap();
                 let control = Control::sequential();
                 let base = state.clone();
-                let mut kernel =
-                    Kernel::new(&costs, scale, &rows, &columns, base, negligible, &control)
-                        .unwrap();
+                let mut kernel = Kernel::new(
+                    Gibbs { cost: &costs, scale },
+                    &rows,
+                    &columns,
+                    base,
+                    negligible,
+                    &control,
+                )
+                .unwrap();
                 let dense = plan(&cost, scale, &state);
                 let tolerance = 1e-12 + negligible * rows.mass();
                 let close = |a: &[f64], b: Vec<f64>| {
@@ -598,8 +601,15 @@ mod tests {
         let (cost, rows, columns, state) = case(30, 25);
         let costs = Dense::new(cost.view()).unwrap();
         let control = Control::sequential();
-        let mut kernel =
-            Kernel::new(&costs, 0.01, &rows, &columns, state.clone(), 0.0, &control).unwrap();
+        let mut kernel = Kernel::new(
+            Gibbs { cost: &costs, scale: 0.01 },
+            &rows,
+            &columns,
+            state.clone(),
+            0.0,
+            &control,
+        )
+        .unwrap();
         kernel.keep_largest(60);
         let mut all: Vec<f64> = plan(&cost, 0.01, &state).into_iter().collect();
         all.sort_by(|a, b| b.total_cmp(a));

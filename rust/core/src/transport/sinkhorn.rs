@@ -1,11 +1,11 @@
 //! The solver: which iteration runs when, and when it is done.
 
 use super::cost::Cost;
-use super::log_domain;
+use super::log_domain::{self, Step};
 use super::marginal::Marginal;
 use super::newton::{Counts, End, Newton};
 use super::relaxation::Relaxation;
-use super::rows::{Blocks, Potentials};
+use super::rows::{Blocks, Gibbs, Potentials};
 use super::scaling::Kernel;
 use crate::special::math;
 use crate::{Control, Error};
@@ -172,7 +172,7 @@ struct Solver<'a, C> {
     columns: Marginal,
     /// Absolute.
     tol: f64,
-    scale: f64,
+    gibbs: Gibbs<'a, C>,
     state: Potentials,
     blocks: Blocks,
     sums: Vec<f64>,
@@ -210,7 +210,7 @@ impl<'a, C: Cost> Solver<'a, C> {
             options,
             control,
             tol: options.tol * rows.mass(),
-            scale: 1.0 / epsilon,
+            gibbs: Gibbs { cost, scale: 1.0 / epsilon },
             rows,
             columns,
             state,
@@ -252,13 +252,12 @@ impl<'a, C: Cost> Solver<'a, C> {
                 break;
             }
             let omega = if self.fresh { 1.0 } else { self.relaxation.omega() };
+            let step = Step { omega, fresh: self.fresh };
             let error = log_domain::sweep(
-                self.problem.cost,
-                self.scale,
+                self.gibbs,
                 &self.rows,
                 &mut self.state,
-                omega,
-                self.fresh,
+                step,
                 &mut self.blocks,
                 &mut self.sums,
                 self.control,
@@ -278,8 +277,7 @@ impl<'a, C: Cost> Solver<'a, C> {
             return Ok(()); // the error is that of the potentials as they are
         }
         log_domain::rescue_columns(
-            self.problem.cost,
-            self.scale,
+            self.gibbs,
             &self.columns,
             &mut self.state,
             &mut self.sums,
@@ -351,8 +349,7 @@ impl<'a, C: Cost> Solver<'a, C> {
         patience: f64,
     ) -> Result<(bool, bool), Error> {
         let mut kernel = Kernel::new(
-            self.problem.cost,
-            self.scale,
+            self.gibbs,
             &self.rows,
             &self.columns,
             self.state.clone(),
@@ -384,8 +381,7 @@ impl<'a, C: Cost> Solver<'a, C> {
 
     fn newton(&mut self, tol: f64, max_steps: usize, n_kept: Option<usize>) -> Result<End, Error> {
         let newton = Newton {
-            cost: self.problem.cost,
-            scale: self.scale,
+            gibbs: self.gibbs,
             rows: &self.rows,
             columns: &self.columns,
             tol,
@@ -450,7 +446,7 @@ impl<'a, C: Cost> Solver<'a, C> {
         };
         rescale(&mut self.rows, &mut self.state.phi, self.problem.penalties.0);
         rescale(&mut self.columns, &mut self.state.gamma, self.problem.penalties.1);
-        self.scale = 1.0 / to;
+        self.gibbs.scale = 1.0 / to;
         self.fresh = true;
         self.relaxation.reset();
     }
@@ -634,7 +630,9 @@ mod tests {
         let mut a: Vec<f64> = (1..=25).map(f64::from).collect();
         a[3] = 0.0;
         let total: f64 = a.iter().sum();
-        a.iter_mut().for_each(|a| *a /= total);
+        for weight in &mut a {
+            *weight /= total;
+        }
         let dense = Dense::new(cost.view()).unwrap();
         for penalties in [EXACT, (0.5, 0.5)] {
             let problem = Problem { cost: &dense, a: &a, b: &a, epsilon: 0.01, penalties };

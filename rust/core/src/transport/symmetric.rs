@@ -6,7 +6,7 @@
 
 use super::cost::Cost;
 use super::marginal::Marginal;
-use super::rows::{Blocks, GROUP, Potentials, visit};
+use super::rows::{Blocks, GROUP, Gibbs, Potentials, visit};
 use super::sinkhorn::{Options, Problem, Solution, finish};
 use crate::{Control, Error};
 
@@ -37,6 +37,7 @@ pub fn sinkhorn_symmetric<C: Cost>(
     if let Some(f) = start {
         phi.iter_mut().zip(f).for_each(|(phi, f)| *phi += f / epsilon);
     }
+    let gibbs = Gibbs { cost, scale: 1.0 / epsilon };
     let mut blocks = Blocks::new((n, n));
     let (mut sums, mut errors) = (vec![0.0; n], Vec::new());
     for step in 0.. {
@@ -45,8 +46,7 @@ pub fn sinkhorn_symmetric<C: Cost>(
         let mut rows = phi.clone();
         let fresh = step == 0 && start.is_none();
         visit(
-            cost,
-            1.0 / epsilon,
+            gibbs,
             &mut rows,
             &gamma,
             fresh,
