@@ -123,9 +123,10 @@ pub fn sinkhorn<'py>(
     };
     let found = with_cost!(cost, |cost| {
         let problem = Problem { cost, a, b, epsilon, penalties };
+        // So many iterations at most that none runs long where no signal is looked for.
         gate::run_watched(
             py,
-            work(cost, 20),
+            work(cost, 20.max(max_iter / 50)),
             |control| transport::sinkhorn(&problem, &options, start, control),
             look,
         )

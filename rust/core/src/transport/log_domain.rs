@@ -37,7 +37,9 @@ pub(super) fn sweep<C: Cost>(
     visit(gibbs, phi, gamma, step.fresh, blocks, control, |first, phi, plan, sums, block| {
         let mut factors = [0.0; GROUP];
         let factors = &mut factors[..phi.len()];
-        block.error += rows.half_step(first, phi, sums, step.omega, factors);
+        // From a potential set anew a longer step would overshoot, every time.
+        let omega = if block.moved { 1.0 } else { step.omega };
+        block.error += rows.half_step(first, phi, sums, omega, factors);
         vectorize(
             #[inline(always)]
             || add_rows(&mut block.columns, factors, plan),
@@ -92,9 +94,10 @@ pub(super) fn rescue_columns<C: Cost>(
         if high == f64::NEG_INFINITY {
             return Err(Error::Infeasible { name: "b", index: j });
         }
-        // Where the sum is 1; the half step that follows does the rest.
-        state.gamma[j] = -high - total.ln();
-        columns[j] = 1.0;
+        // The whole half step, after which the one that follows, relaxed or not, moves nothing.
+        let at_one = -high - total.ln();
+        state.gamma[j] = weights.log_weights[j] + at_one / (1.0 + weights.slack);
+        columns[j] = math::exp(state.gamma[j] - at_one);
     }
     Ok(())
 }

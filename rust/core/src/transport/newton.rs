@@ -123,7 +123,8 @@ impl<C: Cost> Newton<'_, C> {
     /// The plan at `state`, without the entries that are negligible beside `error`.
     fn point(&self, state: Potentials, error: f64) -> Result<Point, Error> {
         let (rows, columns) = (self.rows, self.columns);
-        let negligible = (NEGLIGIBLE * error / rows.mass()).clamp(1e-3 * self.tol, 1e-3);
+        let least = (1e-3 * self.tol / rows.mass()).min(1e-3);
+        let negligible = (NEGLIGIBLE * error / rows.mass()).clamp(least, 1e-3);
         let negligible = if self.n_kept.is_some() { 0.0 } else { negligible };
         let mut kernel = Kernel::new(self.gibbs, rows, columns, state, negligible, self.control)?;
         if let Some(n) = self.n_kept {
@@ -261,6 +262,10 @@ pub fn solve_adjoint<C: Cost>(
     let q = second.stiffness(&potentials.gamma, &kernel.column_sums);
     let q: Vec<f64> = q.into_iter().map(|q| if q > 0.0 { q } else { 1.0 }).collect();
 
+    let not_met = |error| match error {
+        Error::Cancelled => error,
+        _ => Error::NotConverged { name: "the linear system of the gradient" },
+    };
     let mut middle: Vec<f64> = rows.iter().zip(&inverse).map(|(g, w)| g * w).collect();
     let mut right = vec![0.0; q.len()];
     kernel.transpose_multiply(&mut middle, &mut right, control)?;
@@ -285,7 +290,8 @@ pub fn solve_adjoint<C: Cost>(
     if !met && q.len() <= MAX_DIRECT {
         let singular = first.slack == 0.0 && second.slack == 0.0;
         let level = if singular { q.iter().sum::<f64>() / (q.len() * q.len()) as f64 } else { 0.0 };
-        y = solve_directly(&kernel, &inverse, &q, right.clone(), level, control)?;
+        y = solve_directly(&kernel, &inverse, &q, right.clone(), level, control)
+            .map_err(not_met)?;
         let mut image = vec![0.0; q.len()];
         kernel.gram(&y, &inverse, &mut middle, &mut image, control)?;
         let residuals = image.iter().zip(&q).zip(&y).zip(&right);

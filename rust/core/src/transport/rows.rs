@@ -54,6 +54,8 @@ pub(super) struct Block {
     pub(super) error: f64,
     /// A row that no column can serve.
     pub(super) stranded: Option<usize>,
+    /// Whether a row of the group at hand was given a new potential.
+    pub(super) moved: bool,
 }
 
 /// Rows of a block, whose number depends on the shape alone: so do the bits of the sums.
@@ -295,11 +297,15 @@ pub(super) fn visit<C: Cost>(
             let first = start + k * GROUP;
             let rows = &mut buffer[..phi.len() * m];
             let sums = &mut sums[..phi.len()];
+            let mut before = [f64::NEG_INFINITY; GROUP];
+            before[..phi.len()].copy_from_slice(phi);
             let stranded = vectorize(
                 #[inline(always)]
                 || plan_rows(gibbs, first, phi, gamma, fresh, rows, sums),
             );
             block.stranded = block.stranded.or(stranded);
+            block.moved =
+                phi.iter().zip(&before).any(|(now, before)| now.to_bits() != before.to_bits());
             group(first, phi, rows, sums, block);
         }
         block.buffer = buffer;

@@ -156,7 +156,9 @@ pub fn sinkhorn<C: Cost>(
         }
         Method::Auto => {
             if !solver.scaling(PATIENCE)? && !solver.ended() {
-                solver.hand_over()?;
+                if solver.fits(2) {
+                    solver.hand_over()?;
+                }
                 solver.scaling(f64::INFINITY)?; // where Newton got stuck
             }
         }
@@ -182,6 +184,7 @@ struct Solver<'a, C> {
     error: f64,
     rate: Option<f64>,
     fresh: bool,
+    stopped: bool,
     n_iter: usize,
     counts: Counts,
 }
@@ -222,6 +225,7 @@ impl<'a, C: Cost> Solver<'a, C> {
             error: f64::INFINITY,
             rate: None,
             fresh: true,
+            stopped: false,
             n_iter: 0,
             counts: Counts::default(),
         }
@@ -229,9 +233,7 @@ impl<'a, C: Cost> Solver<'a, C> {
 
     fn ended(&self) -> bool {
         // An error that is not a number would go on for ever.
-        !(self.error > self.tol)
-            || self.n_iter >= self.options.max_iter
-            || self.control.is_stopped()
+        !(self.error > self.tol) || self.n_iter >= self.options.max_iter || self.stopped
     }
 
     /// Takes note of an iteration's error.
@@ -240,6 +242,8 @@ impl<'a, C: Cost> Solver<'a, C> {
         self.error = error;
         self.errors.push(error);
         self.control.report(error);
+        // Read once an iteration: what is decided by it must not change within.
+        self.stopped = self.control.is_stopped();
         if let Some(rate) = self.relaxation.observe(error) {
             self.rate = Some(rate);
         }
@@ -252,20 +256,33 @@ impl<'a, C: Cost> Solver<'a, C> {
                 break;
             }
             let omega = if self.fresh { 1.0 } else { self.relaxation.omega() };
-            let step = Step { omega, fresh: self.fresh };
-            let error = log_domain::sweep(
-                self.gibbs,
-                &self.rows,
-                &mut self.state,
-                step,
-                &mut self.blocks,
-                &mut self.sums,
-                self.control,
-            )?;
-            self.fresh = false;
+            let error = self.sweep(omega)?;
             self.finish_iteration(error)?;
         }
         Ok(self.error <= self.tol)
+    }
+
+    /// The half step of the rows in the log domain; returns the distance of their sums from what they
+    /// should be.
+    fn sweep(&mut self, omega: f64) -> Result<f64, Error> {
+        let step = Step { omega, fresh: self.fresh };
+        self.fresh = false;
+        log_domain::sweep(
+            self.gibbs,
+            &self.rows,
+            &mut self.state,
+            step,
+            &mut self.blocks,
+            &mut self.sums,
+            self.control,
+        )
+    }
+
+    /// A half step of the rows that takes the error of the whole plan, whatever ended the iteration.
+    fn measure(&mut self) -> Result<(), Error> {
+        let error = self.sweep(1.0)?;
+        self.observe(error + self.columns.error(&self.state.gamma, &self.sums));
+        Ok(())
     }
 
     /// The half step of the columns, unless the error that the rows' step left is small enough.
@@ -276,6 +293,11 @@ impl<'a, C: Cost> Solver<'a, C> {
         if self.ended() {
             return Ok(()); // the error is that of the potentials as they are
         }
+        self.move_columns(omega)
+    }
+
+    /// The half step of the columns.
+    fn move_columns(&mut self, omega: f64) -> Result<(), Error> {
         log_domain::rescue_columns(
             self.gibbs,
             &self.columns,
@@ -307,12 +329,17 @@ impl<'a, C: Cost> Solver<'a, C> {
         }
     }
 
+    /// Whether so many plans may be stored.
+    fn fits(&self, n_plans: usize) -> bool {
+        let (n, m) = self.problem.cost.shape();
+        n.saturating_mul(m).saturating_mul(8 * n_plans) <= self.options.memory
+    }
+
     /// Iterations on a stored plan, made anew where the potentials have moved too far. Gives up where
     /// more than `patience` iterations seem to be left. Returns whether the last error is within the
     /// tolerance.
     fn scaling(&mut self, patience: f64) -> Result<bool, Error> {
-        let (n, m) = self.problem.cost.shape();
-        let fits = n.saturating_mul(m).saturating_mul(8) <= self.options.memory;
+        let fits = self.fits(1);
         self.log_domain(START)?;
         let settled = SETTLED * self.rows.mass();
         let mut negligible = NEGLIGIBLE * self.options.tol;
@@ -324,16 +351,19 @@ impl<'a, C: Cost> Solver<'a, C> {
                 self.log_domain(1)?;
                 continue;
             }
-            let may_be_sparse = self.error < settled;
+            let may_be_sparse = self.error <= settled;
+            let before = self.n_iter;
             let (sparse, lost) = self.on_stored_plan(
                 if may_be_sparse { negligible } else { 0.0 },
                 if may_be_sparse { 0.0 } else { settled },
                 patience,
             )?;
-            if lost || (sparse && self.error <= self.tol) {
-                // Look at the whole plan: sums have left the range, or entries left out have grown.
-                self.error = f64::INFINITY;
-                self.log_domain(1)?;
+            if lost || self.n_iter == before {
+                self.log_domain(1)?; // sums have left the range
+                negligible *= 1e-3;
+            } else if sparse && self.error <= self.tol {
+                // Look at the whole plan: entries left out may have grown.
+                self.measure()?;
                 negligible *= 1e-3;
             }
         }
@@ -392,8 +422,16 @@ impl<'a, C: Cost> Solver<'a, C> {
         let sums = &mut self.sums;
         let (end, error) = newton.run(&mut self.state, sums, &mut self.counts, &mut self.errors)?;
         self.error = error;
+        self.stopped |= end == End::Stopped;
         self.relaxation.reset();
         self.rate = None;
+        if end == End::Converged && tol == self.tol {
+            // The shift of the system swamps points of little weight, and their error does not show:
+            // an iteration of Sinkhorn, which never makes the error larger, finds their potentials.
+            self.measure()?;
+            self.move_columns(1.0)?;
+            self.measure()?;
+        }
         Ok(end)
     }
 
@@ -421,15 +459,16 @@ impl<'a, C: Cost> Solver<'a, C> {
             if self.error > tol {
                 self.newton(tol, self.options.max_newton, None)?;
             }
-            if last || self.control.is_stopped() {
+            if last || self.stopped {
                 break;
             }
             let next = (level * LEVEL_RATIO).max(epsilon);
             self.set_level(level, next);
             level = next;
         }
-        if self.control.is_stopped() && level > epsilon {
+        if level > epsilon {
             self.set_level(level, epsilon);
+            self.measure()?;
         }
         Ok(())
     }
@@ -458,7 +497,7 @@ impl<'a, C: Cost> Solver<'a, C> {
         Ok(Solution {
             marginal_error: self.error,
             converged: self.error <= tol,
-            stopped: control.is_stopped() && self.error > tol,
+            stopped: self.stopped && self.error > tol,
             n_iter: self.n_iter,
             n_newton: self.counts.steps,
             n_cg: self.counts.cg,
