@@ -138,7 +138,8 @@ def as_masses(
                 + (" Transpose 'cost'?" if swapped else "")
             )
     weights: list[Vector] = [
-        np.full(k, 1.0 / k) if w is None else as_weights(name, w, k, what)
+        # Copied: a result keeps them.
+        np.full(k, 1.0 / k) if w is None else as_weights(name, w, k, what).copy()
         for name, w, k, what in zip(names, given, shape, ("row", "column"), strict=True)
     ]
     masses = [float(w.sum()) for w in weights]
@@ -215,6 +216,10 @@ def check_reachable(
 
 
 def _check_groups(a: FloatArray, b: FloatArray, allowed: npt.NDArray[np.bool_]) -> None:
+    # A point that reaches all others makes them one group, as nearly always.
+    needed = allowed[a > 0][:, b > 0]
+    if np.any(needed.all(axis=1)) or np.any(needed.all(axis=0)):
+        return
     from scipy.sparse import coo_array, csgraph
 
     n, m = allowed.shape

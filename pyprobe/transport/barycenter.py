@@ -146,7 +146,8 @@ def sinkhorn_barycenter(
     log_marginals = _as_log_marginals(marginals, costs)
     k, n = log_marginals.shape
     shares = np.full(k, 1 / k) if weights is None else as_weights("weights", weights, k, "row")
-    shares = shares / shares.sum()
+    log_marginals, shares = log_marginals[shares > 0], shares[shares > 0] / shares.sum()
+    k = len(shares)
 
     def sums(v: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return _core.transport_log_kernel_sums(costs, epsilon, v)
@@ -160,7 +161,13 @@ def sinkhorn_barycenter(
         log_ka = sums(log_a)
         # The barycenter is the geometric mean of what the plans bring to it, times the correction.
         before, log_center = log_center, log_d[0] + shares @ log_ka
-        log_b = log_center - log_ka
+        if np.isneginf(log_center).all():
+            raise DomainError(
+                "'cost' lets no point be reached from all the weights: there is no barycenter. "
+                "Allow more pairs."
+            )
+        # Where the barycenter has nothing, neither have the plans.
+        log_b = np.where(np.isneginf(log_center), -np.inf, log_center - log_ka)
         if debiased:
             log_d = 0.5 * (log_d + log_center - sums(log_d))
         log_kb = sums(log_b)
@@ -172,7 +179,7 @@ def sinkhorn_barycenter(
             elapsed = time.perf_counter() - begin
             progress = Progress(step=step, total=max_iter, value=error, elapsed=elapsed)
             stopped = callback(progress) is True
-    if error > tol and not stopped:
+    if not (error <= tol or stopped):  # not a number, too
         warn(
             f"sinkhorn_barycenter stopped after {step} iterations with marginal error {error:.1e} "
             f"> tol {tol:.1e}; raise max_iter or epsilon.",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from pyprobe._validate import (
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, PyprobeError, ShapeError
 from pyprobe.transport._check import (
+    Vector,
     as_cost,
     as_masses,
     as_penalties,
@@ -30,6 +32,7 @@ from pyprobe.transport.sinkhorn import (
     METHODS,
     SinkhornResult,
     as_result,
+    check_feasible,
 )
 
 __all__ = ["sinkhorn_batch"]
@@ -89,10 +92,12 @@ def sinkhorn_batch(
     >>> len(results), all(result.converged for result in results)
     (10, True)
     """
-    check_choice("method", method, METHODS)
+    check_choice("method", method, METHODS[:-1])
     penalties = as_penalties(unbalanced)
     tol = check_positive_float("tol", tol)
     max_iter = check_positive_int("max_iter", max_iter)
+    if any(hasattr(given, "detach") for given in (a, b, cost)):
+        raise TypeError("torch tensors are not taken yet: pass .numpy() arrays.")
     costs = _as_costs(cost)
     n_problems = len(costs)
     first, second = _as_list("a", a, n_problems), _as_list("b", b, n_problems)
@@ -101,14 +106,14 @@ def sinkhorn_batch(
         raise ShapeError(
             f"'epsilon' must be a number or have shape ({n_problems},); got {epsilons.shape}."
         )
-    strengths = [check_epsilon(value) for value in np.broadcast_to(epsilons, n_problems)]
-    weights = []
+    strengths = [
+        _of_problem(index, check_epsilon, value)
+        for index, value in enumerate(np.broadcast_to(epsilons, n_problems))
+    ]
+    weights: list[tuple[Vector, Vector]] = []
     for index, matrix in enumerate(costs):
-        try:
-            masses = as_masses(first[index], second[index], matrix.shape, penalties)
-            check_reachable(*masses, matrix, penalties)
-        except PyprobeError as error:
-            raise type(error)(f"problem {index}: {error}") from None
+        masses = _of_problem(index, as_masses, first[index], second[index], matrix.shape, penalties)
+        _of_problem(index, check_reachable, *masses, matrix, penalties)
         weights.append(masses)
     found = _core.sinkhorn_batch(
         costs,
@@ -128,6 +133,9 @@ def sinkhorn_batch(
         for one, masses, matrix, strength in zip(found, weights, costs, strengths, strict=True)
     ]
     late = [index for index, result in enumerate(results) if not result.converged]
+    if not any(map(math.isfinite, penalties)):
+        for index in late:
+            _of_problem(index, check_feasible, *weights[index], costs[index])
     if late:
         worst = max(results[index].marginal_error for index in late)
         warn(
@@ -139,12 +147,20 @@ def sinkhorn_batch(
     return results
 
 
+def _of_problem(index: int, check: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a check, and say of which problem it complains."""
+    try:
+        return check(*arguments)
+    except PyprobeError as error:
+        raise type(error)(f"problem {index}: {error}") from None
+
+
 def _as_costs(cost: Any) -> list[Any]:
     if isinstance(cost, np.ndarray) and cost.ndim != 3:
         raise ShapeError(
             f"'cost' must have shape (B, n, m), or be a sequence of matrices; got {cost.shape}."
         )
-    costs = [as_cost(matrix) for matrix in cost]
+    costs = [_of_problem(index, as_cost, matrix) for index, matrix in enumerate(cost)]
     if not costs:
         raise ShapeError("'cost' must hold at least one problem; got none.")
     if any(matrix.dtype != costs[0].dtype for matrix in costs):
@@ -156,7 +172,7 @@ def _as_list(name: str, weights: Any, n_problems: int) -> Sequence[Any]:
     """Return the weights of each problem."""
     if weights is None:
         return [None] * n_problems
-    if isinstance(weights, np.ndarray) and weights.ndim == 1 and weights.dtype != object:
+    if all(np.ndim(weight) == 0 and weight is not None for weight in weights):
         return [as_float_array(name, weights)] * n_problems
     if len(weights) != n_problems:
         raise ShapeError(

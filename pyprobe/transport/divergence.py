@@ -138,6 +138,11 @@ def sinkhorn_divergence(
     epsilon = check_epsilon(epsilon)
     tol = check_positive_float("tol", tol)
     max_iter = check_positive_int("max_iter", max_iter)
+    if isinstance(unbalanced, (tuple, list)):
+        raise TypeError(
+            "'unbalanced' must be a number here: the problems of a cloud with itself know no "
+            f"sides; got {unbalanced!r}."
+        )
     penalties = as_penalties(unbalanced)
     if select(x, y, a, b, names=("x", "y", "a", "b")) is not Engine.NATIVE:
         raise TypeError("torch tensors are not taken yet: pass .numpy() arrays.")

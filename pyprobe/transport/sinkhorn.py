@@ -249,7 +249,7 @@ class _Problem:
             )
         matrix = np.ascontiguousarray(vector.reshape(length, -1), dtype=np.float64)
         found = _core.transport_apply(self.plan, matrix, transpose=transpose)
-        return found.reshape(-1, *vector.shape[1:]).astype(self.cost.dtype, copy=False)
+        return found.reshape(len(found), *vector.shape[1:]).astype(self.cost.dtype, copy=False)
 
 
 def sinkhorn(
@@ -301,7 +301,7 @@ def sinkhorn(
     unbalanced : float or pair, optional
         Replaces the marginals by penalties :math:`\rho\, \mathrm{KL}(P 1 | a)` and
         :math:`\rho\, \mathrm{KL}(P^T 1 | b)`, in the unit of the costs: mass may appear and vanish.
-        A         pair gives each side its own; None or infinity keeps a side exact.
+        A pair gives each side its own; None or infinity keeps a side exact.
     callback : callable, optional
         Called now and then with a `Progress`, its ``value`` the marginal error; returning ``True``
         ends the iteration with what has been found.
@@ -437,12 +437,13 @@ def solve(
     report(result.n_iter + result.n_newton, result.marginal_error)
     if not (result.converged or result.stopped):
         if not isinstance(cost, Clouds) and not any(map(math.isfinite, penalties)):
-            _check_feasible(a, b, cost)
+            check_feasible(a, b, cost)
         _warn(result, found["rate"], tol)
     return result
 
 
-def _check_feasible(a: FloatArray, b: FloatArray, cost: FloatArray) -> None:
+def check_feasible(a: FloatArray, b: FloatArray, cost: FloatArray) -> None:
+    """Raise `DomainError` where forbidden pairs leave no plan: asked once an iteration failed."""
     share = movable_share(a, b, cost)
     if share < 1 - 1e-6:
         raise DomainError(

@@ -8,7 +8,7 @@ import pytest
 from transport_problems import skewed
 
 import pyprobe
-from pyprobe.errors import ConvergenceWarning
+from pyprobe.errors import ConvergenceWarning, DomainError
 from pyprobe.transport import (
     sinkhorn,
     sinkhorn_barycenter,
@@ -144,6 +144,16 @@ def test_the_barycenter_of_gaussians_is_a_gaussian():
     assert deviation == pytest.approx(weights @ deviations, abs=2e-3)
     blurred = sinkhorn_barycenter(weights, bumps, cost, epsilon=0.05, debiased=False)
     assert moments(blurred.barycenter)[1] > deviation + 0.01
+
+
+def test_a_barycenter_that_does_not_exist_is_refused():
+    cost = np.full((4, 4), np.inf)
+    cost[:2, :2] = cost[2:, 2:] = 1.0
+    apart = np.array([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
+    with pytest.raises(DomainError, match="no point be reached from all the weights"):
+        sinkhorn_barycenter(None, apart, cost, epsilon=0.5)
+    alone = sinkhorn_barycenter([1.0, 0.0], apart, cost, epsilon=0.5)
+    np.testing.assert_allclose(alone.barycenter, apart[0], atol=1e-8)
 
 
 def test_the_barycenter_of_one_is_itself():

@@ -130,6 +130,13 @@ def test_batches_name_the_problem():
         ShapeError, match=r"'epsilon' must be a number or have shape \(2,\); got \(3,\)"
     ):
         sinkhorn_batch(None, None, costs, epsilon=[1.0, 1.0, 1.0])
+    with pytest.raises(NotFiniteError, match="problem 1: 'cost' must not be NaN"):
+        sinkhorn_batch(None, None, replaced(costs, (1, 0, 0), np.nan), epsilon=1.0)
+    with pytest.raises(DomainError, match="problem 1: 'epsilon' must be a positive finite number"):
+        sinkhorn_batch(None, None, costs, epsilon=[1.0, 0.0])
+    with pytest.raises(DomainError, match="'method' must be one of"):
+        sinkhorn_batch(None, None, costs, epsilon=1.0, method="sns")
+    assert len(sinkhorn_batch(A.tolist(), None, costs, epsilon=1.0)) == 2
     with pytest.raises(ShapeError, match="'cost' must hold at least one problem"):
         sinkhorn_batch(None, None, [], epsilon=1.0)
 
@@ -155,3 +162,8 @@ def test_relative_epsilon_needs_a_scale():
         relative_epsilon([[0.0, 0.0]])
     with pytest.raises(DomainError, match="'cost' must have finite entries"):
         relative_epsilon([[INF]])
+
+
+def test_a_divergence_knows_no_sides():
+    with pytest.raises(TypeError, match="'unbalanced' must be a number here"):
+        sinkhorn_divergence(np.eye(2), np.eye(2), epsilon=1.0, unbalanced=(1.0, 2.0))

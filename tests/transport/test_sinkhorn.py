@@ -240,6 +240,69 @@ def test_a_warm_start_ends_where_a_cold_one_does_and_sooner(method):
     assert warm.n_iter + warm.n_newton <= 6 < cold.n_iter + cold.n_newton
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_unit_of_mass_makes_no_difference(method):
+    rng = np.random.default_rng(20)
+    a, b, cost = clouds(rng, 60, 50)
+    one = sinkhorn(a, b, cost, epsilon=0.01, method=method)
+    for mass in (1e-6, 1e3, 1e9):
+        result = sinkhorn(mass * a, mass * b, cost, epsilon=0.01, method=method)
+        assert result.converged
+        np.testing.assert_allclose(result.plan() / mass, one.plan(), atol=1e-8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_error_of_exactly_a_hundredth_of_the_mass_ends_nothing(method):
+    # Half of the mass of 100 is half a percent off in the first plan of all.
+    cost = [[0, 60.0], [60.0, 0]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        result = sinkhorn(
+            [50.5, 49.5], [50.0, 50.0], cost, epsilon=1.0, method=method, max_iter=2000
+        )
+    assert result.n_iter <= 2100
+    assert math.isfinite(result.marginal_error)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_light_points_have_the_potentials_of_a_half_step(method):
+    x = np.linspace(0, 10, 200)
+
+    def weights(mean, deviation):
+        density = np.exp(-0.5 * ((x - mean) / deviation) ** 2)
+        return density / density.sum()
+
+    cost = (x[:, None] - x) ** 2
+    for deviation, epsilon in ((0.6, 0.01), (0.25, 0.1)):  # down to 1e-50, and to 1e-220
+        a, b = weights(2, deviation), weights(8, deviation)
+        result = sinkhorn(a, b, cost, epsilon=epsilon, method=method, max_iter=100_000)
+        exponents = (result.g - cost) / epsilon + np.log(b)
+        half_step = -epsilon * np.logaddexp.reduce(exponents, axis=1)
+        np.testing.assert_allclose(result.f, half_step, atol=1e-6)
+        exponents = ((result.f[:, None] - cost) / epsilon + np.log(a)[:, None]).T
+        half_step = -epsilon * np.logaddexp.reduce(exponents, axis=1)
+        np.testing.assert_allclose(result.g, half_step, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["auto", "newton", "scaling", "log"])
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_what_is_found_at_a_stop_is_what_is_said(method, calls):
+    rng = np.random.default_rng(21)
+    x, y = rng.normal(size=(1000, 2)), rng.normal(size=(1000, 2))
+    cost = ((x[:, None] - y) ** 2).sum(-1)
+    a = b = uniform(1000)
+    seen = []
+
+    def callback(progress):
+        seen.append(progress)
+        return len(seen) >= calls
+
+    result = sinkhorn(a, b, cost, epsilon=1e-3, method=method, callback=callback)
+    plan = result.plan()
+    assert result.marginal_error == pytest.approx(marginal_error(plan, a, b), abs=1e-9)
+    assert result.gap >= -1e-12
+
+
 def test_equal_points_share_alike():
     rng = np.random.default_rng(10)
     x = np.repeat(rng.normal(size=(10, 2)), 3, axis=0)
