@@ -157,7 +157,7 @@ def sinkhorn_barycenter(
     log_kb = sums(log_b)
     error, step, stopped = np.inf, 0, False
     while error > tol and step < max_iter and not stopped:
-        log_a = log_marginals - log_kb
+        log_a = _log_ratio(log_marginals, log_kb)
         log_ka = sums(log_a)
         # The barycenter is the geometric mean of what the plans bring to it, times the correction.
         before, log_center = log_center, log_d[0] + shares @ log_ka
@@ -166,10 +166,9 @@ def sinkhorn_barycenter(
                 "'cost' lets no point be reached from all the weights: there is no barycenter. "
                 "Allow more pairs."
             )
-        # Where the barycenter has nothing, neither have the plans.
-        log_b = np.where(np.isneginf(log_center), -np.inf, log_center - log_ka)
+        log_b = _log_ratio(log_center, log_ka)
         if debiased:
-            log_d = 0.5 * (log_d + log_center - sums(log_d))
+            log_d = 0.5 * (log_d + _log_ratio(log_center, sums(log_d)))
         log_kb = sums(log_b)
         misses = np.abs(np.exp(log_a + log_kb) - np.exp(log_marginals)).sum(axis=1)
         # The correction may still move where the plans fit.
@@ -193,6 +192,12 @@ def sinkhorn_barycenter(
         n_iter=step,
         marginal_error=error,
     )
+
+
+def _log_ratio(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return ``x - y``; where there is nothing to share out, minus infinity whatever `y`."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isneginf(x), -np.inf, x - y)
 
 
 def _as_log_marginals(marginals: npt.ArrayLike, cost: FloatArray) -> FloatArray:

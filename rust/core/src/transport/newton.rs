@@ -150,12 +150,14 @@ impl<C: Cost> Newton<'_, C> {
         direct: &mut bool,
         counts: &mut Counts,
     ) -> Result<(Vec<f64>, Vec<f64>), Error> {
-        let Point { kernel, gx, gy, .. } = point;
+        let Point { kernel, gx, gy, error, .. } = point;
         let norm = gx.iter().chain(gy.iter()).map(|g| g * g).sum::<f64>().sqrt();
-        let largest = kernel.row_sums.iter().copied().fold(0.0, f64::max);
-        let shift = (1e-3 * shift * norm).max(1e-15 * largest);
+        // In proportion to the sums: points of little weight are not swamped.
+        let excess = (1e-2 * shift * *error / self.rows.mass()).max(1e-14);
         let shifted = |side: &Marginal, potentials: &[f64], sums: &[f64]| -> Vec<f64> {
-            side.stiffness(potentials, sums).into_iter().map(|r| r + shift).collect()
+            let stiffness = side.stiffness(potentials, sums).into_iter();
+            // Without weight there is nothing to move: any pivot does.
+            stiffness.map(|r| if r > 0.0 { r * (1.0 + excess) } else { 1.0 }).collect()
         };
         let r = shifted(self.rows, &kernel.base().phi, &kernel.row_sums);
         let q = shifted(self.columns, &kernel.base().gamma, &kernel.column_sums);
