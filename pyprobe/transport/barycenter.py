@@ -20,7 +20,7 @@ from pyprobe._validate import (
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, ShapeError
 from pyprobe.progress import Callback, Progress
-from pyprobe.transport._check import as_cost, check_epsilon
+from pyprobe.transport._check import Vector, as_cost, check_epsilon
 from pyprobe.typing import FloatArray
 
 __all__ = ["SinkhornBarycenter", "sinkhorn_barycenter"]
@@ -149,11 +149,13 @@ def sinkhorn_barycenter(
     log_marginals, shares = log_marginals[shares > 0], shares[shares > 0] / shares.sum()
     k = len(shares)
 
-    def sums(v: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def sums(v: Vector) -> Vector:
         return _core.transport_log_kernel_sums(costs, epsilon, v)
 
     begin = time.perf_counter()
-    log_b, log_d, log_center = np.zeros((k, n)), np.zeros((1, n)), np.full(n, -np.log(n))
+    log_b: Vector = np.zeros((k, n))
+    log_d: Vector = np.zeros((1, n))
+    log_center: Vector = np.full(n, -np.log(n))
     log_kb = sums(log_b)
     error, step, stopped = np.inf, 0, False
     while error > tol and step < max_iter and not stopped:
@@ -194,13 +196,13 @@ def sinkhorn_barycenter(
     )
 
 
-def _log_ratio(x: FloatArray, y: FloatArray) -> FloatArray:
+def _log_ratio(x: Vector, y: Vector) -> Vector:
     """Return ``x - y``; where there is nothing to share out, minus infinity whatever `y`."""
     with np.errstate(invalid="ignore"):
         return np.where(np.isneginf(x), -np.inf, x - y)
 
 
-def _as_log_marginals(marginals: npt.ArrayLike, cost: FloatArray) -> FloatArray:
+def _as_log_marginals(marginals: npt.ArrayLike, cost: FloatArray) -> Vector:
     rows = as_float_array("marginals", marginals)
     n = cost.shape[0]
     if cost.shape != (n, n):

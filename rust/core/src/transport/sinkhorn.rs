@@ -425,7 +425,7 @@ impl<'a, C: Cost> Solver<'a, C> {
         self.stopped |= end == End::Stopped;
         self.relaxation.reset();
         self.rate = None;
-        if end == End::Converged && tol == self.tol {
+        if end == End::Converged && tol <= self.tol {
             // The shift of the system swamps points of little weight, and their error does not show:
             // an iteration of Sinkhorn, which never makes the error larger, finds their potentials.
             self.measure()?;
