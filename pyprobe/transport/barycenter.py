@@ -231,5 +231,5 @@ def _as_log_marginals(marginals: npt.ArrayLike, cost: FloatArray) -> Vector:
             "Divide each row by its sum."
         )
     with np.errstate(divide="ignore"):
-        logs: FloatArray = np.log(checked / masses[:, None])
+        logs: Vector = np.log(checked / masses[:, None])
     return logs
