@@ -115,7 +115,8 @@ def test_symmetry_translation_and_scaling(distance):
         assert distance(y, x, p=p, **options) == pytest.approx(value, rel=1e-13)
         assert distance(x + 7, y + 7, p=p, **options) == pytest.approx(value, rel=1e-12)
         assert distance(9 * x, 9 * y, p=p, **options) == pytest.approx(9 * value, rel=1e-12)
-        assert distance(x, x[::-1], p=p, **options) == 0
+        # BLAS may round a projection otherwise at another place.
+        assert distance(x, x[::-1], p=p, **options) == pytest.approx(0, abs=1e-14)
 
 
 # Sliced.
