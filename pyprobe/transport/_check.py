@@ -264,5 +264,7 @@ def movable_share(a: FloatArray, b: FloatArray, cost: FloatArray) -> float:
     heads = np.r_[np.arange(n), columns + n, np.full(m, sink)]
     capacities = np.r_[out, out[rows], into].astype(np.int32)
     graph = coo_array((capacities, (tails, heads)), shape=(sink + 1, sink + 1)).tocsr()
+    # Older releases of SciPy take no others.
+    graph.indices, graph.indptr = graph.indices.astype(np.int32), graph.indptr.astype(np.int32)
     found = csgraph.maximum_flow(graph, source, sink)
     return float(found.flow_value) / max(int(out.sum(dtype=np.int64)), 1)
