@@ -40,8 +40,8 @@ def sinkhorn_points(
     r"""Solve an entropic optimal transport problem between two clouds of points.
 
     As `sinkhorn` with the distances of the points as costs, which are computed whenever they are
-    needed and never held: the memory is O((n + m) d), and 64 MB at most for a stored plan where the
-    clouds are small.
+    needed and never held: the memory is O((n + m) d), and 64 MB at most for stored plans where the
+    clouds are small. Only ``method="newton"``, where it is asked for, stores two whole plans.
 
     Parameters
     ----------
