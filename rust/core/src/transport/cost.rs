@@ -15,6 +15,23 @@ pub trait Cost: Sync {
     /// Writes the costs of row `i` and the columns from `start` on. Inlined into vectorised loops:
     /// implementations are `#[inline(always)]`.
     fn fill(&self, i: usize, start: usize, out: &mut [f64]);
+
+    /// Writes `value(cost, other)` for the costs of row `i` and the columns from `start` on, with the
+    /// numbers of `others` beside them; in one pass where the costs are stored.
+    #[inline(always)]
+    fn map(
+        &self,
+        i: usize,
+        start: usize,
+        others: &[f64],
+        out: &mut [f64],
+        value: impl Fn(f64, f64) -> f64,
+    ) {
+        self.fill(i, start, out);
+        for (out, &other) in out.iter_mut().zip(others) {
+            *out = value(*out, other);
+        }
+    }
 }
 
 /// A stored matrix in C order.
@@ -47,8 +64,23 @@ impl<T: Real + Sync> Cost for Dense<'_, T> {
     #[inline(always)]
     fn fill(&self, i: usize, start: usize, out: &mut [f64]) {
         let row = &self.values[i * self.n_columns + start..];
-        for (out, &value) in out.iter_mut().zip(row) {
-            *out = value.into();
+        for (out, &cost) in out.iter_mut().zip(row) {
+            *out = cost.into();
+        }
+    }
+
+    #[inline(always)]
+    fn map(
+        &self,
+        i: usize,
+        start: usize,
+        others: &[f64],
+        out: &mut [f64],
+        value: impl Fn(f64, f64) -> f64,
+    ) {
+        let row = &self.values[i * self.n_columns + start..];
+        for ((out, &cost), &other) in out.iter_mut().zip(row).zip(others) {
+            *out = value(cost.into(), other);
         }
     }
 }

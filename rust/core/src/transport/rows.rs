@@ -1,9 +1,11 @@
 //! The plan's rows, made on the fly: exponentials, their sums, and what the blocks of rows share.
 
+use core::f64::consts::LOG2_E;
+
 use super::cost::Cost;
 use crate::parallel::for_each_chunk_with;
 use crate::simd::vectorize;
-use crate::special::math::exp_or_zero;
+use crate::special::math::exp2_or_zero;
 use crate::{Control, Error};
 
 /// Columns made at once: costs, potentials and exponentials of a tile stay in the first cache.
@@ -141,29 +143,39 @@ pub(super) fn exponentials<C: Cost>(
     gamma: &[f64],
     out: &mut [f64],
 ) -> f64 {
+    // Powers of two, whose exponents need no reduction. The potentials may be large and of opposite
+    // signs: they are added first.
+    let scale = scale * LOG2_E;
     let mut total = 0.0;
     for (k, (out, gamma)) in out.chunks_mut(TILE).zip(gamma.chunks(TILE)).enumerate() {
-        cost.fill(i, k * TILE, out);
-        for (out, gamma) in out.iter_mut().zip(gamma) {
-            *out = exp_or_zero((-*out).mul_add(scale, phi + gamma));
-        }
+        cost.map(
+            i,
+            k * TILE,
+            gamma,
+            out,
+            #[inline(always)]
+            |cost, gamma| exp2_or_zero((-cost).mul_add(scale, (phi + gamma) * LOG2_E)),
+        );
         total += sum_of(out);
     }
     total
 }
 
-/// The sum in eight lanes, which the compiler would not reorder by itself.
+/// The sum in as many lanes as hide the latency of an addition.
 #[inline(always)]
 fn sum_of(values: &[f64]) -> f64 {
-    let mut lanes = [0.0; 8];
-    let chunks = values.chunks_exact(8);
-    let rest: f64 = chunks.remainder().iter().sum();
+    let mut lanes = [0.0; 32];
+    let (chunks, rest) = values.as_chunks::<32>();
     for chunk in chunks {
-        for lane in 0..8 {
+        for lane in 0..32 {
             lanes[lane] += chunk[lane];
         }
     }
-    sum(lanes) + rest
+    let mut total: f64 = rest.iter().sum();
+    for lanes in lanes.as_chunks::<8>().0 {
+        total += sum(*lanes);
+    }
+    total
 }
 
 /// The largest of `gamma_j - C_ij / epsilon` over the columns of row `i`, `buffer` a row long.
