@@ -115,9 +115,8 @@ class SinkhornResult:
     _problem: _Problem = field()
 
     def __repr__(self) -> str:
-        n, m = self._problem.cost.shape
         return (
-            f"SinkhornResult(shape=({n}, {m}), epsilon={self.epsilon:.4g}, "
+            f"SinkhornResult(shape=({len(self.f)}, {len(self.g)}), epsilon={self.epsilon:.4g}, "
             f"value={float(self.value):.8g}, marginal_error={self.marginal_error:.1e}, "
             f"converged={self.converged}, n_iter={self.n_iter}, n_newton={self.n_newton}, "
             f"method={self.method!r})"
@@ -406,6 +405,17 @@ class SolverOptions(NamedTuple):
     memory: int
     """Bytes that a stored plan may take."""
 
+    def of_kernel(self) -> dict[str, Any]:
+        """Return what the kernels, of one problem and of many, ask for by name."""
+        return {
+            "method": self.method,
+            "tol": self.tol,
+            "max_iter": self.max_iter,
+            "max_newton": MAX_NEWTON,
+            "relaxation": True,
+            "memory": self.memory,
+        }
+
 
 def solve(
     a: Vector,
@@ -416,29 +426,17 @@ def solve(
     options: SolverOptions,
 ) -> SinkhornResult:
     """Solve a problem whose arguments have been checked."""
-    method, tol, max_iter, init, callback, memory = options
-    watch, report = _watch(callback, max_iter + MAX_NEWTON)
+    watch, report = _watch(options.callback, options.max_iter + MAX_NEWTON)
+    start = None if options.init is None else _as_potentials(options.init, cost.shape)
     found = _core.sinkhorn(
-        cost,
-        a,
-        b,
-        epsilon,
-        penalties,
-        method=method,
-        tol=tol,
-        max_iter=max_iter,
-        max_newton=MAX_NEWTON,
-        relaxation=True,
-        memory=memory,
-        start=None if init is None else _as_potentials(init, cost.shape),
-        watch=watch,
+        cost, a, b, epsilon, penalties, start=start, watch=watch, **options.of_kernel()
     )
-    result = as_result(found, a, b, cost, epsilon, penalties, method)
+    result = as_result(found, a, b, cost, epsilon, penalties, options.method)
     report(result.n_iter + result.n_newton, result.marginal_error)
     if not (result.converged or result.stopped):
         if not isinstance(cost, Clouds) and not any(map(math.isfinite, penalties)):
             check_feasible(a, b, cost)
-        _warn(result, found["rate"], tol)
+        _warn(result, found["rate"], options.tol)
     return result
 
 
@@ -513,16 +511,24 @@ def _watch(
     return watch, watch
 
 
-def _check_resolution(epsilon: float, cost: FloatArray) -> None:
-    finite = cost if (cost < np.inf).all() else cost[cost < np.inf]
-    range_ = float(finite.max()) - float(finite.min()) if finite.size else 0.0
-    if epsilon < _RESOLUTION * range_:
-        warn(
-            f"'epsilon' = {epsilon:.3g} is below 1e-6 of the range of the costs ({range_:.3g}): "
-            "rounding is no longer small beside it. For so little entropy use an exact solver, "
-            "such as scipy.optimize.linear_sum_assignment.",
-            NumericalWarning,
-        )
+def _check_resolution(epsilon: float, cost: Array) -> None:
+    message = unresolved(epsilon, cost)
+    if message is not None:
+        warn(message, NumericalWarning)
+
+
+def unresolved(epsilon: float, cost: Array) -> str | None:
+    """Return what there is to say of an epsilon far below the range of the costs."""
+    least, most = float(cost.min()), float(cost.max())
+    if most == math.inf and least < math.inf:
+        most = float(cost[cost < math.inf].max())
+    if not epsilon < _RESOLUTION * (most - least):  # not a number, too: all is infinite
+        return None
+    return (
+        f"'epsilon' = {epsilon:.3g} is below 1e-6 of the range of the costs ({most - least:.3g}): "
+        "rounding is no longer small beside it. For so little entropy use an exact solver, "
+        "such as scipy.optimize.linear_sum_assignment."
+    )
 
 
 def _warn(result: SinkhornResult, rate: float | None, tol: float) -> None:
