@@ -109,7 +109,7 @@ def _as_tensors(found: SinkhornResult) -> tuple[Problem, Tensor, Tensor]:
     return (a, b, torch.from_numpy(native.cost), native.epsilon, native.penalties), f, g
 
 
-def _wants_gradient(given: Given) -> bool:
+def _wants_gradient(given: tuple[Any, ...]) -> bool:
     return torch.is_grad_enabled() and any(
         isinstance(value, Tensor) and value.requires_grad for value in given
     )
@@ -252,12 +252,13 @@ def _connect(
     `native` is the Rust kernels' result, where they ran.
     """
     a, b, cost, epsilon, penalties = problem
-    reached = f.isfinite(), g.isfinite()
     solved = _solved(problem, f, g, native)
     value = _dual(solved) if native is None else float(native.value)
     if _wants_gradient(given):
         costs = given[2].to(cost.dtype) if given[2].is_floating_point() else cost
-        weights = _weights(given[0], given[1], costs, penalties)
+        weights = a, b
+        if _wants_gradient(given[:2]):
+            weights = _weights(given[0], given[1], costs, penalties)
         inputs = (*weights, costs, _scalar(given[3], a))
         potentials = Potentials.apply(solved, *inputs)
         dual = Value.apply(solved, value, *inputs, *potentials)
@@ -265,10 +266,13 @@ def _connect(
         inputs = a, b, cost, _scalar(epsilon, a)
         potentials = solved.f, solved.g
         dual = a.new_tensor(value)
-    dtype = cost.dtype
+    dtype, seen = cost.dtype, potentials
+    if solved.f is not f:
+        pairs = zip((f, g), potentials, strict=True)
+        seen = [torch.where(was.isfinite(), now, math.inf) for was, now in pairs]
     return _TensorResult(
-        f=torch.where(reached[0], potentials[0], math.inf).to(dtype),
-        g=torch.where(reached[1], potentials[1], math.inf).to(dtype),
+        f=seen[0].to(dtype),
+        g=seen[1].to(dtype),
         value=dual.to(dtype),
         epsilon=epsilon,
         **facts,
@@ -277,7 +281,8 @@ def _connect(
 
 
 def _solved(problem: Problem, f: Tensor, g: Tensor, native: SinkhornResult | None) -> Solved:
-    f, g = torch.where(f.isfinite(), f, 0.0), torch.where(g.isfinite(), g, 0.0)
+    if not math.isfinite(float(f.sum() + g.sum())):
+        f, g = torch.where(f.isfinite(), f, 0.0), torch.where(g.isfinite(), g, 0.0)
     return Solved(*problem, f, g, None if native is None else native._problem)  # noqa: SLF001
 
 

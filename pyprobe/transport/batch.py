@@ -62,14 +62,15 @@ def sinkhorn_batch(
     cost : array_like, shape (B, n, m), or sequence of B matrices
         Costs; the matrices of a sequence may differ in shape. Plus infinity forbids a pair.
     epsilon : float or array_like, shape (B,)
-        Strength of the entropy, for all or each.
+        Strength of the entropy, for all or each; numbers go with any library.
     method, tol, max_iter, unbalanced
         As in `sinkhorn`. Each problem stops by itself.
 
     Returns
     -------
     list of SinkhornResult
-        One a problem, in order: the same bits as `sinkhorn` gives for it alone.
+        One a problem, in order: the same bits as `sinkhorn` gives for it alone. Matrices of
+        different dtypes are all taken as float64.
 
     Raises
     ------
@@ -79,10 +80,16 @@ def sinkhorn_batch(
     Warns
     -----
     ConvergenceWarning  if problems end with a marginal error above `tol`; says which.
+    NumericalWarning    if `epsilon` is below 1e-6 of the range of a problem's costs; says which.
 
     Notes
     -----
-    Engines: native.
+    Each result of tensors is differentiable as that of `sinkhorn`; gradients gather in what was
+    passed, such as one tensor of shape (B, n, m). A loss adds the values up, or stacks them:
+    ``torch.stack([result.value for result in results])``.
+
+    Engines: native, also for torch tensors on the CPU, which are not copied; torch elsewhere, as in
+    `sinkhorn`, one problem after the other.
 
     Examples
     --------
@@ -100,8 +107,11 @@ def sinkhorn_batch(
     options = SolverOptions(method, tol, max_iter, None, None, MEMORY)
     problems = _split(a, b, cost, epsilon)
     engine = _engine_of(problems)
-    solve = _solve_in_turn if engine is Engine.TORCH else _solve_at_once
-    results, remarks = solve(problems, penalties, options, engine)
+    if engine is Engine.TORCH:
+        results, remarks = _solve_in_turn(problems, penalties, options)
+    else:
+        are_tensors = engine is Engine.NATIVE_TORCH
+        results, remarks = _solve_at_once(problems, penalties, options, are_tensors=are_tensors)
     if remarks:
         index, remark = remarks[0]
         warn(
@@ -131,11 +141,12 @@ def _solve_at_once(
     problems: list[_Given],
     penalties: tuple[float, float],
     options: SolverOptions,
-    engine: Engine,
+    *,
+    are_tensors: bool,
 ) -> _Solved:
     """Solve by the kernel, which runs problems in parallel."""
     bare = problems
-    if engine is Engine.NATIVE_TORCH:
+    if are_tensors:
         from pyprobe.transport import _torch
 
         bare = [
@@ -162,16 +173,13 @@ def _solve_at_once(
         for index, result in enumerate(results):
             if not result.converged:
                 _of_problem(index, check_feasible, first[index], second[index], costs[index])
-    if engine is Engine.NATIVE_TORCH:
+    if are_tensors:
         results = [_torch.wrap(*pair) for pair in zip(results, problems, strict=True)]
     return results, remarks
 
 
 def _solve_in_turn(
-    problems: list[_Given],
-    penalties: tuple[float, float],
-    options: SolverOptions,
-    engine: Engine,  # noqa: ARG001
+    problems: list[_Given], penalties: tuple[float, float], options: SolverOptions
 ) -> _Solved:
     """Solve where the tensors are, by the twin."""
     from pyprobe.transport import _torch
@@ -232,7 +240,7 @@ def _each(name: str, weights: Any, n_problems: int) -> Sequence[Any]:
         return [weights] * n_problems
     each = list(weights)
     if all(np.ndim(weight) == 0 and weight is not None for weight in each):
-        return [as_float_array(name, weights)] * n_problems
+        return [as_float_array(name, each)] * n_problems
     if len(each) != n_problems:
         raise ShapeError(
             f"'{name}' must hold the weights of {n_problems} problems; got {len(each)}."
