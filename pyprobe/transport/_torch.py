@@ -23,6 +23,7 @@ from pyprobe._validate import check_positive_float
 from pyprobe.errors import DomainError, ShapeError
 from pyprobe.transport import _torch_solver as twin
 from pyprobe.transport._check import as_cost, as_masses, check_reachable
+from pyprobe.transport._rounding import Correction, correction
 from pyprobe.transport._torch_gradients import Potentials, Solved, Value, plan_of
 from pyprobe.transport.sinkhorn import SinkhornResult, SolverOptions, _warn, _watch
 from pyprobe.typing import ArrayLike
@@ -332,6 +333,20 @@ class _Graph:
         data = a, self.b, self.cost, self.epsilon, self.f, self.g
         return plan_of(*data, whole=self.solved.is_whole)[0]
 
+    @cached_property
+    def correction(self) -> Correction | None:
+        """What gives the plan the weights as marginals beside forbidden pairs: found on the CPU."""
+        if self.native is not None:
+            return self.native._problem.correction  # noqa: SLF001
+        solved = self.solved
+        if any(map(math.isfinite, solved.penalties)) or bool(solved.cost.amax() < math.inf):
+            return None
+        logs = solved.a.log()[:, None] + solved.b.log()
+        exponents = logs + (solved.f[:, None] + solved.g - solved.cost.double()) / self.epsilon
+        rows, columns, _ = solved.sums
+        given = exponents, solved.a - rows, solved.b - columns
+        return correction(*(tensor.numpy(force=True) for tensor in given))
+
     def matrix(self, value: Any, name: str, n: int) -> Tensor:
         """Return an argument that multiplies the plan, in float64."""
         select(value, self.cost, names=(name, "cost"))
@@ -417,6 +432,11 @@ class _TensorResult(SinkhornResult):
     def _feasible_plan(self) -> Tensor:
         graph = self._graph
         a, b, plan = graph.a, graph.b, graph.plan()
+        if graph.correction is not None:
+            i, j, mass, _ = (torch.as_tensor(part, device=a.device) for part in graph.correction)
+            # A constant: the marginals, and so what they miss, change with nothing.
+            corrected = plan.index_put((i.long(), j.long()), mass, accumulate=True)
+            return corrected.clamp_min(0.0)
         plan = plan * _at_most(a, plan.sum(1))[:, None]
         plan = plan * _at_most(b, plan.sum(0))
         u, v = (a - plan.sum(1)).clamp_min(0.0), (b - plan.sum(0)).clamp_min(0.0)

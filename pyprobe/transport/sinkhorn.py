@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse
+from scipy.special import xlogy
 
 from pyprobe import _core
 from pyprobe._engine import Engine, select
@@ -48,6 +49,7 @@ from pyprobe.transport._check import (
     check_reachable,
     movable_share,
 )
+from pyprobe.transport._rounding import Correction, correction
 from pyprobe.typing import Array, ArrayLike, FloatArray
 
 if TYPE_CHECKING:
@@ -174,29 +176,43 @@ class SinkhornResult:
         """Return a plan near this one whose marginals are the weights, to rounding.
 
         Rows and columns that carry too much are scaled down, and what is missing is added as a
-        product (Altschuler, Weed and Rigollet 2017, algorithm 2); it may fall on forbidden pairs.
+        product (Altschuler, Weed and Rigollet 2017, algorithm 2). Beside forbidden pairs it is
+        added to, or taken from, entries that form a tree; before convergence these may be too
+        small, and the product is used, which falls on forbidden pairs.
         """
-        x, y, u, v = self._problem.rounding
+        problem = self._problem
         dense = np.asarray(self.plan(), dtype=np.float64)
-        rounded: FloatArray = x[:, None] * dense * y + np.outer(u, v)
-        return rounded.astype(self._problem.cost.dtype, copy=False)
+        if problem.correction is not None:
+            i, j, mass, _ = problem.correction
+            dense[i, j] = np.maximum(dense[i, j] + mass, 0.0)
+        else:
+            x, y, u, v = problem.rounding
+            dense = x[:, None] * dense * y + np.outer(u, v)
+        return dense.astype(problem.cost.dtype, copy=False)
 
     @cached_property
     def gap(self) -> float:
         """The regularized cost of `rounded_plan` minus `value`: how far either can be from optimal.
 
-        Both bound the optimum, whether or not the iteration converged. Infinite where what the
-        rounding adds falls on forbidden pairs. Not defined with penalties.
+        Both bound the optimum, whether or not the iteration converged. Infinite where a plan far
+        from convergence is rounded onto forbidden pairs. Not defined with penalties.
         """
         problem = self._problem
         if problem.is_unbalanced:
             raise DomainError(
                 "'gap' compares plans that meet the weights; with 'unbalanced' there are none."
             )
-        rounded = _core.transport_rounded_value(
-            problem.plan, problem.a, problem.b, problem.rounding
-        )
-        return rounded - float(self.value)
+        a, b, added = problem.a, problem.b, problem.correction
+        if added is None:
+            rounded = _core.transport_rounded_value(problem.plan, a, b, problem.rounding)
+            return rounded - float(self.value)
+        as_it_is = np.ones_like(a), np.ones_like(b), np.zeros_like(a), np.zeros_like(b)
+        rounded = _core.transport_rounded_value(problem.plan, a, b, as_it_is)
+        costs = np.asarray(problem.cost)[added.i, added.j].astype(np.float64)
+        pairs, after = a[added.i] * b[added.j], added.before + added.mass
+        entropy = xlogy(after, after / pairs) - xlogy(added.before, added.before / pairs)
+        change = added.mass * (costs - self.epsilon) + self.epsilon * entropy
+        return rounded + float(change.sum()) - float(self.value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,6 +254,16 @@ class _Problem:
         v = np.maximum(self.b - y * columns, 0.0)
         total = v.sum()
         return x, y, u, v / total if total > 0 else v
+
+    @cached_property
+    def correction(self) -> Correction | None:
+        """What gives the plan the weights as marginals beside forbidden pairs, where it can."""
+        if isinstance(self.cost, Clouds) or self.is_unbalanced or (self.cost < math.inf).all():
+            return None
+        rows, columns, _ = self.sums
+        scaled = self.cost.astype(np.float64) / self.epsilon
+        exponents = self.phi[:, None] + self.gamma - scaled
+        return correction(exponents, self.a - rows, self.b - columns)
 
     def apply(self, v: ArrayLike, name: str, *, transpose: bool) -> FloatArray:
         vector = as_float_array(name, v)
