@@ -39,7 +39,7 @@ def correction(exponents: Vector, rows: Vector, columns: Vector) -> Correction |
     i, j = np.nonzero(exponents > -math.inf)
     n, m = exponents.shape
     # All above 0, which would be no edge. A root meets every point where nothing else does.
-    lengths = exponents.max() - exponents[i, j] + 1
+    lengths = exponents[i, j].max() - exponents[i, j] + 1
     root, far = n + m, lengths.max() + 1
     tails, heads = np.r_[i, np.full(n + m, root)], np.r_[j + n, np.arange(n + m)]
     lengths = np.r_[lengths, np.full(n + m, far)]

@@ -88,7 +88,7 @@ def wrap(found: SinkhornResult, given: Given) -> SinkhornResult:
     facts = {name: getattr(found, name) for name in _FACTS}
     if _wants_gradient(given):
         return _connect(*_as_tensors(found), facts, given, found)
-    f, g = torch.from_numpy(found.f), torch.from_numpy(found.g)
+    f, g = torch.tensor(found.f), torch.tensor(found.g)
     value, problem = torch.tensor(found.value, dtype=f.dtype), cast(Any, found)
     return _TensorResult(f=f, g=g, value=value, epsilon=found.epsilon, **facts, _problem=problem)
 
@@ -272,8 +272,8 @@ def _connect(
         pairs = zip((f, g), potentials, strict=True)
         seen = [torch.where(was.isfinite(), now, math.inf) for was, now in pairs]
     return _TensorResult(
-        f=seen[0].to(dtype),
-        g=seen[1].to(dtype),
+        f=seen[0].to(dtype, copy=True),
+        g=seen[1].to(dtype, copy=True),
         value=dual.to(dtype),
         epsilon=epsilon,
         **facts,

@@ -89,7 +89,7 @@ def sinkhorn_batch(
     ``torch.stack([result.value for result in results])``.
 
     Engines: native, also for torch tensors on the CPU, which are not copied; torch elsewhere, as in
-    `sinkhorn`, one problem after the other.
+    `sinkhorn`, one problem after the other and each in its own dtype.
 
     Examples
     --------

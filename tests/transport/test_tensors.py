@@ -187,6 +187,16 @@ def test_gradients_off_graph_are_not_made():
         assert not result.transport_cost.requires_grad
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_potentials_changed_in_place_change_no_plan(wanted):
+    a, b, cost = tensors(*problems())
+    result = sinkhorn_batch(a, b, cost.requires_grad_(wanted), epsilon=0.1)[0]
+    expected = sinkhorn(a[0], b[0], cost[0].detach(), epsilon=0.1).plan()
+    with torch.no_grad():
+        result.f.add_(1)
+    torch.testing.assert_close(result.plan().detach(), expected, rtol=1e-12, atol=1e-15)
+
+
 def test_the_twin_solves_one_problem_after_the_other(elsewhere):
     given, epsilon = tensors(*problems(weightless=True)), [0.1, 0.2, 0.3, 1e-8]
     expected = [
