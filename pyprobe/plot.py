@@ -6,7 +6,6 @@ shows the figure, changes a style, or computes anything that the model does not 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyprobe._validate import as_matrix, check_positive_int
+from pyprobe._warn import warn
 from pyprobe.directional import VonMisesFisher, VonMisesFisherMixture
 from pyprobe.directional._arrays import as_directions, check_unit
 from pyprobe.errors import DomainError, MissingDependencyError, NumericalWarning, ShapeError
@@ -158,11 +158,10 @@ def sphere_density(
     peak = float(np.exp(distribution.log_prob(locs)).max())
     ax = _axes(ax, figsize=(7, 4), subplot_kw={"projection": "mollweide"})
     if density.max() < 0.5 * peak:
-        warnings.warn(
+        warn(
             f"sphere_density: a peak of {peak:.3g} falls between the points of the grid, which "
             f"reach {density.max():.3g}; crosses mark the mean directions. Raise n_grid.",
             NumericalWarning,
-            stacklevel=2,
         )
         ax.plot(*_globe(locs), "x", color="C3", zorder=3)
     mesh = ax.pcolormesh(*edges, density, cmap="Blues", rasterized=True)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pyprobe import _core, _validate
 from pyprobe._validate import as_float_arrays
+from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, MissingDependencyError
 from pyprobe.typing import FloatArray
 
@@ -210,9 +211,8 @@ def _network_simplex(n: int, m: int, cost: Doubles) -> Doubles:
         warnings.simplefilter("ignore")  # what went wrong stands in the log
         plan, log = ot.emd(a, b, cost, numItermax=_MAX_ITER, log=True)
     if log["warning"] is not None:
-        warnings.warn(
+        warn(
             f"the network simplex stopped before the optimum: {log['warning']}",
             ConvergenceWarning,
-            stacklevel=5,
         )
     return np.asarray(plan)

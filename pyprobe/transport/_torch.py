@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import scipy.sparse
@@ -23,26 +23,51 @@ from pyprobe._validate import check_positive_float
 from pyprobe.errors import DomainError, ShapeError
 from pyprobe.transport import _torch_solver as twin
 from pyprobe.transport._check import as_cost, as_masses, check_reachable
+from pyprobe.transport._rounding import Correction, correction
 from pyprobe.transport._torch_gradients import Potentials, Solved, Value, plan_of
 from pyprobe.transport.sinkhorn import SinkhornResult, SolverOptions, _warn, _watch
 from pyprobe.typing import ArrayLike
 
-__all__ = ["check", "plain", "solve", "wrap"]
+__all__ = ["check", "plain", "solve", "views", "wrap"]
 
 Given: TypeAlias = tuple[Any, Any, Any, Any]
 """Weights, costs and epsilon, as they were passed."""
+
+Problem: TypeAlias = tuple[Tensor, Tensor, Tensor, float, tuple[float, float]]
+"""Weights, costs, epsilon and penalties, as they were solved."""
 
 
 def plain(a: Any, b: Any, cost: Any, epsilon: Any, init: Any) -> tuple[Any, Any, Any, Any]:
     """Return weights, costs and start without their graph: on the CPU views as NumPy arrays."""
     tensors = [t for t in (a, b, cost, epsilon) if isinstance(t, Tensor)]
     check_eager("sinkhorn", tensors)
-    for name, tensor in (("a", a), ("b", b), ("cost", cost)):
-        if isinstance(tensor, Tensor) and tensor.dtype in (torch.float16, torch.bfloat16):
-            raise TypeError(f"'{name}' must be float32 or float64; got {tensor.dtype}.")
-
+    _check_precision(a=a, b=b, cost=cost)
     start = tuple(map(_bare, init)) if isinstance(init, (tuple, list)) else init
     return _bare(a), _bare(b), _bare(cost), start
+
+
+def views(function: str, **given: Any) -> list[Any]:
+    """Return tensors as NumPy arrays, for a function of the CPU without gradients."""
+    tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+    check_eager(function, tensors.values())
+    _check_precision(**tensors)
+    for name, tensor in tensors.items():
+        if not tensor.is_cpu:
+            raise TypeError(
+                f"'{function}' runs on the CPU alone; got '{name}' on {tensor.device}. Pass .cpu() "
+                "tensors."
+            )
+        if tensor.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"'{function}' has no gradients, but '{name}' requires one: pass {name}.detach()."
+            )
+    return [_bare(value) for value in given.values()]
+
+
+def _check_precision(**given: Any) -> None:
+    for name, value in given.items():
+        if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+            raise TypeError(f"'{name}' must be float32 or float64; got {value.dtype}.")
 
 
 def _bare(value: Any) -> Any:
@@ -60,19 +85,35 @@ def _detached(value: Any) -> Any:
 
 def wrap(found: SinkhornResult, given: Given) -> SinkhornResult:
     """Return a result on NumPy arrays as one on the CPU tensors that were given."""
+    facts = {name: getattr(found, name) for name in _FACTS}
+    if _wants_gradient(given):
+        return _connect(*_as_tensors(found), facts, given, found)
+    f, g = torch.tensor(found.f), torch.tensor(found.g)
+    value, problem = torch.tensor(found.value, dtype=f.dtype), cast(Any, found)
+    return _TensorResult(f=f, g=g, value=value, epsilon=found.epsilon, **facts, _problem=problem)
+
+
+def _as_tensors(found: SinkhornResult) -> tuple[Problem, Tensor, Tensor]:
+    """Return what the Rust kernels have solved, and its potentials in float64."""
     native = found._problem  # noqa: SLF001
     a, b = torch.from_numpy(native.a), torch.from_numpy(native.b)
 
     def potential(scaled: Any, weights: Tensor, rounded: Any) -> Tensor:
+        known = torch.from_numpy(rounded)
+        if known.dtype == torch.float64:
+            return known
         exact = native.epsilon * (torch.from_numpy(scaled) - weights.log())
-        return torch.where(weights > 0, exact, torch.from_numpy(rounded).double())
+        return torch.where(weights > 0, exact, known.double())
 
     f = potential(native.phi, a, found.f)
     g = potential(native.gamma, b, found.g)
-    facts = {name: getattr(found, name) for name in _FACTS}
-    costs = torch.from_numpy(native.cost)
-    problem = a, b, costs, native.epsilon, native.penalties
-    return _connect(problem, f, g, facts, given, found)
+    return (a, b, torch.from_numpy(native.cost), native.epsilon, native.penalties), f, g
+
+
+def _wants_gradient(given: tuple[Any, ...]) -> bool:
+    return torch.is_grad_enabled() and any(
+        isinstance(value, Tensor) and value.requires_grad for value in given
+    )
 
 
 _FACTS = (
@@ -134,6 +175,8 @@ def solve(
     epsilon: float,
     penalties: tuple[float, float],
     options: SolverOptions,
+    *,
+    warns: bool = True,
 ) -> SinkhornResult:
     """Solve a problem where its tensors are."""
     method, tol, max_iter, init, callback, _ = options
@@ -158,7 +201,7 @@ def solve(
     problem = weights_a, weights_b, cost, epsilon, penalties
     result = _connect(problem, found["f"], found["g"], facts, given, None)
     report(result.n_iter, result.marginal_error)
-    if not (result.converged or result.stopped):
+    if warns and not (result.converged or result.stopped):
         _warn(result, found["rate"], tol)
     return result
 
@@ -198,7 +241,7 @@ def _start(init: Any, cost: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 
 def _connect(
-    problem: tuple[Tensor, Tensor, Tensor, float, tuple[float, float]],
+    problem: Problem,
     f: Tensor,
     g: Tensor,
     facts: dict[str, Any],
@@ -210,30 +253,38 @@ def _connect(
     `native` is the Rust kernels' result, where they ran.
     """
     a, b, cost, epsilon, penalties = problem
-    reached = f.isfinite(), g.isfinite()
-    safe = torch.where(reached[0], f, 0.0), torch.where(reached[1], g, 0.0)
-    kernels = None if native is None else native._problem  # noqa: SLF001
-    solved = Solved(a, b, cost, epsilon, penalties, *safe, kernels)
+    solved = _solved(problem, f, g, native)
     value = _dual(solved) if native is None else float(native.value)
-    tensors = [t for t in given if isinstance(t, Tensor)]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        costs = given[2] if given[2].is_floating_point() else cost
-        weights = _weights(given[0], given[1], costs, penalties)
+    if _wants_gradient(given):
+        costs = given[2].to(cost.dtype) if given[2].is_floating_point() else cost
+        weights = a, b
+        if _wants_gradient(given[:2]):
+            weights = _weights(given[0], given[1], costs, penalties)
         inputs = (*weights, costs, _scalar(given[3], a))
         potentials = Potentials.apply(solved, *inputs)
         dual = Value.apply(solved, value, *inputs, *potentials)
     else:
-        inputs, potentials = (a, b, cost, _scalar(epsilon, a)), safe
+        inputs = a, b, cost, _scalar(epsilon, a)
+        potentials = solved.f, solved.g
         dual = a.new_tensor(value)
-    dtype = cost.dtype
+    dtype, seen = cost.dtype, potentials
+    if solved.f is not f:
+        pairs = zip((f, g), potentials, strict=True)
+        seen = [torch.where(was.isfinite(), now, math.inf) for was, now in pairs]
     return _TensorResult(
-        f=torch.where(reached[0], potentials[0], math.inf).to(dtype),
-        g=torch.where(reached[1], potentials[1], math.inf).to(dtype),
+        f=seen[0].to(dtype, copy=True),
+        g=seen[1].to(dtype, copy=True),
         value=dual.to(dtype),
         epsilon=epsilon,
         **facts,
         _problem=_Graph(*inputs, potentials[0], potentials[1], solved, native),  # type: ignore[arg-type]
     )
+
+
+def _solved(problem: Problem, f: Tensor, g: Tensor, native: SinkhornResult | None) -> Solved:
+    if not math.isfinite(float(f.sum() + g.sum())):
+        f, g = torch.where(f.isfinite(), f, 0.0), torch.where(g.isfinite(), g, 0.0)
+    return Solved(*problem, f, g, None if native is None else native._problem)  # noqa: SLF001
 
 
 def _scalar(value: Any, like: Tensor) -> Tensor:
@@ -282,6 +333,20 @@ class _Graph:
         data = a, self.b, self.cost, self.epsilon, self.f, self.g
         return plan_of(*data, whole=self.solved.is_whole)[0]
 
+    @cached_property
+    def correction(self) -> Correction | None:
+        """What gives the plan the weights as marginals beside forbidden pairs: found on the CPU."""
+        if self.native is not None:
+            return self.native._problem.correction  # noqa: SLF001
+        solved = self.solved
+        if any(map(math.isfinite, solved.penalties)) or bool(solved.cost.amax() < math.inf):
+            return None
+        logs = solved.a.log()[:, None] + solved.b.log()
+        exponents = logs + (solved.f[:, None] + solved.g - solved.cost.double()) / self.epsilon
+        rows, columns, _ = solved.sums
+        given = exponents, solved.a - rows, solved.b - columns
+        return correction(*(tensor.numpy(force=True) for tensor in given))
+
     def matrix(self, value: Any, name: str, n: int) -> Tensor:
         """Return an argument that multiplies the plan, in float64."""
         select(value, self.cost, names=(name, "cost"))
@@ -297,19 +362,29 @@ class _TensorResult(SinkhornResult):
 
     _problem: Any
 
+    @cached_property
+    def _graph(self) -> _Graph:
+        """What was solved, made of the kernels' result only now where no gradient was wanted."""
+        found = self._problem
+        if isinstance(found, _Graph):
+            return found
+        solved = _solved(*_as_tensors(found), found)
+        data = solved.a, solved.b, solved.cost, _scalar(found.epsilon, solved.a)
+        return _Graph(*data, solved.f, solved.g, solved, found)
+
     def plan(self) -> Tensor:
-        return self._rounded(self._problem.plan())
+        return self._rounded(self._graph.plan())
 
     def apply(self, v: ArrayLike) -> Tensor:
-        tensor = self._problem.matrix(v, "v", self._problem.cost.shape[1])
+        tensor = self._graph.matrix(v, "v", self._graph.cost.shape[1])
         return self._apply(tensor, transpose=False)
 
     def apply_transpose(self, u: ArrayLike) -> Tensor:
-        tensor = self._problem.matrix(u, "u", self._problem.cost.shape[0])
+        tensor = self._graph.matrix(u, "u", self._graph.cost.shape[0])
         return self._apply(tensor, transpose=True)
 
     def _apply(self, tensor: Tensor, *, transpose: bool) -> Tensor:
-        graph = self._problem
+        graph = self._graph
         if graph.native is None or graph.wants_gradient(tensor):
             plan = graph.plan()
             return self._rounded((plan.T if transpose else plan) @ tensor)
@@ -317,7 +392,7 @@ class _TensorResult(SinkhornResult):
         return torch.from_numpy(found(tensor.numpy(force=True)))
 
     def barycentric_map(self, y: ArrayLike) -> Tensor:
-        graph = self._problem
+        graph = self._graph
         points = graph.matrix(y, "y", graph.cost.shape[1])
         if points.ndim != 2:
             shape = tuple(points.shape)
@@ -332,11 +407,11 @@ class _TensorResult(SinkhornResult):
         return self._rounded(torch.where(sums > 0, means, math.nan))
 
     def sparse_plan(self, threshold: float = 0.0) -> scipy.sparse.csr_array:
-        if self._problem.native is not None:
-            return self._problem.native.sparse_plan(threshold)
+        if self._graph.native is not None:
+            return self._graph.native.sparse_plan(threshold)
         threshold = check_positive_float("threshold", threshold, allow_zero=True)
         with torch.no_grad():
-            plan = self._problem.plan()
+            plan = self._graph.plan()
             where = ((plan >= threshold) & (plan > 0)).nonzero(as_tuple=True)
             values, rows, columns = (t.numpy(force=True) for t in (plan[where], *where))
         return scipy.sparse.csr_array((values, (rows, columns)), shape=tuple(plan.shape))
@@ -344,7 +419,7 @@ class _TensorResult(SinkhornResult):
     # Not cached: what is first asked for without gradients may be wanted with them later.
     @property
     def transport_cost(self) -> Tensor:  # type: ignore[override]
-        graph = self._problem
+        graph = self._graph
         if not graph.wants_gradient():
             return self._rounded(graph.solved.sums[2])
         cost, whole = graph.cost, graph.solved.is_whole
@@ -355,8 +430,13 @@ class _TensorResult(SinkhornResult):
         return self._rounded(self._feasible_plan())
 
     def _feasible_plan(self) -> Tensor:
-        graph = self._problem
+        graph = self._graph
         a, b, plan = graph.a, graph.b, graph.plan()
+        if graph.correction is not None:
+            i, j, mass, _ = (torch.as_tensor(part, device=a.device) for part in graph.correction)
+            # A constant: the marginals, and so what they miss, change with nothing.
+            corrected = plan.index_put((i.long(), j.long()), mass, accumulate=True)
+            return corrected.clamp_min(0.0)
         plan = plan * _at_most(a, plan.sum(1))[:, None]
         plan = plan * _at_most(b, plan.sum(0))
         u, v = (a - plan.sum(1)).clamp_min(0.0), (b - plan.sum(0)).clamp_min(0.0)
@@ -366,9 +446,9 @@ class _TensorResult(SinkhornResult):
 
     @cached_property
     def gap(self) -> float:
-        if self._problem.native is not None:
-            return float(self._problem.native.gap)
-        solved = self._problem.solved
+        if self._graph.native is not None:
+            return float(self._graph.native.gap)
+        solved = self._graph.solved
         if not all(map(math.isinf, solved.penalties)):
             raise DomainError(
                 "'gap' compares plans that meet the weights; with 'unbalanced' there are none."
@@ -382,7 +462,7 @@ class _TensorResult(SinkhornResult):
             return float((plan * cost).sum() + self.epsilon * entropy - self.value)
 
     def _rounded(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._problem.cost.dtype)
+        return tensor.to(self._graph.cost.dtype)
 
 
 def _at_most(weights: Tensor, sums: Tensor) -> Tensor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pyprobe import _core
+from pyprobe._engine import Engine, select
 from pyprobe._validate import (
     as_float_array,
     as_weights,
@@ -21,7 +22,7 @@ from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, ShapeError
 from pyprobe.progress import Callback, Progress
 from pyprobe.transport._check import Vector, as_cost, check_epsilon
-from pyprobe.typing import FloatArray
+from pyprobe.typing import Array, ArrayLike, FloatArray
 
 __all__ = ["SinkhornBarycenter", "sinkhorn_barycenter"]
 
@@ -34,7 +35,7 @@ class SinkhornBarycenter:
 
     Attributes
     ----------
-    barycenter : ndarray, shape (n,)
+    barycenter : array, shape (n,)
         Weights that sum to 1.
     converged : bool
         Whether the marginal error is within the tolerance.
@@ -47,7 +48,7 @@ class SinkhornBarycenter:
         of their marginals from what they should be, and by how much the barycenter last moved.
     """
 
-    barycenter: FloatArray
+    barycenter: Array
     converged: bool
     stopped: bool
     n_iter: int
@@ -61,9 +62,9 @@ class SinkhornBarycenter:
 
 
 def sinkhorn_barycenter(
-    weights: npt.ArrayLike | None,
-    marginals: npt.ArrayLike,
-    cost: npt.ArrayLike,
+    weights: ArrayLike | None,
+    marginals: ArrayLike,
+    cost: ArrayLike,
     *,
     epsilon: float,
     debiased: bool = True,
@@ -100,13 +101,15 @@ def sinkhorn_barycenter(
     Returns
     -------
     SinkhornBarycenter
-        ``barycenter`` and how it was found.
+        ``barycenter``, of the library and dtype of `cost`, and how it was found.
 
     Raises
     ------
     ShapeError, DomainError, NotFiniteError
         If the shapes do not fit, a weight is negative, a row does not sum to 1, or the costs are
         not symmetric.
+    RuntimeError
+        If a tensor requires a gradient.
 
     Warns
     -----
@@ -115,7 +118,7 @@ def sinkhorn_barycenter(
     Notes
     -----
     Cost: 2 k n^2 exponentials an iteration (and n^2 more to take the blur off), in the log domain.
-    Engines: native.
+    Engines: native, also for torch tensors on the CPU, without gradients.
 
     References
     ----------
@@ -137,6 +140,18 @@ def sinkhorn_barycenter(
     >>> print(round(abs(mean), 3), round(deviation, 3))
     0.0 0.5
     """
+    # As a number, epsilon goes with any library.
+    tensor: Any = epsilon if hasattr(epsilon, "detach") else None
+    names = ("weights", "marginals", "cost", "epsilon")
+    engine = select(weights, marginals, cost, tensor, names=names)
+    if engine is not Engine.NATIVE:
+        import torch
+
+        from pyprobe.transport import _torch
+
+        weights, marginals, cost, epsilon = _torch.views(
+            "sinkhorn_barycenter", weights=weights, marginals=marginals, cost=cost, epsilon=epsilon
+        )
     epsilon = check_epsilon(epsilon)
     debiased = check_bool("debiased", debiased)
     check_callback("callback", callback)
@@ -187,8 +202,9 @@ def sinkhorn_barycenter(
             ConvergenceWarning,
         )
     center = np.exp(log_center)
+    center = (center / center.sum()).astype(costs.dtype, copy=False)
     return SinkhornBarycenter(
-        barycenter=(center / center.sum()).astype(costs.dtype, copy=False),
+        barycenter=center if engine is Engine.NATIVE else torch.from_numpy(center),
         converged=error <= tol,
         stopped=stopped,
         n_iter=step,
@@ -202,7 +218,7 @@ def _log_ratio(x: Vector, y: Vector) -> Vector:
         return np.where(np.isneginf(x), -np.inf, x - y)
 
 
-def _as_log_marginals(marginals: npt.ArrayLike, cost: FloatArray) -> Vector:
+def _as_log_marginals(marginals: Any, cost: FloatArray) -> Vector:
     rows = as_float_array("marginals", marginals)
     n = cost.shape[0]
     if cost.shape != (n, n):

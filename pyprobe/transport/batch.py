@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from pyprobe import _core
+from pyprobe._engine import Engine, select
 from pyprobe._validate import (
     as_float_array,
     check_choice,
@@ -17,9 +17,8 @@ from pyprobe._validate import (
     check_positive_int,
 )
 from pyprobe._warn import warn
-from pyprobe.errors import ConvergenceWarning, PyprobeError, ShapeError
+from pyprobe.errors import ConvergenceWarning, NumericalWarning, PyprobeError, ShapeError
 from pyprobe.transport._check import (
-    Vector,
     as_cost,
     as_masses,
     as_penalties,
@@ -27,23 +26,25 @@ from pyprobe.transport._check import (
     check_reachable,
 )
 from pyprobe.transport.sinkhorn import (
-    MAX_NEWTON,
     MEMORY,
     METHODS,
     SinkhornResult,
+    SolverOptions,
     as_result,
     check_feasible,
+    unresolved,
 )
+from pyprobe.typing import ArrayLike
 
 __all__ = ["sinkhorn_batch"]
 
 
 def sinkhorn_batch(
-    a: npt.ArrayLike | Sequence[npt.ArrayLike | None] | None,
-    b: npt.ArrayLike | Sequence[npt.ArrayLike | None] | None,
-    cost: npt.ArrayLike | Sequence[npt.ArrayLike],
+    a: ArrayLike | Sequence[ArrayLike | None] | None,
+    b: ArrayLike | Sequence[ArrayLike | None] | None,
+    cost: ArrayLike | Sequence[ArrayLike],
     *,
-    epsilon: float | npt.ArrayLike,
+    epsilon: float | ArrayLike,
     method: Literal["auto", "log", "scaling", "newton"] = "auto",
     tol: float = 1e-9,
     max_iter: int = 10_000,
@@ -61,14 +62,15 @@ def sinkhorn_batch(
     cost : array_like, shape (B, n, m), or sequence of B matrices
         Costs; the matrices of a sequence may differ in shape. Plus infinity forbids a pair.
     epsilon : float or array_like, shape (B,)
-        Strength of the entropy, for all or each.
+        Strength of the entropy, for all or each; numbers go with any library.
     method, tol, max_iter, unbalanced
         As in `sinkhorn`. Each problem stops by itself.
 
     Returns
     -------
     list of SinkhornResult
-        One a problem, in order: the same bits as `sinkhorn` gives for it alone.
+        One a problem, in order: the same bits as `sinkhorn` gives for it alone. Matrices of
+        different dtypes are all taken as float64.
 
     Raises
     ------
@@ -78,10 +80,16 @@ def sinkhorn_batch(
     Warns
     -----
     ConvergenceWarning  if problems end with a marginal error above `tol`; says which.
+    NumericalWarning    if `epsilon` is below 1e-6 of the range of a problem's costs; says which.
 
     Notes
     -----
-    Engines: native.
+    Each result of tensors is differentiable as that of `sinkhorn`; gradients gather in what was
+    passed, such as one tensor of shape (B, n, m). A loss adds the values up, or stacks them:
+    ``torch.stack([result.value for result in results])``.
+
+    Engines: native, also for torch tensors on the CPU, which are not copied; torch elsewhere, as in
+    `sinkhorn`, one problem after the other and each in its own dtype.
 
     Examples
     --------
@@ -96,86 +104,157 @@ def sinkhorn_batch(
     penalties = as_penalties(unbalanced)
     tol = check_positive_float("tol", tol)
     max_iter = check_positive_int("max_iter", max_iter)
-    if any(hasattr(given, "detach") for given in (a, b, cost)):
-        raise TypeError("torch tensors are not taken yet: pass .numpy() arrays.")
-    costs = _as_costs(cost)
-    n_problems = len(costs)
-    first, second = _as_list("a", a, n_problems), _as_list("b", b, n_problems)
-    epsilons = np.asarray(epsilon, dtype=np.float64)
-    if epsilons.shape not in ((), (n_problems,)):
-        raise ShapeError(
-            f"'epsilon' must be a number or have shape ({n_problems},); got {epsilons.shape}."
+    options = SolverOptions(method, tol, max_iter, None, None, MEMORY)
+    problems = _split(a, b, cost, epsilon)
+    engine = _engine_of(problems)
+    if engine is Engine.TORCH:
+        results, remarks = _solve_in_turn(problems, penalties, options)
+    else:
+        are_tensors = engine is Engine.NATIVE_TORCH
+        results, remarks = _solve_at_once(problems, penalties, options, are_tensors=are_tensors)
+    if remarks:
+        index, remark = remarks[0]
+        warn(
+            f"problem {index}, the first of {len(remarks)} such among {len(results)}: {remark}",
+            NumericalWarning,
         )
-    strengths = [
-        _of_problem(index, check_epsilon, value)
-        for index, value in enumerate(np.broadcast_to(epsilons, n_problems))
-    ]
-    weights: list[tuple[Vector, Vector]] = []
-    for index, matrix in enumerate(costs):
-        masses = _of_problem(index, as_masses, first[index], second[index], matrix.shape, penalties)
-        _of_problem(index, check_reachable, *masses, matrix, penalties)
-        weights.append(masses)
-    found = _core.sinkhorn_batch(
-        costs,
-        [masses[0] for masses in weights],
-        [masses[1] for masses in weights],
-        strengths,
-        penalties,
-        method=method,
-        tol=tol,
-        max_iter=max_iter,
-        max_newton=MAX_NEWTON,
-        relaxation=True,
-        memory=MEMORY,
-    )
-    results = [
-        as_result(one, *masses, matrix, strength, penalties, method)
-        for one, masses, matrix, strength in zip(found, weights, costs, strengths, strict=True)
-    ]
     late = [index for index, result in enumerate(results) if not result.converged]
-    if not any(map(math.isfinite, penalties)):
-        for index in late:
-            _of_problem(index, check_feasible, *weights[index], costs[index])
     if late:
         worst = max(results[index].marginal_error for index in late)
         warn(
-            f"sinkhorn_batch: {len(late)} of {n_problems} problems, the first at index {late[0]}, "
-            f"stopped with marginal errors up to {worst:.1e} > tol {tol:.1e}; raise max_iter or "
-            "epsilon, or use method='newton'.",
+            f"sinkhorn_batch: {len(late)} of {len(results)} problems, the first at index "
+            f"{late[0]}, stopped with marginal errors up to {worst:.1e} > tol {tol:.1e}; raise "
+            "max_iter or epsilon, or use method='newton'.",
             ConvergenceWarning,
         )
     return results
 
 
-def _of_problem(index: int, check: Callable[..., Any], *arguments: Any) -> Any:
+_Given: TypeAlias = tuple[Any, Any, Any, Any]
+"""Weights, costs and epsilon of one problem, as they were passed."""
+
+_Solved: TypeAlias = tuple[list[SinkhornResult], list[tuple[int, str]]]
+"""The results, and what `unresolved` says of which problems."""
+
+
+def _solve_at_once(
+    problems: list[_Given],
+    penalties: tuple[float, float],
+    options: SolverOptions,
+    *,
+    are_tensors: bool,
+) -> _Solved:
+    """Solve by the kernel, which runs problems in parallel."""
+    bare = problems
+    if are_tensors:
+        from pyprobe.transport import _torch
+
+        bare = [
+            _of_problem(index, _torch.plain, *given, None) for index, given in enumerate(problems)
+        ]
+    costs = [_of_problem(index, as_cost, given[2]) for index, given in enumerate(bare)]
+    if any(matrix.dtype != costs[0].dtype for matrix in costs):
+        costs = [matrix.astype(np.float64) for matrix in costs]
+    strengths, first, second, remarks = [], [], [], []
+    for index, (given, (a, b, *_), matrix) in enumerate(zip(problems, bare, costs, strict=True)):
+        epsilon = _of_problem(index, check_epsilon, _detached(given[3]))
+        masses = _of_problem(index, as_masses, a, b, matrix.shape, penalties)
+        _of_problem(index, check_reachable, *masses, matrix, penalties)
+        strengths.append(epsilon)
+        first.append(masses[0])
+        second.append(masses[1])
+        remark = unresolved(epsilon, matrix)
+        if remark is not None:
+            remarks.append((index, remark))
+    found = _core.sinkhorn_batch(costs, first, second, strengths, penalties, **options.of_kernel())
+    arguments = zip(found, first, second, costs, strengths, strict=True)
+    results = [as_result(*each, penalties, options.method) for each in arguments]
+    if not any(map(math.isfinite, penalties)):
+        for index, result in enumerate(results):
+            if not result.converged:
+                _of_problem(index, check_feasible, first[index], second[index], costs[index])
+    if are_tensors:
+        results = [_torch.wrap(*pair) for pair in zip(results, problems, strict=True)]
+    return results, remarks
+
+
+def _solve_in_turn(
+    problems: list[_Given], penalties: tuple[float, float], options: SolverOptions
+) -> _Solved:
+    """Solve where the tensors are, by the twin."""
+    from pyprobe.transport import _torch
+
+    results, remarks = [], []
+    for index, given in enumerate(problems):
+        a, b, cost, _ = _of_problem(index, _torch.plain, *given, None)
+        epsilon = _of_problem(index, check_epsilon, _detached(given[3]))
+        _of_problem(index, _torch.check, a, b, cost, penalties, options.method)
+        remark = unresolved(epsilon, cost)
+        if remark is not None:
+            remarks.append((index, remark))
+        results.append(_torch.solve(given, epsilon, penalties, options, warns=False))
+    return results, remarks
+
+
+def _of_problem(index: int, check: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call a check, and say of which problem it complains."""
     try:
-        return check(*arguments)
-    except PyprobeError as error:
+        return check(*arguments, **options)
+    except (PyprobeError, TypeError) as error:
         raise type(error)(f"problem {index}: {error}") from None
 
 
-def _as_costs(cost: Any) -> list[Any]:
-    if isinstance(cost, np.ndarray) and cost.ndim != 3:
+def _detached(epsilon: Any) -> Any:
+    return epsilon.detach() if hasattr(epsilon, "detach") else epsilon
+
+
+def _engine_of(problems: list[_Given]) -> Engine:
+    names = ("a", "b", "cost", "epsilon", "cost of problem 0")
+    engine = Engine.NATIVE
+    for index, given in enumerate(problems):
+        other = problems[0][2] if index else None
+        engine = _of_problem(index, select, *given, other, names=names)
+    return engine
+
+
+def _split(a: Any, b: Any, cost: Any, epsilon: Any) -> list[_Given]:
+    """Return the problems one by one; a tensor is taken apart once, for all their gradients."""
+    if hasattr(cost, "ndim") and cost.ndim != 3:
         raise ShapeError(
-            f"'cost' must have shape (B, n, m), or be a sequence of matrices; got {cost.shape}."
+            "'cost' must have shape (B, n, m), or be a sequence of matrices; got "
+            f"{tuple(cost.shape)}."
         )
-    costs = [_of_problem(index, as_cost, matrix) for index, matrix in enumerate(cost)]
-    if not costs:
+    costs = list(cost)
+    n = len(costs)
+    if n == 0:
         raise ShapeError("'cost' must hold at least one problem; got none.")
-    if any(matrix.dtype != costs[0].dtype for matrix in costs):
-        return [matrix.astype(np.float64) for matrix in costs]
-    return costs
+    parts = _each("a", a, n), _each("b", b, n), costs, _each_epsilon(epsilon, n)
+    return list(zip(*parts, strict=True))
 
 
-def _as_list(name: str, weights: Any, n_problems: int) -> Sequence[Any]:
+def _each(name: str, weights: Any, n_problems: int) -> Sequence[Any]:
     """Return the weights of each problem."""
     if weights is None:
         return [None] * n_problems
-    if all(np.ndim(weight) == 0 and weight is not None for weight in weights):
-        return [as_float_array(name, weights)] * n_problems
-    if len(weights) != n_problems:
+    if getattr(weights, "ndim", 0) == 1 and weights.dtype != object:
+        return [weights] * n_problems
+    each = list(weights)
+    if all(np.ndim(weight) == 0 and weight is not None for weight in each):
+        return [as_float_array(name, each)] * n_problems
+    if len(each) != n_problems:
         raise ShapeError(
-            f"'{name}' must hold the weights of {n_problems} problems; got {len(weights)}."
+            f"'{name}' must hold the weights of {n_problems} problems; got {len(each)}."
         )
-    return weights  # type: ignore[no-any-return]
+    return each
+
+
+def _each_epsilon(epsilon: Any, n_problems: int) -> Sequence[Any]:
+    """Return epsilon for each problem: numbers, which go with any library, or 0-d tensors."""
+    if not hasattr(epsilon, "detach"):
+        epsilon = np.asarray(epsilon, dtype=np.float64)
+    if epsilon.shape not in ((), (n_problems,)):
+        raise ShapeError(
+            f"'epsilon' must be a number or have shape ({n_problems},); got {tuple(epsilon.shape)}."
+        )
+    each = epsilon.tolist() if isinstance(epsilon, np.ndarray) else epsilon
+    return list(each) if epsilon.ndim else [each] * n_problems

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse
+from scipy.special import xlogy
 
 from pyprobe import _core
 from pyprobe._engine import Engine, select
@@ -48,6 +49,7 @@ from pyprobe.transport._check import (
     check_reachable,
     movable_share,
 )
+from pyprobe.transport._rounding import Correction, correction
 from pyprobe.typing import Array, ArrayLike, FloatArray
 
 if TYPE_CHECKING:
@@ -115,10 +117,9 @@ class SinkhornResult:
     _problem: _Problem = field()
 
     def __repr__(self) -> str:
-        n, m = self._problem.cost.shape
         return (
-            f"SinkhornResult(shape=({n}, {m}), epsilon={self.epsilon:.4g}, "
-            f"value={float(self.value):.8g}, marginal_error={self.marginal_error:.1e}, "
+            f"SinkhornResult(shape=({len(self.f)}, {len(self.g)}), epsilon={self.epsilon:.4g}, "
+            f"value={self.value:.8g}, marginal_error={self.marginal_error:.1e}, "
             f"converged={self.converged}, n_iter={self.n_iter}, n_newton={self.n_newton}, "
             f"method={self.method!r})"
         )
@@ -175,29 +176,43 @@ class SinkhornResult:
         """Return a plan near this one whose marginals are the weights, to rounding.
 
         Rows and columns that carry too much are scaled down, and what is missing is added as a
-        product (Altschuler, Weed and Rigollet 2017, algorithm 2); it may fall on forbidden pairs.
+        product (Altschuler, Weed and Rigollet 2017, algorithm 2). Beside forbidden pairs it is
+        added to, or taken from, entries that form a tree; before convergence these may be too
+        small, and the product is used, which falls on forbidden pairs.
         """
-        x, y, u, v = self._problem.rounding
+        problem = self._problem
         dense = np.asarray(self.plan(), dtype=np.float64)
-        rounded: FloatArray = x[:, None] * dense * y + np.outer(u, v)
-        return rounded.astype(self._problem.cost.dtype, copy=False)
+        if problem.correction is not None:
+            i, j, mass, _ = problem.correction
+            dense[i, j] = np.maximum(dense[i, j] + mass, 0.0)
+        else:
+            x, y, u, v = problem.rounding
+            dense = x[:, None] * dense * y + np.outer(u, v)
+        return dense.astype(problem.cost.dtype, copy=False)
 
     @cached_property
     def gap(self) -> float:
         """The regularized cost of `rounded_plan` minus `value`: how far either can be from optimal.
 
-        Both bound the optimum, whether or not the iteration converged. Infinite where what the
-        rounding adds falls on forbidden pairs. Not defined with penalties.
+        Both bound the optimum, whether or not the iteration converged. Infinite where a plan far
+        from convergence is rounded onto forbidden pairs. Not defined with penalties.
         """
         problem = self._problem
         if problem.is_unbalanced:
             raise DomainError(
                 "'gap' compares plans that meet the weights; with 'unbalanced' there are none."
             )
-        rounded = _core.transport_rounded_value(
-            problem.plan, problem.a, problem.b, problem.rounding
-        )
-        return rounded - float(self.value)
+        a, b, added = problem.a, problem.b, problem.correction
+        if added is None:
+            rounded = _core.transport_rounded_value(problem.plan, a, b, problem.rounding)
+            return rounded - float(self.value)
+        as_it_is = np.ones_like(a), np.ones_like(b), np.zeros_like(a), np.zeros_like(b)
+        rounded = _core.transport_rounded_value(problem.plan, a, b, as_it_is)
+        costs = np.asarray(problem.cost)[added.i, added.j].astype(np.float64)
+        pairs, after = a[added.i] * b[added.j], added.before + added.mass
+        entropy = xlogy(after, after / pairs) - xlogy(added.before, added.before / pairs)
+        change = added.mass * (costs - self.epsilon) + self.epsilon * entropy
+        return rounded + float(change.sum()) - float(self.value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,6 +254,16 @@ class _Problem:
         v = np.maximum(self.b - y * columns, 0.0)
         total = v.sum()
         return x, y, u, v / total if total > 0 else v
+
+    @cached_property
+    def correction(self) -> Correction | None:
+        """What gives the plan the weights as marginals beside forbidden pairs, where it can."""
+        if isinstance(self.cost, Clouds) or self.is_unbalanced or (self.cost < math.inf).all():
+            return None
+        rows, columns, _ = self.sums
+        scaled = self.cost.astype(np.float64) / self.epsilon
+        exponents = self.phi[:, None] + self.gamma - scaled
+        return correction(exponents, self.a - rows, self.b - columns)
 
     def apply(self, v: ArrayLike, name: str, *, transpose: bool) -> FloatArray:
         vector = as_float_array(name, v)
@@ -406,6 +431,17 @@ class SolverOptions(NamedTuple):
     memory: int
     """Bytes that a stored plan may take."""
 
+    def of_kernel(self) -> dict[str, Any]:
+        """Return what the kernels, of one problem and of many, ask for by name."""
+        return {
+            "method": self.method,
+            "tol": self.tol,
+            "max_iter": self.max_iter,
+            "max_newton": MAX_NEWTON,
+            "relaxation": True,
+            "memory": self.memory,
+        }
+
 
 def solve(
     a: Vector,
@@ -416,29 +452,17 @@ def solve(
     options: SolverOptions,
 ) -> SinkhornResult:
     """Solve a problem whose arguments have been checked."""
-    method, tol, max_iter, init, callback, memory = options
-    watch, report = _watch(callback, max_iter + MAX_NEWTON)
+    watch, report = _watch(options.callback, options.max_iter + MAX_NEWTON)
+    start = None if options.init is None else _as_potentials(options.init, cost.shape)
     found = _core.sinkhorn(
-        cost,
-        a,
-        b,
-        epsilon,
-        penalties,
-        method=method,
-        tol=tol,
-        max_iter=max_iter,
-        max_newton=MAX_NEWTON,
-        relaxation=True,
-        memory=memory,
-        start=None if init is None else _as_potentials(init, cost.shape),
-        watch=watch,
+        cost, a, b, epsilon, penalties, start=start, watch=watch, **options.of_kernel()
     )
-    result = as_result(found, a, b, cost, epsilon, penalties, method)
+    result = as_result(found, a, b, cost, epsilon, penalties, options.method)
     report(result.n_iter + result.n_newton, result.marginal_error)
     if not (result.converged or result.stopped):
         if not isinstance(cost, Clouds) and not any(map(math.isfinite, penalties)):
             check_feasible(a, b, cost)
-        _warn(result, found["rate"], tol)
+        _warn(result, found["rate"], options.tol)
     return result
 
 
@@ -513,16 +537,24 @@ def _watch(
     return watch, watch
 
 
-def _check_resolution(epsilon: float, cost: FloatArray) -> None:
-    finite = cost if (cost < np.inf).all() else cost[cost < np.inf]
-    range_ = float(finite.max()) - float(finite.min()) if finite.size else 0.0
-    if epsilon < _RESOLUTION * range_:
-        warn(
-            f"'epsilon' = {epsilon:.3g} is below 1e-6 of the range of the costs ({range_:.3g}): "
-            "rounding is no longer small beside it. For so little entropy use an exact solver, "
-            "such as scipy.optimize.linear_sum_assignment.",
-            NumericalWarning,
-        )
+def _check_resolution(epsilon: float, cost: Array) -> None:
+    message = unresolved(epsilon, cost)
+    if message is not None:
+        warn(message, NumericalWarning)
+
+
+def unresolved(epsilon: float, cost: Array) -> str | None:
+    """Return what there is to say of an epsilon far below the range of the costs."""
+    least, most = float(cost.min()), float(cost.max())
+    if most == math.inf and least < math.inf:
+        most = float(cost[cost < math.inf].max())
+    if not epsilon < _RESOLUTION * (most - least):  # not a number, too: all is infinite
+        return None
+    return (
+        f"'epsilon' = {epsilon:.3g} is below 1e-6 of the range of the costs ({most - least:.3g}): "
+        "rounding is no longer small beside it. For so little entropy use an exact solver, "
+        "such as scipy.optimize.linear_sum_assignment."
+    )
 
 
 def _warn(result: SinkhornResult, rate: float | None, tol: float) -> None:

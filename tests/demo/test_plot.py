@@ -112,8 +112,9 @@ def test_without_matplotlib_the_extra_is_named(mixture, monkeypatch):
 
 def test_a_peak_between_the_points_of_the_map_is_told_of_and_marked():
     narrow = VonMisesFisher([0.48, 0.6, 0.64], 1e5)
-    with pytest.warns(NumericalWarning, match=r"a peak of 1\.59e\+04 falls between"):
+    with pytest.warns(NumericalWarning, match=r"a peak of 1\.59e\+04 falls between") as caught:
         ax = plot.sphere_density(narrow)
+    assert caught[0].filename == __file__
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[np.arctan2(0.6, 0.48), np.arcsin(0.64)]])
 
 

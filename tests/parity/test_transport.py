@@ -91,6 +91,7 @@ def test_native_and_twin_agree(setting):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10, err_msg=name)
     if unbalanced is None:
         assert found.gap == pytest.approx(expected.gap, abs=1e-12)
+        assert abs(expected.gap) < 1e-12
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

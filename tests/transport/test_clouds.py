@@ -8,7 +8,7 @@ import pytest
 from transport_problems import skewed
 
 import pyprobe
-from pyprobe.errors import ConvergenceWarning, DomainError
+from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning
 from pyprobe.transport import (
     sinkhorn,
     sinkhorn_barycenter,
@@ -84,6 +84,15 @@ def test_a_batch_may_be_ragged_and_says_who_is_late():
     assert [result.plan().shape for result in results] == [(3, 4), (10, 2), (1, 1)]
     with pytest.warns(ConvergenceWarning, match="1 of 3 problems, the first at index 1"):
         sinkhorn_batch(None, None, costs, epsilon=[1.0, 1e-3, 1.0], method="log", max_iter=30)
+
+
+def test_a_batch_says_where_epsilon_is_lost_beside_the_costs():
+    costs = [np.eye(3), 1e9 * np.eye(3), np.full((2, 2), 7.0), 1e8 * np.eye(2)]
+    costs[1][0, 1] = np.inf
+    message = "problem 1, the first of 2 such among 4: 'epsilon' = 1 is below 1e-6 of the range"
+    with pytest.warns(NumericalWarning, match=message) as caught:
+        sinkhorn_batch(None, None, costs, epsilon=1.0, tol=1e-6)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_the_divergence_is_a_distance(seed):

@@ -9,6 +9,7 @@ import hypothesis
 import numpy as np
 import pytest
 import scipy.optimize
+import scipy.special
 from hypothesis import strategies as st
 from transport_problems import assignment, clouds, grid, marginal_error, skewed, uniform
 
@@ -186,6 +187,45 @@ def test_forbidden_pairs_get_nothing(method):
     assert math.isfinite(result.transport_cost)
     large = sinkhorn(a, b, np.where(forbidden, 1e3, cost), epsilon=0.02, method=method)
     np.testing.assert_allclose(result.plan(), large.plan(), atol=1e-9)
+    assert_certified_on_allowed_pairs(result, a, b, cost)
+
+
+def assert_certified_on_allowed_pairs(result, a, b, cost, least=-1e-12, most=1e-8):
+    """The gap is what the rounded plan, which meets the weights, costs above the value."""
+    rounded, independent = result.rounded_plan(), np.outer(a, b)
+    allowed = cost < np.inf
+    assert marginal_error(rounded, a, b) < 1e-14
+    assert rounded.min() >= 0
+    assert not rounded[~allowed].any()
+    entropy = scipy.special.kl_div(rounded, independent).sum()
+    primal = (rounded[allowed] * cost[allowed]).sum() + result.epsilon * entropy
+    assert result.gap == pytest.approx(primal - result.value, abs=1e-13)
+    assert least <= result.gap <= most
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("tol", [1e-3, 1e-9])
+def test_the_gap_is_finite_beside_forbidden_pairs(share, tol):
+    rng = np.random.default_rng(12)
+    cost, possible = rng.random((2, 40, 60))
+    forbidden = rng.random((40, 60)) < share
+    cost[forbidden], possible[forbidden], possible[3] = np.inf, 0, 0
+    possible /= possible.sum()
+    a, b = possible.sum(1), possible.sum(0)
+    result = sinkhorn(a, b, cost, epsilon=0.05, tol=tol)
+    assert_certified_on_allowed_pairs(result, a, b, cost, most=tol)
+
+
+def test_the_gap_is_infinite_where_a_plan_is_too_far_off_to_be_corrected():
+    rng = np.random.default_rng(13)
+    cost = rng.random((30, 30))
+    cost[0, 1] = np.inf
+    with pytest.warns(ConvergenceWarning):
+        early = sinkhorn(None, None, cost, epsilon=1e-3, max_iter=1, method="log")
+    assert early.gap == np.inf
+    assert marginal_error(early.rounded_plan(), uniform(30), uniform(30)) < 1e-14
+    late = sinkhorn(None, None, cost, epsilon=1e-3)
+    assert_certified_on_allowed_pairs(late, uniform(30), uniform(30), cost)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -200,6 +240,7 @@ def test_blocks_that_do_not_mix_are_solved_side_by_side(method):
     assert result.converged
     alone = sinkhorn(a[:12], b[:10], first, epsilon=0.05)
     np.testing.assert_allclose(result.plan()[:12, :10], alone.plan(), atol=1e-8)
+    assert_certified_on_allowed_pairs(result, a, b, cost)
 
 
 @pytest.mark.parametrize("method", METHODS)
