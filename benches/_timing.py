@@ -6,22 +6,30 @@ all of them; a ratio is the median of the ratios of single rounds.
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import platform
 import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 __all__ = [
+    "Steps",
     "Timings",
+    "elsewhere",
     "interleave",
     "limit_threads",
     "machine",
     "markdown",
+    "median_ratio",
+    "peak_rise",
     "ratio",
+    "time_steps",
     "write_section",
 ]
 
@@ -46,13 +54,18 @@ class Timings(NamedTuple):
 def interleave(
     calls: dict[str, Callable[[], Any]], *, rounds: int = 9, at_least: float = 2e-3
 ) -> dict[str, Timings]:
-    """Time the calls in turn; a call shorter than `at_least` seconds is repeated within a round."""
+    """Time the calls in turn; a call shorter than `at_least` seconds is repeated within a round.
+
+    With 0 for long calls each is only timed: they have been called before.
+    """
     repeats = {}
     for name, call in calls.items():
-        call()
-        start = time.perf_counter()
-        call()
-        repeats[name] = max(1, round(at_least / (time.perf_counter() - start)))
+        repeats[name] = 1
+        if at_least > 0:
+            call()
+            start = time.perf_counter()
+            call()
+            repeats[name] = max(1, round(at_least / (time.perf_counter() - start)))
     results = {name: Timings([], []) for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -67,8 +80,64 @@ def interleave(
 
 def ratio(slow: Timings, fast: Timings) -> float:
     """How many times longer `slow` takes."""
-    pairs = zip(slow.wall, fast.wall, strict=True)
-    return statistics.median(a / b for a, b in pairs)
+    return median_ratio(slow.wall, fast.wall)
+
+
+def median_ratio(slow: Iterable[float], fast: Iterable[float]) -> float:
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+class Steps(NamedTuple):
+    """A solver's iteration: the time of `long` of them less that of `short`."""
+
+    prepare: Callable[[int], Callable[[], Any]]
+    """Returns a call that makes so many."""
+    short: int
+    long: int
+
+
+def time_steps(steps: dict[str, Steps], rounds: int) -> dict[str, list[float]]:
+    """Return the processor seconds of an iteration, round by round."""
+    calls = {name: [one.prepare(k) for k in (one.short, one.long)] for name, one in steps.items()}
+    for short, _ in calls.values():
+        short()
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, (_, n_short, n_long) in steps.items():
+            times = [time.process_time()]
+            for call in calls[name]:
+                call()
+                times.append(time.process_time())
+            longer = times[2] - times[1] - (times[1] - times[0])
+            found[name].append(longer / (n_long - n_short))
+    return found
+
+
+def elsewhere(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function of a module returns in a fresh process, whose memory is its own."""
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=fresh) as process:
+        return process.submit(function, *arguments).result()
+
+
+def peak_rise(call: Callable[[], Any]) -> float | None:
+    """Return the megabytes by which a call raises this process's peak; None where unknown.
+
+    Not `resource.getrusage`: its peak is at first that of the parent process.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+
+    def kilobytes(name: str) -> int:
+        found = re.search(rf"{name}:\s+(\d+) kB", status.read_text())
+        return int(found[1]) if found else 0
+
+    with contextlib.suppress(OSError):  # where it is allowed, the peak so far is forgotten
+        Path("/proc/self/clear_refs").write_text("5")
+    before = kilobytes("VmRSS")
+    call()
+    return (kilobytes("VmHWM") - before) / 1000
 
 
 def limit_threads(n: int) -> None:
@@ -96,9 +165,11 @@ def machine(*packages: str) -> str:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; floats with three digits."""
+    """A Markdown table; floats with three digits, a dash for what there is not."""
 
     def cell(value: Any) -> str:
+        if value is None:
+            return "-"
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
     lines = [head, ["---"] * len(head), *rows]

@@ -46,6 +46,7 @@ def bind() -> None:
     """Bind this process to one processor; before JAX is imported, which counts them then."""
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+    os.environ["KEOPS_VERBOSE"] = "0"  # else it prints, also where others import it
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import subprocess
-import sys
 import warnings
 from typing import Any
 
 import numpy as np
-from _timing import interleave, limit_threads, machine, markdown, ratio, write_section
+from _timing import (
+    elsewhere,
+    interleave,
+    limit_threads,
+    machine,
+    markdown,
+    peak_rise,
+    ratio,
+    write_section,
+)
 from scipy.spatial.distance import cdist
 
 from pyprobe.metrics import energy_distance, mmd, sliced_wasserstein
@@ -28,11 +35,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
-    arguments.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     options = arguments.parse_args()
-    if options.peak:
-        print(peak(options.peak[0], int(options.peak[1])))
-        return
     limit_threads(1)
     warnings.simplefilter("ignore")
     packages = ("numpy", "scipy", "torch", *(["POT"] if HAS_POT else []))
@@ -78,27 +81,11 @@ CALLS: dict[str, Any] = {
 }
 
 
-def peak(name: str, d: int) -> int:
-    """Return by how many kB a call raises the peak of this process."""
-
-    def highest() -> int:
-        with open("/proc/self/status") as status:  # noqa: PTH123
-            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-
+def peak(name: str, d: int) -> float | None:
+    """Return by how many MB a call raises the peak of this process."""
     x, y = samples(d)
     CALLS[name](x[:10], y[:10])
-    before = highest()
-    CALLS[name](x, y)
-    return highest() - before
-
-
-def megabytes(name: str, d: int) -> str:
-    """Return the same of a fresh process, in MB."""
-    if sys.platform != "linux":
-        return "-"
-    command = [sys.executable, __file__, "--peak", name, str(d)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return f"{int(done.stdout) / 1000:.0f}"
+    return peak_rise(lambda: CALLS[name](x, y))
 
 
 def pairs_beside_scipy(rounds: int) -> str:
@@ -122,8 +109,8 @@ def pairs_beside_scipy(rounds: int) -> str:
                     1e3 * timings[theirs].median,
                     f"**{ratio(timings[theirs], timings[ours]):.1f}**",
                     f"{error:.0e}",
-                    megabytes(ours, d),
-                    megabytes(theirs, d),
+                    elsewhere(peak, ours, d),
+                    elsewhere(peak, theirs, d),
                 ]
             )
     head = ["", "d", "ms, ours", "ms, SciPy", "SciPy / ours", "difference", "MB, ours", "MB, SciPy"]

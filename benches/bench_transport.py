@@ -1,12 +1,13 @@
-"""Speed and reliability of entropic transport, beside POT, OTT, RegOT and geomloss in the same run.
+"""Speed and reliability of entropic transport, beside POT, OTT, RegOT, geomloss and KeOps.
 
-    python benches/bench_transport.py [--part abc] [--quick] [--limit 60] [--only TEXT]
+    python benches/bench_transport.py [--part abcdef] [--quick] [--limit 60] [--only TEXT]
         [--ours] [--write]
 
 Parts: a, an iteration; b, to a marginal error of 1e-9, with `--only` for some of its problems;
-c, two hundred problems of every kind, for which `--ours` leaves the peers out. One processor for
-all, and seconds are of processor time, to which other work on the machine adds nothing. Peers are
-measured where they are installed: `pip install pot ott-jax regot geomloss`. `--write` puts the
+c, two hundred problems of every kind, for which `--ours` leaves the peers out; d, large clouds of
+points; e, a batch of small problems; f, gradients. One processor for all, and seconds are of
+processor time, to which other work on the machine adds nothing. Peers are measured in the same run
+where they are installed: `pip install pot ott-jax regot geomloss pykeops`. `--write` puts the
 results into docs/benchmarks.md.
 """
 
@@ -18,11 +19,19 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from importlib import metadata
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from _timing import interleave, limit_threads, machine, markdown, write_section
+from _timing import (
+    Steps,
+    limit_threads,
+    machine,
+    markdown,
+    median_ratio,
+    time_steps,
+    write_section,
+)
 from _transport import (
     TOL,
     Problem,
@@ -38,15 +47,24 @@ from _transport import (
     plain_iterations,
     pot,
 )
+from _transport_batch import batch
+from _transport_clouds import clouds
+from _transport_gradients import gradients
 from _transport_sweep import sweep
 
-PEERS = {"pot": "ot", "ott-jax": "ott", "regot": "regot", "geomloss": "geomloss"}
+PEERS = {
+    "pot": "ot",
+    "ott-jax": "ott",
+    "regot": "regot",
+    "geomloss": "geomloss",
+    "pykeops": "pykeops",
+}
 """Their modules, by their names on the package index."""
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("--part", default="abc", help="any of the letters a, b, c")
+    arguments.add_argument("--part", default="abcdef", help="any of the letters a to f")
     arguments.add_argument("--quick", action="store_true", help="small problems only")
     arguments.add_argument(
         "--limit", type=float, default=60, help="seconds a peer may take, part b"
@@ -68,10 +86,13 @@ def main() -> None:
             options.limit,
         ),
         "c": lambda: sweep(40 if options.quick else 200, 2.0, not options.ours),
+        "d": lambda: clouds((2000,) if options.quick else (5000, 20000)),
+        "e": lambda: batch(32 if options.quick else 256),
+        "f": lambda: gradients(*((300, 100, 2000) if options.quick else (1000, 500, 4000))),
     }
     sections = [
         "## Entropic transport",
-        "Written by `benches/bench_transport.py`. " + machine("numpy", *versions()),
+        f"Written by `benches/bench_transport.py`. {versions()}",
         *(parts[letter]() for letter in options.part),
     ]
     text = "\n\n".join(sections)
@@ -80,21 +101,16 @@ def main() -> None:
         write_section(__file__, text)
 
 
-def versions() -> list[str]:
-    """The peers that are installed."""
-    found = [name for name, module in PEERS.items() if installed(module)]
-    return [name for name in found if metadata.version(name)]
+def versions() -> str:
+    """The machine, the peers that are installed, and those that are not."""
+    here = [name for name, module in PEERS.items() if installed(module)]
+    missing = [name for name in PEERS if name not in here]
+    return machine("numpy", "torch", *here) + (
+        f" Not installed, and so left out: {', '.join(missing)}." if missing else ""
+    )
 
 
 # Part a
-
-
-class Steps(NamedTuple):
-    """A solver's iteration: the time of `long` of them less that of `short`."""
-
-    call: Callable[[int], Any]
-    short: int
-    long: int
 
 
 def iterations(sizes: tuple[int, ...]) -> str:
@@ -106,8 +122,7 @@ def iterations(sizes: tuple[int, ...]) -> str:
         def beside(name: str, ours: list[float], times: dict[str, list[float]] = times) -> Any:
             if name not in times:
                 return "-"
-            pairs = zip(times[name], ours, strict=True)
-            return f"**{statistics.median(peer / own for peer, own in pairs):.3g}**"
+            return f"**{median_ratio(times[name], ours):.3g}**"
 
         rows.append(
             [
@@ -142,37 +157,25 @@ def iteration_times(problem: Problem, rounds: int) -> dict[str, list[float]]:
     n = len(problem.a)
     many = 10 * max(2, 3000 // n)
     steps = {
-        name: Steps(lambda k, name=name: our_steps(problem, name, k), 10, 10 + many)
+        f"ours, {name}": Steps(partial(our_steps, problem, name), 10, 10 + many)
         for name in ("log", "scaling")
     }
-    steps = {f"ours, {name}": one for name, one in steps.items()}
     if installed("ot"):
         few = (1, 11) if n < 5000 else (1, 4)
-        steps["POT, log"] = Steps(lambda k: pot(problem, k, "sinkhorn_log")(), *few)
-        steps["POT, kernel"] = Steps(lambda k: pot(problem, k, "sinkhorn")(), 10, 10 + many)
+        steps["POT, log"] = Steps(lambda k: pot(problem, k, "sinkhorn_log"), *few)
+        steps["POT, kernel"] = Steps(lambda k: pot(problem, k, "sinkhorn"), 10, 10 + many)
     if installed("ott"):
-        steps["OTT"] = Steps(lambda k: ott(problem, k)(), 10, 20)
-    calls = {
-        (name, k): lambda one=one, k=k: one.call(k)
-        for name, one in steps.items()
-        for k in (one.short, one.long)
-    }
-    timings = interleave(calls, rounds=rounds, at_least=0)
-    return {
-        name: [
-            (long - short) / (one.long - one.short)
-            for short, long in zip(
-                timings[name, one.short].cpu, timings[name, one.long].cpu, strict=True
-            )
-        ]
-        for name, one in steps.items()
-    }
+        steps["OTT"] = Steps(partial(ott, problem), 10, 20)
+    return time_steps(steps, rounds)
 
 
-def our_steps(problem: Problem, method: str, k: int) -> None:
-    found = ours(problem, method, k, tol=1e-300)
-    if found.n_iter != k:
-        raise RuntimeError(f"{found.n_iter} iterations instead of {k}.")
+def our_steps(problem: Problem, method: str, k: int) -> Callable[[], None]:
+    def call() -> None:
+        found = ours(problem, method, k, tol=1e-300)
+        if found.n_iter != k:
+            raise RuntimeError(f"{found.n_iter} iterations instead of {k}.")
+
+    return call
 
 
 # Part b
@@ -244,7 +247,8 @@ def to_tolerance(chosen: list[Problem], limit: float) -> str:
         found["ours"] = again._replace(seconds=(found["ours"].seconds + again.seconds) / 2)
         times.append({name: run.seconds for name, run in found.items()})
         rows.append([problem.name, count, *(found.get(name, "-") for name in SOLVERS)])
-        rows[-1].append(f"**{rival(times[-1]):.3g}**")
+        ratio = rival(times[-1])
+        rows[-1].append("-" if math.isnan(ratio) else f"**{ratio:.3g}**")
         print(*map(str, rows[-1]), sep=" | ", flush=True)
     if regot:
         regot.close()
