@@ -38,16 +38,9 @@ const EXP: [f64; 11] = [
     2.09147553258932e-09,
 ];
 
-/// 2^r on [-1/2, 1/2] to 3.4e-18: the coefficients of the even powers, and those of the odd.
-const EXP2: ([f64; 6], [f64; 6]) = (
-    [
-        1.0,
-        0.2402265069591013,
-        0.009618129107594109,
-        0.00015403530457123798,
-        1.321543527718275e-06,
-        7.07378403883575e-09,
-    ],
+/// (2^r - 1) / r on [-1/2, 1/2], for 2^r to 3.4e-18: the coefficients of the even powers, and those of
+/// the odd.
+const EXP2: ([f64; 6], [f64; 5]) = (
     [
         0.6931471805599453,
         0.055504108664820084,
@@ -55,6 +48,13 @@ const EXP2: ([f64; 6], [f64; 6]) = (
         1.5252733492952222e-05,
         1.0178199636717702e-07,
         4.434762438677473e-10,
+    ],
+    [
+        0.2402265069591013,
+        0.009618129107594109,
+        0.00015403530457123798,
+        1.321543527718275e-06,
+        7.07378403883575e-09,
     ],
 );
 
@@ -162,7 +162,8 @@ pub(crate) fn exp2_or_zero(x: f64) -> f64 {
     // Even and odd powers side by side: half the latency.
     let s = r * r;
     let (even, odd) = EXP2;
-    horner(&odd, s).mul_add(r, horner(&even, s)) * f64::from_bits(shifted.to_bits() << 52)
+    let slope = horner(&odd, s).mul_add(r, horner(&even, s));
+    slope.mul_add(r, 1.0) * f64::from_bits(shifted.to_bits() << 52)
 }
 
 /// (m, k) with e^x = 2^k m, m near 1.

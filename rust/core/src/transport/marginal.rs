@@ -1,5 +1,6 @@
 //! What the two marginals of a plan must be, and the half step of Sinkhorn's iteration that follows.
 
+use super::rows::QUAD;
 use crate::simd::vectorize;
 use crate::special::math;
 
@@ -83,40 +84,107 @@ impl Marginal {
         omega: f64,
         factors: &mut [f64],
     ) -> f64 {
-        let mut error = 0.0;
+        let range = start..start + sums.len();
+        let (weights, logs) = (&self.weights[range.clone()], &self.log_weights[range]);
         vectorize(
             #[inline(always)]
             || {
-                for (k, ((potential, &sum), factor)) in
-                    potentials.iter_mut().zip(sums).zip(factors.iter_mut()).enumerate()
-                {
-                    let i = start + k;
-                    if self.weights[i] > 0.0 {
-                        let full = (*potential - math::ln(sum)) / (1.0 + self.slack);
-                        let step = omega * (self.log_weights[i] + full - *potential);
-                        *potential += step;
-                        *factor = math::exp(step);
-                        error += (sum * *factor - self.target(i, *potential)).abs();
-                    } else {
-                        *factor = 0.0;
-                    }
+                let (weights, logs) = (lanes(weights), lanes(logs));
+                let (potentials, factors) = (lanes_mut(potentials), lanes_mut(factors));
+                let sums = lanes(sums);
+                let mut error = 0.0;
+                for (k, potentials) in potentials.0.iter_mut().enumerate() {
+                    let (sums, factors) = (&sums.0[k], &mut factors.0[k]);
+                    error +=
+                        self.move_by(&weights.0[k], &logs.0[k], potentials, sums, omega, factors);
                 }
+                for (k, potential) in potentials.1.iter_mut().enumerate() {
+                    let (potential, sum) = (core::array::from_mut(potential), [sums.1[k]]);
+                    let factor = core::array::from_mut(&mut factors.1[k]);
+                    error +=
+                        self.move_by(&[weights.1[k]], &[logs.1[k]], potential, &sum, omega, factor);
+                }
+                error
             },
-        );
-        error
+        )
+    }
+
+    #[inline(always)]
+    fn move_by<const N: usize>(
+        &self,
+        weights: &[f64; N],
+        logs: &[f64; N],
+        potentials: &mut [f64; N],
+        sums: &[f64; N],
+        omega: f64,
+        factors: &mut [f64; N],
+    ) -> f64 {
+        let mut errors = [0.0; N];
+        for i in 0..N {
+            let potential = potentials[i];
+            let full = (potential - math::ln(sums[i])) / (1.0 + self.slack);
+            // Without weight both are minus infinity, and stay so.
+            let step = omega * (logs[i] + full - potential);
+            let step = if weights[i] > 0.0 { step } else { 0.0 };
+            potentials[i] = potential + step;
+            factors[i] = if weights[i] > 0.0 { math::exp(step) } else { 0.0 };
+            errors[i] = sums[i] * factors[i];
+        }
+        self.distance(weights, logs, potentials, errors)
     }
 
     /// The distance of `sums` from what the side asks for at these potentials.
     pub(super) fn error(&self, potentials: &[f64], sums: &[f64]) -> f64 {
-        let mut error = 0.0;
         vectorize(
             #[inline(always)]
             || {
-                for (i, (&potential, &sum)) in potentials.iter().zip(sums).enumerate() {
-                    error += (sum - self.target(i, potential)).abs();
+                let (weights, logs) = (lanes(&self.weights), lanes(&self.log_weights));
+                let (potentials, sums) = (lanes(potentials), lanes(sums));
+                let mut error = 0.0;
+                for (k, potentials) in potentials.0.iter().enumerate() {
+                    error += self.distance(&weights.0[k], &logs.0[k], potentials, sums.0[k]);
                 }
+                for (k, &potential) in potentials.1.iter().enumerate() {
+                    let (weight, log, sum) = ([weights.1[k]], [logs.1[k]], [sums.1[k]]);
+                    error += self.distance(&weight, &log, &[potential], sum);
+                }
+                error
             },
-        );
-        error
+        )
     }
+
+    #[inline(always)]
+    fn distance<const N: usize>(
+        &self,
+        weights: &[f64; N],
+        logs: &[f64; N],
+        potentials: &[f64; N],
+        sums: [f64; N],
+    ) -> f64 {
+        let mut targets = *weights;
+        if self.slack > 0.0 {
+            for i in 0..N {
+                let excess = if weights[i] > 0.0 { potentials[i] - logs[i] } else { 0.0 };
+                targets[i] *= math::exp(-self.slack * excess);
+            }
+        }
+        let mut errors = sums;
+        for i in 0..N {
+            errors[i] = (sums[i] - targets[i]).abs();
+        }
+        errors.into_iter().sum()
+    }
+}
+
+/// Lanes of the loops over potentials, which may be those of a few rows.
+const LANES: usize = QUAD;
+
+#[inline(always)]
+fn lanes(values: &[f64]) -> (&[[f64; LANES]], &[f64]) {
+    values.as_chunks()
+}
+
+#[inline(always)]
+fn lanes_mut(values: &mut [f64]) -> (&mut [[f64; LANES]], &mut [f64]) {
+    values.as_chunks_mut()
 }

@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::cost::Cost;
-use super::rows::{Gibbs, Potentials, block_size, exponentials, largest};
+use super::rows::{Gibbs, Potentials, add_rows, block_size, exponentials, largest, sum_of};
 use crate::memory::{shaped, zeros};
 use crate::parallel::{for_each_chunk, reduce_blocks};
 use crate::simd::vectorize;
@@ -151,28 +151,35 @@ impl<C: Cost> Plan<'_, C> {
     /// [`Error::Cancelled`].
     pub fn sums(&self, control: &Control) -> Result<Sums, Error> {
         let m = self.cost.shape().1;
-        self.fold(
-            || Sums { rows: vec![], columns: vec![0.0; m], cost: 0.0 },
-            |sums, i, row, total| {
+        let (sums, _) = self.fold(
+            || (Sums { rows: vec![], columns: vec![0.0; m], cost: 0.0 }, vec![0.0; m]),
+            |(sums, costs), i, row, total| {
                 sums.rows.push(total);
-                let mut costs = vec![0.0; m];
-                vectorize(
+                sums.cost += vectorize(
                     #[inline(always)]
-                    || self.cost.fill(i, 0, &mut costs),
+                    || {
+                        add_rows(&mut sums.columns, &[1.0], row);
+                        self.cost.map(
+                            i,
+                            0,
+                            row,
+                            costs,
+                            #[inline(always)]
+                            |cost, p| if p > 0.0 { p * cost } else { 0.0 },
+                        );
+                        sum_of(costs)
+                    },
                 );
-                for ((column, &p), &cost) in sums.columns.iter_mut().zip(row).zip(&costs) {
-                    *column += p;
-                    sums.cost += if p > 0.0 { p * cost } else { 0.0 };
-                }
             },
-            |mut a, b| {
+            |(mut a, buffer), (b, _)| {
                 a.rows.extend(b.rows);
                 a.columns.iter_mut().zip(&b.columns).for_each(|(a, b)| *a += b);
                 a.cost += b.cost;
-                a
+                (a, buffer)
             },
             control,
-        )
+        )?;
+        Ok(sums)
     }
 
     /// `P v` for `v` of shape (m, k).

@@ -13,7 +13,7 @@ const TILE: usize = 512;
 /// Blocks of rows, each with column sums of its own.
 const BLOCKS: usize = 64;
 /// Fewest rows of a block.
-const ROWS: usize = 16;
+const ROWS: usize = GROUP;
 /// Exponentials below which a second thread costs more than it saves.
 pub(super) const SMALL: usize = 1 << 20;
 
@@ -163,7 +163,7 @@ pub(super) fn exponentials<C: Cost>(
 
 /// The sum in as many lanes as hide the latency of an addition.
 #[inline(always)]
-fn sum_of(values: &[f64]) -> f64 {
+pub(super) fn sum_of(values: &[f64]) -> f64 {
     let mut lanes = [0.0; 32];
     let (chunks, rest) = values.as_chunks::<32>();
     for chunk in chunks {
@@ -216,31 +216,39 @@ pub(super) fn sum(lanes: [f64; 8]) -> f64 {
 #[inline(always)]
 pub(super) fn add_rows(columns: &mut [f64], weights: &[f64], rows: &[f64]) {
     let m = columns.len();
-    match (weights, rows.len() / m.max(1)) {
-        (&[a, b, c, d], 4) => {
-            let (first, rest) = rows.split_at(m);
-            let (second, rest) = rest.split_at(m);
-            let (third, fourth) = rest.split_at(m);
-            for ((((column, p), q), r), s) in
-                columns.iter_mut().zip(first).zip(second).zip(third).zip(fourth)
-            {
-                let low = a.mul_add(*p, b * q);
-                let high = c.mul_add(*r, d * s);
-                *column += low + high;
-            }
-        }
-        _ => {
+    for (weights, rows) in weights.chunks(QUAD).zip(rows.chunks(QUAD * m)) {
+        let &[a, b, c, d] = weights else {
             for (&weight, row) in weights.iter().zip(rows.chunks_exact(m)) {
                 for (column, p) in columns.iter_mut().zip(row) {
                     *column = weight.mul_add(*p, *column);
                 }
             }
+            continue;
+        };
+        let (first, rest) = rows.split_at(m);
+        let (second, rest) = rest.split_at(m);
+        let (third, fourth) = rest.split_at(m);
+        for ((((column, p), q), r), s) in
+            columns.iter_mut().zip(first).zip(second).zip(third).zip(fourth)
+        {
+            let low = a.mul_add(*p, b * q);
+            let high = c.mul_add(*r, d * s);
+            *column += low + high;
         }
     }
 }
 
-/// Rows of the plan held in a block's buffer at once.
-pub(super) const GROUP: usize = 4;
+/// Most rows of the plan held in a block's buffer at once.
+pub(super) const GROUP: usize = 32;
+/// Rows that go through a loop side by side.
+pub(super) const QUAD: usize = 4;
+
+/// Rows of length `m` held at once: so many that what is done once a row fills vector lanes, and so
+/// few that they stay in the first cache, if four do.
+pub(super) fn group_size(m: usize) -> usize {
+    (QUAD * TILE / m.max(1) / QUAD * QUAD).clamp(QUAD, GROUP)
+}
+
 /// Sums beyond these have lost terms to the ends of the floating-point range, or would reach its end by
 /// a step of twice the length.
 pub(super) const SUMS: core::ops::Range<f64> = 1e-140..1e140;
@@ -300,13 +308,14 @@ pub(super) fn visit<C: Cost>(
     let m = gamma.len();
     blocks.run(phi, control, |start, phi, block| {
         let mut buffer = core::mem::take(&mut block.buffer);
-        buffer.resize(GROUP * m, 0.0);
+        let group_size = group_size(m);
+        buffer.resize(group_size * m, 0.0);
         let mut sums = [0.0; GROUP];
         block.columns.fill(0.0);
         (block.error, block.stranded) = (0.0, None);
-        for (k, phi) in phi.chunks_mut(GROUP).enumerate() {
+        for (k, phi) in phi.chunks_mut(group_size).enumerate() {
             control.check()?;
-            let first = start + k * GROUP;
+            let first = start + k * group_size;
             let rows = &mut buffer[..phi.len() * m];
             let sums = &mut sums[..phi.len()];
             let mut before = [f64::NEG_INFINITY; GROUP];

@@ -9,7 +9,8 @@ use core::ops::Range;
 use super::cost::Cost;
 use super::marginal::Marginal;
 use super::rows::{
-    GROUP, Gibbs, Potentials, SMALL, SUMS, add_rows, block_size, exponentials, for_each, sum,
+    GROUP, Gibbs, Potentials, QUAD, SMALL, SUMS, add_rows, block_size, exponentials, for_each,
+    group_size, sum,
 };
 use crate::simd::vectorize;
 use crate::special::math;
@@ -322,12 +323,13 @@ impl Stored {
     /// `visit(rows, products, weights)` sees a few at a time.
     fn pass(&mut self, v: &[f64], mut visit: impl FnMut(Range<usize>, &mut [f64], &mut [f64])) {
         let (columns, m) = (&mut self.columns, v.len());
+        let size = group_size(m);
         columns.fill(0.0);
         let (mut sums, mut weights) = ([0.0; GROUP], [0.0; GROUP]);
         match &self.entries {
             Entries::Dense(values) => {
-                for (k, plan) in values.chunks(GROUP * m).enumerate() {
-                    let rows = k * GROUP..k * GROUP + plan.len() / m;
+                for (k, plan) in values.chunks(size * m).enumerate() {
+                    let rows = k * size..k * size + plan.len() / m;
                     let (sums, weights) = (&mut sums[..rows.len()], &mut weights[..rows.len()]);
                     vectorize(
                         #[inline(always)]
@@ -342,8 +344,8 @@ impl Stored {
             }
             Entries::Sparse(ends, indices, values) => {
                 let mut start = 0;
-                for (k, ends) in ends.chunks(GROUP).enumerate() {
-                    let rows = k * GROUP..k * GROUP + ends.len();
+                for (k, ends) in ends.chunks(size).enumerate() {
+                    let rows = k * size..k * size + ends.len();
                     let (sums, weights) = (&mut sums[..rows.len()], &mut weights[..rows.len()]);
                     let mut begin = start;
                     for (sum, &end) in sums.iter_mut().zip(ends) {
@@ -367,8 +369,9 @@ impl Stored {
         match &self.entries {
             Entries::Dense(values) => {
                 let m = columns.len();
-                for (k, plan) in values.chunks(GROUP * m).enumerate() {
-                    let rows = k * GROUP..k * GROUP + plan.len() / m;
+                let size = group_size(m);
+                for (k, plan) in values.chunks(size * m).enumerate() {
+                    let rows = k * size..k * size + plan.len() / m;
                     let weights = &mut weights[..rows.len()];
                     weigh(rows, weights);
                     vectorize(
@@ -391,11 +394,25 @@ impl Stored {
 
 /// `exp(now - base)`, 0 where a weight is.
 fn factors(now: &[f64], base: &[f64], out: &mut [f64]) {
+    #[inline(always)]
+    fn factor(now: f64, base: f64) -> f64 {
+        let factor = math::exp(now - base);
+        if now == f64::NEG_INFINITY { 0.0 } else { factor }
+    }
+
     vectorize(
         #[inline(always)]
         || {
-            for ((out, &now), &base) in out.iter_mut().zip(now).zip(base) {
-                *out = if now == f64::NEG_INFINITY { 0.0 } else { math::exp(now - base) };
+            // A group of rows may be no longer than these lanes.
+            let (out, rest) = out.as_chunks_mut::<QUAD>();
+            let (now, base) = (now.as_chunks::<QUAD>(), base.as_chunks::<QUAD>());
+            for ((out, now), base) in out.iter_mut().zip(now.0).zip(base.0) {
+                for i in 0..QUAD {
+                    out[i] = factor(now[i], base[i]);
+                }
+            }
+            for ((out, &now), &base) in rest.iter_mut().zip(now.1).zip(base.1) {
+                *out = factor(now, base);
             }
         },
     );
@@ -404,8 +421,14 @@ fn factors(now: &[f64], base: &[f64], out: &mut [f64]) {
 #[inline(always)]
 fn dot_rows(rows: &[f64], v: &[f64], sums: &mut [f64]) {
     let m = v.len();
-    if sums.len() == GROUP {
-        let mut lanes = [[0.0; 8]; GROUP];
+    for (sums, rows) in sums.chunks_mut(QUAD).zip(rows.chunks(QUAD * m)) {
+        if sums.len() < QUAD {
+            for (total, row) in sums.iter_mut().zip(rows.chunks_exact(m)) {
+                *total = dot(row, v);
+            }
+            continue;
+        }
+        let mut lanes = [[0.0; 8]; QUAD];
         let whole = m - m % 8;
         for j in (0..whole).step_by(8) {
             let v = &v[j..j + 8];
@@ -421,10 +444,6 @@ fn dot_rows(rows: &[f64], v: &[f64], sums: &mut [f64]) {
             for j in whole..m {
                 *total = rows[r * m + j].mul_add(v[j], *total);
             }
-        }
-    } else {
-        for (total, row) in sums.iter_mut().zip(rows.chunks_exact(m)) {
-            *total = dot(row, v);
         }
     }
 }
@@ -512,8 +531,8 @@ fn entries<C: Cost>(
         for (i, row) in values.chunks_exact_mut(m).enumerate() {
             row_sums[i] = exponentials(gibbs, first + i, phi[i], gamma, row);
         }
-        for rows in values.chunks(GROUP * m) {
-            add_rows(column_sums, &[1.0; GROUP][..rows.len() / m], rows);
+        for rows in values.chunks(QUAD * m) {
+            add_rows(column_sums, &[1.0; QUAD][..rows.len() / m], rows);
         }
         return Entries::Dense(values);
     };
