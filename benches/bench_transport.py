@@ -7,8 +7,8 @@ Parts: a, an iteration; b, to a marginal error of 1e-9, with `--only` for some o
 c, two hundred problems of every kind, for which `--ours` leaves the peers out; d, large clouds of
 points; e, a batch of small problems; f, gradients. One processor for all, and seconds are of
 processor time, to which other work on the machine adds nothing. Peers are measured in the same run
-where they are installed: `pip install pot ott-jax regot geomloss pykeops`. `--write` puts the
-results into docs/benchmarks.md.
+where they are installed: `pip install pot ott-jax regot geomloss pykeops`. `--write` puts each
+part's results into a section of docs/benchmarks.md, when it is done.
 """
 
 from __future__ import annotations
@@ -90,15 +90,12 @@ def main() -> None:
         "e": lambda: batch(32 if options.quick else 256),
         "f": lambda: gradients(*((300, 100, 2000) if options.quick else (1000, 500, 4000))),
     }
-    sections = [
-        "## Entropic transport",
-        f"Written by `benches/bench_transport.py`. {versions()}",
-        *(parts[letter]() for letter in options.part),
-    ]
-    text = "\n\n".join(sections)
-    print(text)
-    if options.write:
-        write_section(__file__, text)
+    for letter in options.part:
+        text = f"{parts[letter]()}\n\nWritten by `benches/bench_transport.py --part {letter}`. "
+        text += versions()
+        print(text, end="\n\n", flush=True)
+        if options.write:
+            write_section(f"{__file__} --part {letter}", text)
 
 
 def versions() -> str:
