@@ -1,5 +1,6 @@
 //! Python binding of `pyprobe-core`: check, view, call, wrap. No mathematics lives here.
 
+mod bridge;
 mod directional;
 mod gate;
 mod metrics;
@@ -30,6 +31,9 @@ mod _core {
     };
     #[pymodule_export]
     use crate::special::{bessel, bessel_at, bessel_ratio_inverse, special_tables};
+
+    #[pymodule_export]
+    use crate::bridge::{bridge_pass, bridge_responsibilities, bridge_sample};
 
     #[pymodule_export]
     use crate::transport::{

@@ -9,11 +9,11 @@ use core::ops::Range;
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
+use crate::linalg::softmax::{exponentiate, share};
 use crate::linalg::{Csr, Lanes, Rows, skinny};
 use crate::memory::{shaped, zeros};
 use crate::parallel::{for_each_chunk, reduce_blocks};
-use crate::simd::{fold, larger, maximum, sum, vectorize};
-use crate::special::math;
+use crate::simd::{fold, larger, vectorize};
 use crate::{Control, Error};
 
 /// How a row is shared among the components.
@@ -540,48 +540,6 @@ fn unpad(padded: &[f64], stride: usize, out: &mut [f64], k: usize) {
     for (padded, out) in padded.chunks_exact(stride).zip(out.chunks_exact_mut(k)) {
         out.copy_from_slice(&padded[..k]);
     }
-}
-
-/// Below this a posterior probability counts as zero: it could change nothing, but subnormal
-/// factors slow the products down.
-const NEGLIGIBLE: f64 = 1e-30;
-
-/// Below this, less the largest one, a logit counts as if it were this: its share is negligible all
-/// the same, and the padding's is no subnormal number, which costs a hundred cycles to make.
-const LOWEST: f64 = -100.0;
-
-/// Replaces the rows of `logits` by their exponentials, up to a factor whose inverse normalizes them
-/// and goes to `inverses`; their log-sum-exp goes to `values`.
-fn exponentiate(logits: &mut [f64], stride: usize, values: &mut [f64], inverses: &mut [f64]) {
-    vectorize(
-        #[inline(always)]
-        || {
-            let rows = logits.chunks_exact_mut(stride);
-            for ((row, value), total) in rows.zip(values.iter_mut()).zip(inverses.iter_mut()) {
-                let high = maximum(row);
-                for chunk in row.as_chunks_mut::<8>().0 {
-                    for logit in chunk {
-                        *logit = math::exp_within(larger(LOWEST, *logit - high));
-                    }
-                }
-                *value = high;
-                // In a loop of its own: in one with the exponentials, LLVM takes two lanes at a time.
-                *total = sum(row);
-            }
-            // Logarithms and inverses last and together: they vectorise too.
-            for (value, total) in values.iter_mut().zip(inverses.iter_mut()) {
-                *value += math::ln(*total);
-                *total = 1.0 / *total;
-            }
-        },
-    );
-}
-
-/// A posterior probability from what [`exponentiate`] leaves.
-#[inline(always)]
-fn share(exponential: f64, inverse: f64) -> f64 {
-    let share = exponential * inverse;
-    if share < NEGLIGIBLE { 0.0 } else { share }
 }
 
 /// Finds the places of the first maxima of the rows of `logits`; the maxima go to `values`.

@@ -5,6 +5,7 @@ pub(crate) mod cholesky;
 mod distances;
 mod rows;
 pub(crate) mod skinny;
+pub(crate) mod softmax;
 
 pub use distances::{Metric, Points};
 pub use rows::{Csr, Rows};

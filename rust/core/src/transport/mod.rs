@@ -8,9 +8,11 @@
 //! dual   <a, f> + <b, g> - epsilon (sum of P - mass of a b')
 //! ```
 //!
-//! The potentials are found by [`sinkhorn`].
+//! The potentials are found by [`sinkhorn`]. [`bridge`] has what the fit of a light Schrödinger bridge
+//! sums over a sample, and draws from it.
 
 mod batch;
+pub mod bridge;
 mod cost;
 mod log_domain;
 mod marginal;

@@ -1,0 +1,492 @@
+//! Mixtures whose logits are quadratic in the data, one pass: what the fit of a light Schrödinger
+//! bridge sums over a sample (Korotin, Gushchin and Burnaev 2024).
+//!
+//! The loss of a bridge is the difference of two such log-sum-exps, of the sources and of the targets.
+//! Their gradients and the moments of the components come from the same two products as in any
+//! mixture, of the sample's features with a skinny matrix.
+
+use core::ops::Range;
+
+use ndarray::{Array2, Array3, ArrayView1, ArrayView2, ArrayView3, Axis};
+
+use crate::linalg::skinny;
+use crate::linalg::softmax::{exponentiate, share};
+use crate::memory::{shaped, zeros};
+use crate::parallel::{for_each_chunk, reduce_blocks};
+use crate::random::{Key, Stream};
+use crate::{Control, Error};
+
+/// What a row's logits are linear in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Features {
+    /// The coordinates, and the squared norm.
+    Spherical,
+    /// The coordinates, and their squares.
+    Diagonal,
+    /// The coordinates, and their products `x_i x_j` with `i <= j`, row by row.
+    Full,
+}
+
+impl Features {
+    /// How many there are in `dim` dimensions.
+    pub fn len(self, dim: usize) -> usize {
+        dim + match self {
+            Self::Spherical => 1,
+            Self::Diagonal => dim,
+            Self::Full => dim * (dim + 1) / 2,
+        }
+    }
+
+    fn write(self, x: &[f64], out: &mut [f64]) {
+        let (first, second) = out.split_at_mut(x.len());
+        first.copy_from_slice(x);
+        match self {
+            Self::Spherical => second[0] = x.iter().map(|x| x * x).sum(),
+            Self::Diagonal => second.iter_mut().zip(x).for_each(|(out, x)| *out = x * x),
+            Self::Full => {
+                let products = (0..x.len()).flat_map(|i| x[i..].iter().map(move |y| x[i] * y));
+                second.iter_mut().zip(products).for_each(|(out, product)| *out = product);
+            }
+        }
+    }
+}
+
+/// Components: `logit_k(x) = <features(x), slopes_k> + offsets_k`.
+#[derive(Debug, Clone, Copy)]
+pub struct Components<'a> {
+    /// What the logits are linear in.
+    pub features: Features,
+    /// One component a column: shape (features, k).
+    pub slopes: ArrayView2<'a, f64>,
+    /// Shape (k,).
+    pub offsets: ArrayView1<'a, f64>,
+}
+
+/// Weighted means over a sample, with responsibilities `r`, n by k, the softmax of the logits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pass {
+    /// Of the log-sum-exp of the logits.
+    pub value: f64,
+    /// Of `r_k`, shape (k,).
+    pub masses: Vec<f64>,
+    /// Of `features r_k`, shape (features, k); empty where they were not asked for.
+    pub moments: Array2<f64>,
+    /// Of `r_k r_l`, shape (k, k); empty where they were not asked for.
+    pub gram: Array2<f64>,
+}
+
+/// Which sums a pass makes beside the value and the masses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// [`Pass::moments`]
+    pub moments: bool,
+    /// [`Pass::gram`]
+    pub gram: bool,
+}
+
+/// Rows whose logits stay in the second cache.
+const BLOCK: usize = 256;
+/// Leaves of the tree of sums.
+const LEAVES: usize = 16;
+
+/// One pass over the rows of `x`, shape (n, dim), with `weights` that sum to one.
+///
+/// # Errors
+/// [`Error::Shape`]; [`Error::Cancelled`].
+pub fn pass(
+    x: ArrayView2<'_, f64>,
+    weights: ArrayView1<'_, f64>,
+    components: Components<'_>,
+    wanted: Wanted,
+    control: &Control,
+) -> Result<Pass, Error> {
+    let model = Packed::new(x, components)?;
+    if weights.len() != x.nrows() || x.nrows() == 0 {
+        return Err(Error::Shape {
+            name: "weights",
+            expected: format!("({},), of one row or more", x.nrows()),
+            got: vec![weights.len()],
+        });
+    }
+    let (k, stride, width) = (model.k, model.stride, model.width);
+    let sizes =
+        (if wanted.moments { width * stride } else { 0 }, if wanted.gram { stride } else { 0 });
+    let found = reduce_blocks(
+        x.nrows(),
+        x.nrows().div_ceil(LEAVES).next_multiple_of(BLOCK),
+        control,
+        |range| {
+            let mut sums = Sums {
+                value: 0.0,
+                masses: vec![0.0; stride],
+                moments: vec![0.0; sizes.0],
+                gram: vec![0.0; sizes.1 * stride],
+            };
+            for start in range.clone().step_by(BLOCK) {
+                control.check()?;
+                let rows = start..(start + BLOCK).min(range.end);
+                let features = model.features(x, rows.clone());
+                let (mut shares, values) = model.shares(&features);
+                let weights = rows.map(|i| weights[i]);
+                sums.add(&features, width, &mut shares, &values, weights);
+            }
+            Ok(sums)
+        },
+        Sums::merge,
+    )?;
+    let sums = found.unwrap_or_default();
+    let unpadded = |padded: &[f64], rows: usize| {
+        let rows: Vec<f64> =
+            padded.chunks_exact(stride).take(rows).flat_map(|row| &row[..k]).copied().collect();
+        shaped((rows.len() / k.max(1), k), rows)
+    };
+    Ok(Pass {
+        value: sums.value,
+        masses: sums.masses[..k].to_vec(),
+        moments: unpadded(&sums.moments, width),
+        gram: unpadded(&sums.gram, k),
+    })
+}
+
+/// The log-sum-exp of every row's logits, and the responsibilities, shape (n, k), if `shares`.
+///
+/// # Errors
+/// As [`pass`]; [`Error::Memory`].
+pub fn responsibilities(
+    x: ArrayView2<'_, f64>,
+    components: Components<'_>,
+    control: &Control,
+) -> Result<(Vec<f64>, Array2<f64>), Error> {
+    let model = Packed::new(x, components)?;
+    let (n, k) = (x.nrows(), model.k);
+    let mut out = zeros::<f64>(&[n, k + 1])?;
+    for_each_chunk(&mut out, BLOCK * (k + 1), control, |start, out| {
+        let start = start / (k + 1);
+        let features = model.features(x, start..start + out.len() / (k + 1));
+        let (shares, values) = model.shares(&features);
+        let rows = out.chunks_exact_mut(k + 1).zip(shares.chunks_exact(model.stride));
+        for ((out, shares), value) in rows.zip(values) {
+            out[0] = value;
+            out[1..].copy_from_slice(&shares[..k]);
+        }
+        Ok(())
+    })?;
+    let values = out.iter().step_by(k + 1).copied().collect();
+    let shares = out.chunks_exact(k + 1).flat_map(|row| &row[1..]).copied().collect();
+    Ok((values, shaped((n, k), shares)))
+}
+
+/// The normal distribution of a component, given `x`: its mean is `shift + map x`.
+#[derive(Debug, Clone, Copy)]
+pub enum Normals<'a> {
+    /// Diagonals of the maps and standard deviations, each of shape (k, dim).
+    Diagonal(ArrayView2<'a, f64>, ArrayView2<'a, f64>),
+    /// Maps and lower Cholesky factors of the covariances, each of shape (k, dim, dim).
+    Full(ArrayView3<'a, f64>, ArrayView3<'a, f64>),
+}
+
+/// Draws from the mixtures of normals that the rows of `x` lead to, shape (draws, n, dim): first a
+/// component, by its responsibility, then `dim` normal variates. `shifts` has shape (k, dim).
+///
+/// A draw depends on the key, the row and the number of the draw alone.
+///
+/// # Errors
+/// As [`responsibilities`].
+pub fn sample(
+    x: ArrayView2<'_, f64>,
+    components: Components<'_>,
+    shifts: ArrayView2<'_, f64>,
+    normals: Normals<'_>,
+    n_draws: usize,
+    key: Key,
+    control: &Control,
+) -> Result<Array3<f64>, Error> {
+    let model = Packed::new(x, components)?;
+    let (n, dim) = x.dim();
+    let shapes = match normals {
+        Normals::Diagonal(maps, spreads) => [maps.shape().to_vec(), spreads.shape().to_vec()],
+        Normals::Full(maps, factors) => [maps.shape().to_vec(), factors.shape().to_vec()],
+    };
+    let fits = |shape: &[usize]| shape[0] == model.k && shape[1..].iter().all(|&d| d == dim);
+    if shifts.dim() != (model.k, dim) || !shapes.iter().all(|shape| fits(shape)) {
+        return Err(Error::Shape {
+            name: "shifts",
+            expected: format!("({}, {dim}), as the maps and the spreads", model.k),
+            got: shifts.shape().to_vec(),
+        });
+    }
+    let mut out = zeros::<f64>(&[n, n_draws, dim])?;
+    for_each_chunk(&mut out, BLOCK * n_draws * dim, control, |start, out| {
+        let first = start / (n_draws * dim).max(1);
+        let rows = first..first + out.len() / (n_draws * dim).max(1);
+        let features = model.features(x, rows.clone());
+        let (mut shares, _) = model.shares(&features);
+        let mut stream = Stream::new(key, (first / BLOCK) as u64);
+        let mut uniforms = vec![0.0; rows.len() * n_draws];
+        stream.fill_uniform(&mut uniforms);
+        stream.fill_normal(out);
+        let draws = out.chunks_exact_mut(n_draws * dim).zip(uniforms.chunks_exact(n_draws));
+        for ((i, shares), (draws, uniforms)) in
+            rows.zip(shares.chunks_exact_mut(model.stride)).zip(draws)
+        {
+            let mut total = 0.0;
+            for share in shares[..model.k].iter_mut() {
+                total += *share;
+                *share = total;
+            }
+            for (draw, uniform) in draws.chunks_exact_mut(dim).zip(uniforms) {
+                let place = shares[..model.k].partition_point(|&below| below <= uniform * total);
+                let k = place.min(model.k - 1);
+                move_to(draw, x.row(i), shifts.row(k), normals, k);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(shaped((n, n_draws, dim), out).permuted_axes([1, 0, 2]))
+}
+
+/// Turns standard normal variates into those of component `k`, given `x`.
+fn move_to(
+    draw: &mut [f64],
+    x: ArrayView1<'_, f64>,
+    shift: ArrayView1<'_, f64>,
+    normals: Normals<'_>,
+    k: usize,
+) {
+    match normals {
+        Normals::Diagonal(maps, spreads) => {
+            let (map, spread) = (maps.row(k), spreads.row(k));
+            for (j, draw) in draw.iter_mut().enumerate() {
+                *draw = spread[j].mul_add(*draw, map[j].mul_add(x[j], shift[j]));
+            }
+        }
+        Normals::Full(maps, factors) => {
+            let (map, factor) = (maps.index_axis(Axis(0), k), factors.index_axis(Axis(0), k));
+            // From the last on: a row of the lower factor needs the variates up to its own.
+            for j in (0..draw.len()).rev() {
+                let noise: f64 = factor.row(j).iter().zip(&draw[..=j]).map(|(l, z)| l * z).sum();
+                draw[j] = shift[j] + map.row(j).dot(&x) + noise;
+            }
+        }
+    }
+}
+
+/// Slopes with columns padded to whole vectors; the padding has logits of minus infinity.
+struct Packed {
+    kind: Features,
+    k: usize,
+    stride: usize,
+    /// Number of features.
+    width: usize,
+    slopes: Vec<f64>,
+    offsets: Vec<f64>,
+}
+
+impl Packed {
+    fn new(x: ArrayView2<'_, f64>, components: Components<'_>) -> Result<Self, Error> {
+        let Components { features, slopes, offsets } = components;
+        let (width, k) = slopes.dim();
+        if width != features.len(x.ncols()) || offsets.len() != k || k == 0 {
+            return Err(Error::Shape {
+                name: "slopes",
+                expected: format!("({}, {})", features.len(x.ncols()), offsets.len()),
+                got: vec![width, k],
+            });
+        }
+        let stride = skinny::padded::<f64>(k);
+        let mut packed = zeros::<f64>(&[width, stride])?;
+        for (row, packed) in slopes.rows().into_iter().zip(packed.chunks_exact_mut(stride)) {
+            packed.iter_mut().zip(row).for_each(|(packed, &slope)| *packed = slope);
+        }
+        let mut padded = vec![f64::NEG_INFINITY; stride];
+        padded.iter_mut().zip(offsets).for_each(|(padded, &offset)| *padded = offset);
+        Ok(Self { kind: features, k, stride, width, slopes: packed, offsets: padded })
+    }
+
+    fn features(&self, x: ArrayView2<'_, f64>, rows: Range<usize>) -> Vec<f64> {
+        let mut out = vec![0.0; rows.len() * self.width];
+        let mut copy = Vec::with_capacity(x.ncols());
+        for (i, out) in rows.zip(out.chunks_exact_mut(self.width)) {
+            copy.clear();
+            copy.extend(x.row(i));
+            self.kind.write(&copy, out);
+        }
+        out
+    }
+
+    /// The responsibilities of some rows, `stride` a row, and the log-sum-exps of their logits.
+    fn shares(&self, features: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let n = features.len() / self.width;
+        let mut logits = self.offsets.repeat(n);
+        skinny::multiply_add(features, self.width, &self.slopes, self.stride, &mut logits);
+        let (mut values, mut inverses) = (vec![0.0; n], vec![0.0; n]);
+        exponentiate(&mut logits, self.stride, &mut values, &mut inverses);
+        for (row, inverse) in logits.chunks_exact_mut(self.stride).zip(inverses) {
+            row.iter_mut().for_each(|r| *r = share(*r, inverse));
+        }
+        (logits, values)
+    }
+}
+
+/// Weighted sums over some rows, padded.
+#[derive(Default)]
+struct Sums {
+    value: f64,
+    masses: Vec<f64>,
+    moments: Vec<f64>,
+    gram: Vec<f64>,
+}
+
+impl Sums {
+    fn add(
+        &mut self,
+        features: &[f64],
+        width: usize,
+        shares: &mut [f64],
+        values: &[f64],
+        weights: impl Iterator<Item = f64> + Clone,
+    ) {
+        let stride = self.masses.len();
+        let plain = if self.gram.is_empty() { Vec::new() } else { shares.to_vec() };
+        for ((shares, value), weight) in shares.chunks_exact_mut(stride).zip(values).zip(weights) {
+            self.value += weight * value;
+            for (mass, share) in self.masses.iter_mut().zip(shares) {
+                *share *= weight;
+                *mass += *share;
+            }
+        }
+        if !self.moments.is_empty() {
+            skinny::transpose_multiply_add(features, width, shares, stride, &mut self.moments);
+        }
+        if !self.gram.is_empty() {
+            skinny::transpose_multiply_add(&plain, stride, shares, stride, &mut self.gram);
+        }
+    }
+
+    fn merge(mut self, other: Self) -> Self {
+        let add = |a: &mut [f64], b: &[f64]| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        self.value += other.value;
+        add(&mut self.masses, &other.masses);
+        add(&mut self.moments, &other.moments);
+        add(&mut self.gram, &other.gram);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array1;
+
+    use super::*;
+
+    #[test]
+    fn sums_are_those_of_the_definition() {
+        let (n, dim, k) = (700, 3, 5);
+        let x = Array2::from_shape_fn((n, dim), |(i, j)| ((i * 37 + j * 101) as f64).sin());
+        let weights = Array1::from_shape_fn(n, |i| 1.0 + (i % 7) as f64);
+        let weights = &weights / weights.sum();
+        for features in [Features::Spherical, Features::Diagonal, Features::Full] {
+            let width = features.len(dim);
+            let slopes = Array2::from_shape_fn((width, k), |(i, j)| ((i + 3 * j) as f64).cos());
+            let offsets = Array1::from_shape_fn(k, |j| 0.3 * j as f64);
+            let mut z = Array2::zeros((n, width));
+            for (x, mut z) in x.rows().into_iter().zip(z.rows_mut()) {
+                let x = x.to_vec();
+                let mut row = x.clone();
+                match features {
+                    Features::Spherical => row.push(x.iter().map(|x| x * x).sum()),
+                    Features::Diagonal => row.extend(x.iter().map(|x| x * x)),
+                    Features::Full => row.extend([
+                        x[0] * x[0],
+                        x[0] * x[1],
+                        x[0] * x[2],
+                        x[1] * x[1],
+                        x[1] * x[2],
+                        x[2] * x[2],
+                    ]),
+                }
+                z.assign(&Array1::from(row));
+            }
+            let mut r = (z.dot(&slopes) + &offsets).mapv(f64::exp);
+            let totals = r.sum_axis(Axis(1)).insert_axis(Axis(1));
+            r /= &totals;
+            let weighted = &r * &weights.view().insert_axis(Axis(1));
+
+            let components =
+                Components { features, slopes: slopes.view(), offsets: offsets.view() };
+            let wanted = Wanted { moments: true, gram: true };
+            let control = Control::sequential();
+            let found = pass(x.view(), weights.view(), components, wanted, &control).unwrap();
+            let threads = pass(x.view(), weights.view(), components, wanted, &Control::new());
+            assert_eq!(threads.unwrap(), found);
+            let near = |a: &Array2<f64>, b: &Array2<f64>| {
+                assert_eq!(a.dim(), b.dim());
+                assert!((a - b).iter().all(|e| e.abs() < 1e-13), "{features:?}");
+            };
+            near(&found.moments, &z.t().dot(&weighted));
+            near(&found.gram, &r.t().dot(&weighted));
+            let value: f64 =
+                totals.iter().zip(&weights).map(|(total, weight)| weight * total.ln()).sum();
+            assert!((found.value - value).abs() < 1e-13);
+            let masses = weighted.sum_axis(Axis(0));
+            assert!(found.masses.iter().zip(&masses).all(|(a, b)| (a - b).abs() < 1e-14));
+
+            let (values, shares) = responsibilities(x.view(), components, &control).unwrap();
+            near(&shares, &r);
+            assert!(values.iter().zip(&totals).all(|(a, b)| (a - b.ln()).abs() < 1e-13));
+        }
+    }
+
+    #[test]
+    fn draws_have_the_moments_of_their_mixture() {
+        let (k, dim, n_draws) = (2, 2, 40_000);
+        let x = Array2::from_shape_vec((300, dim), vec![0.3; 600]).unwrap();
+        let slopes = Array2::zeros((2 * dim, k));
+        let offsets = Array1::from(vec![0.25_f64.ln(), 0.75_f64.ln()]);
+        let components = Components {
+            features: Features::Diagonal,
+            slopes: slopes.view(),
+            offsets: offsets.view(),
+        };
+        let shifts = ndarray::array![[1.0, 0.0], [-1.0, 2.0]];
+        let maps = ndarray::array![[0.5, 1.0], [2.0, 0.1]];
+        let spreads = ndarray::array![[0.1, 0.2], [0.3, 0.4]];
+        let full = |rows: &Array2<f64>| {
+            Array3::from_shape_fn(
+                (k, dim, dim),
+                |(k, i, j)| if i == j { rows[[k, i]] } else { 0.0 },
+            )
+        };
+        let (wide_maps, factors) = (full(&maps), full(&spreads));
+        let mut found = Vec::new();
+        for normals in [
+            Normals::Diagonal(maps.view(), spreads.view()),
+            Normals::Full(wide_maps.view(), factors.view()),
+        ] {
+            let draw = |n: usize, control: &Control| {
+                let x = x.slice(ndarray::s![..n, ..]);
+                sample(x, components, shifts.view(), normals, 3, Key::new(5), control).unwrap()
+            };
+            let draws = draw(300, &Control::sequential());
+            assert_eq!(draws, draw(300, &Control::new()));
+            found.push(draws);
+        }
+        assert!((&found[0] - &found[1]).iter().all(|e| e.abs() < 1e-15));
+        let x = x.slice(ndarray::s![..1, ..]);
+        let normals = Normals::Diagonal(maps.view(), spreads.view());
+        let control = Control::sequential();
+        let draws =
+            sample(x, components, shifts.view(), normals, n_draws, Key::new(7), &control).unwrap();
+        for j in 0..dim {
+            let means: Vec<f64> = (0..k).map(|k| shifts[[k, j]] + maps[[k, j]] * 0.3).collect();
+            let mean = 0.25 * means[0] + 0.75 * means[1];
+            let square = |k: usize| means[k].powi(2) + spreads[[k, j]].powi(2);
+            let variance = 0.25 * square(0) + 0.75 * square(1) - mean * mean;
+            let column = draws.index_axis(Axis(2), j);
+            let error = (column.sum() / n_draws as f64 - mean) / (variance / n_draws as f64).sqrt();
+            assert!(error.abs() < 4.0, "{error}");
+            let second = column.mapv(|y| (y - mean).powi(2)).sum() / n_draws as f64;
+            assert!((second / variance - 1.0).abs() < 0.05);
+        }
+    }
+}
