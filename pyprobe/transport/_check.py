@@ -20,6 +20,7 @@ from pyprobe.errors import DomainError, NotFiniteError, ShapeError
 from pyprobe.typing import FloatArray
 
 __all__ = [
+    "METRICS",
     "Clouds",
     "Vector",
     "as_clouds",
