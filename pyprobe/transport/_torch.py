@@ -100,8 +100,11 @@ def wrap(found: SinkhornResult, given: Given) -> SinkhornResult:
     a, b = torch.from_numpy(native.a), torch.from_numpy(native.b)
 
     def potential(scaled: Any, weights: Tensor, rounded: Any) -> Tensor:
+        plain = torch.from_numpy(rounded)
+        if plain.dtype == torch.float64:
+            return plain
         exact = native.epsilon * (torch.from_numpy(scaled) - weights.log())
-        return torch.where(weights > 0, exact, torch.from_numpy(rounded).double())
+        return torch.where(weights > 0, exact, plain.double())
 
     f = potential(native.phi, a, found.f)
     g = potential(native.gamma, b, found.g)
@@ -138,9 +141,13 @@ def check(a: Any, b: Any, cost: Any, penalties: tuple[float, float], method: str
 
 
 def check_points(
-    x: Any, y: Any, a: Any, b: Any, metric: str, penalties: tuple[float, float], method: str
+    given: tuple[Tensor, Tensor, Any, Any],
+    metric: str,
+    penalties: tuple[float, float],
+    method: str,
 ) -> None:
     """Raise where clouds and weights are not what they must be; see `check`."""
+    x, y, a, b = map(_detached, given)
     _check_method(method, x)
     fits = all(t.ndim in (1, 2) and t.numel() and t.is_floating_point() for t in (x, y))
     if (
@@ -441,11 +448,12 @@ class _TensorResult(SinkhornResult):
         if self._problem.native is not None:
             return self._problem.native.sparse_plan(threshold)
         threshold = check_positive_float("threshold", threshold, allow_zero=True)
-        with torch.no_grad():
-            plan = self._problem.plan()
-            where = ((plan >= threshold) & (plan > 0)).nonzero(as_tuple=True)
-            values, rows, columns = (t.numpy(force=True) for t in (plan[where], *where))
-        return scipy.sparse.csr_array((values, (rows, columns)), shape=tuple(plan.shape))
+        solved, parts = self._problem.solved, []
+        for block, plan, _ in twin.plan_rows(solved.cost, solved.epsilon, *solved.potentials):
+            rows, columns = ((plan >= threshold) & (plan > 0)).nonzero(as_tuple=True)
+            parts.append((plan[rows, columns], rows + block.start, columns))
+        values, *where = (torch.cat(part).numpy(force=True) for part in zip(*parts, strict=True))
+        return scipy.sparse.csr_array((values, tuple(where)), shape=tuple(solved.cost.shape))
 
     # Not cached: what is first asked for without gradients may be wanted with them later.
     @property

@@ -22,6 +22,7 @@ from pyprobe.transport._check import (
     Vector,
     as_clouds,
     as_masses,
+    as_number,
     as_penalties,
     check_epsilon,
 )
@@ -60,7 +61,7 @@ class SinkhornDivergence:
 
     def __repr__(self) -> str:
         return (
-            f"SinkhornDivergence(value={float(self.value):.8g}, converged={self.converged}, "
+            f"SinkhornDivergence(value={as_number(self.value):.8g}, converged={self.converged}, "
             f"marginal_error={self.marginal_error:.1e})"
         )
 
@@ -169,7 +170,7 @@ def sinkhorn_divergence(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said below, of all three
         if engine is Engine.TORCH:
-            _torch.check_points(x, y, a, b, metric, penalties, "auto")
+            _torch.check_points(given, metric, penalties, "auto")
             problems = _torch.debiased(given, metric, epsilon, penalties)
             results = [_torch.solve(problems[0], number, penalties, options)]
             for problem in problems[1:]:

@@ -125,7 +125,7 @@ def sinkhorn_points(
     number = check_epsilon(epsilon if tensor is None else tensor.detach())
     options = SolverOptions(method, tol, max_iter, init, callback, MEMORY)
     if engine is Engine.TORCH:
-        _torch.check_points(x, y, a, b, metric, penalties, method)
+        _torch.check_points(given, metric, penalties, method)
         costs = _torch.as_points(given[0], given[1], metric)
         return _torch.solve((*given[2:], costs, epsilon), number, penalties, options)
     clouds = as_clouds(x, y, metric)

@@ -43,6 +43,7 @@ from pyprobe.transport._check import (
     Vector,
     as_cost,
     as_masses,
+    as_number,
     as_penalties,
     check_epsilon,
     check_reachable,
@@ -118,7 +119,7 @@ class SinkhornResult:
         n, m = self._problem.cost.shape
         return (
             f"SinkhornResult(shape=({n}, {m}), epsilon={self.epsilon:.4g}, "
-            f"value={float(self.value):.8g}, marginal_error={self.marginal_error:.1e}, "
+            f"value={as_number(self.value):.8g}, marginal_error={self.marginal_error:.1e}, "
             f"converged={self.converged}, n_iter={self.n_iter}, n_newton={self.n_newton}, "
             f"method={self.method!r})"
         )

@@ -313,16 +313,23 @@ pub fn position_gradient<T: Real>(
         control,
         |rows| {
             let mut pulls = Pulls::new(m, d);
-            let mut weights = vec![vec![[0.0; Points::LANES]; m.div_ceil(Points::LANES)]; GROUP];
+            let mut weights =
+                [(); GROUP].map(|()| vec![[0.0; Points::LANES]; m.div_ceil(Points::LANES)]);
             for first in rows.clone().step_by(GROUP) {
                 control.check()?;
-                let group = first..rows.end.min(first + GROUP);
-                for (i, weights) in group.clone().zip(&mut weights) {
-                    pulls.weigh(&plan, metric, i, &mut weights.as_flattened_mut()[..m]);
+                let mut group = vec![[0.0; GROUP]; d];
+                for (r, weights) in weights.iter_mut().enumerate() {
+                    let weights = &mut weights.as_flattened_mut()[..m];
+                    if first + r < rows.end {
+                        pulls.weigh(&plan, metric, first + r, weights);
+                        for (group, &value) in group.iter_mut().zip(x.row(first + r)) {
+                            group[r] = value.into();
+                        }
+                    } else {
+                        weights.fill(0.0);
+                    }
                 }
-                let x: Vec<f64> =
-                    group.flat_map(|i| x.row(i).to_vec()).map(|value| value.into()).collect();
-                pulls.add(&x, points, &weights, metric);
+                pulls.add(&group, rows.end - first, points, &weights, metric);
             }
             Ok(pulls)
         },
@@ -367,11 +374,8 @@ struct Pulls {
 
 impl Pulls {
     fn new(m: usize, d: usize) -> Self {
-        Self {
-            x: vec![],
-            y: vec![[0.0; Points::LANES]; m.div_ceil(Points::LANES) * d],
-            sums: Sums { rows: vec![], columns: vec![0.0; m], cost: 0.0 },
-        }
+        let y = vec![[0.0; Points::LANES]; m.div_ceil(Points::LANES) * d];
+        Self { x: vec![], y, sums: Sums { rows: vec![], columns: vec![0.0; m], cost: 0.0 } }
     }
 
     /// Writes row `i` of the plan, divided by the distance where that is not squared.
@@ -392,63 +396,32 @@ impl Pulls {
         }
     }
 
-    /// Adds the rows of a group, whose points are `x`, one after the other.
-    fn add(&mut self, x: &[f64], y: &Points, weights: &[Panels], metric: Metric) {
+    /// Adds at most `n_rows` rows, whose points are `x`, a coordinate after the other.
+    fn add(
+        &mut self,
+        x: &[[f64; GROUP]],
+        n_rows: usize,
+        y: &Points,
+        weights: &[Panels; GROUP],
+        metric: Metric,
+    ) {
+        let mut in_x = vec![[[0.0; 8]; GROUP]; x.len()];
         vectorize(
             #[inline(always)]
             || match metric {
-                Metric::Cityblock => self.add_slopes(
-                    x,
-                    y,
-                    weights,
-                    #[inline(always)]
-                    |difference| f64::from(difference > 0.0) - f64::from(difference < 0.0),
-                ),
-                _ => self.add_slopes(
-                    x,
-                    y,
+                Metric::Cityblock => add_slopes((x, &mut in_x), (y, &mut self.y), weights, sign),
+                _ => add_slopes(
+                    (x, &mut in_x),
+                    (y, &mut self.y),
                     weights,
                     #[inline(always)]
                     |difference| difference,
                 ),
             },
         );
-    }
-
-    #[inline(always)]
-    fn add_slopes(
-        &mut self,
-        x: &[f64],
-        y: &Points,
-        weights: &[Panels],
-        slope: impl Fn(f64) -> f64,
-    ) {
-        let d = y.dim().max(1);
-        let mut in_x = vec![[0.0; 8]; x.len()];
-        for (index, in_y) in self.y.chunks_exact_mut(d).enumerate() {
-            for (k, (y, in_y)) in y.panel(index).iter().zip(in_y).enumerate() {
-                for (r, weights) in weights[..x.len() / d].iter().enumerate() {
-                    let (x, weights) = (x[r * d + k], &weights[index]);
-                    let mut sums = in_x[r * d + k];
-                    for chunk in 0..Points::LANES / 8 {
-                        for (lane, sum) in sums.iter_mut().enumerate() {
-                            let j = 8 * chunk + lane;
-                            let slope = slope(x - y[j]);
-                            in_y[j] = weights[j].mul_add(slope, in_y[j]);
-                            *sum = weights[j].mul_add(slope, *sum);
-                        }
-                    }
-                    in_x[r * d + k] = sums;
-                }
-            }
+        for r in 0..n_rows.min(GROUP) {
+            self.x.extend(in_x.iter().map(|lanes| simd::fold(lanes[r], |a, b| a + b)));
         }
-        self.x.extend(in_x.into_iter().map(|lanes| {
-            simd::fold(
-                lanes,
-                #[inline(always)]
-                |a, b| a + b,
-            )
-        }));
     }
 
     fn merge(mut self, other: Self) -> Self {
@@ -457,6 +430,52 @@ impl Pulls {
         pairs.for_each(|(a, b)| *a += b);
         self.sums = self.sums.merge(other.sums);
         self
+    }
+}
+
+#[inline(always)]
+fn sign(value: f64) -> f64 {
+    if value > 0.0 {
+        1.0
+    } else if value < 0.0 {
+        -1.0
+    } else {
+        0.0
+    }
+}
+
+/// Adds `weight slope(x - y)` to both points of every pair of a group of rows with all columns.
+#[inline(always)]
+fn add_slopes(
+    (x, in_x): (&[[f64; GROUP]], &mut [[[f64; 8]; GROUP]]),
+    (y, in_y): (&Points, &mut Panels),
+    weights: &[Panels; GROUP],
+    slope: impl Fn(f64) -> f64,
+) {
+    for (index, in_y) in in_y.chunks_exact_mut(x.len().max(1)).enumerate() {
+        let weights = weights.each_ref().map(
+            #[inline(always)]
+            |panels| &panels[index],
+        );
+        for (((x, in_x), y), in_y) in x.iter().zip(&mut *in_x).zip(y.panel(index)).zip(in_y) {
+            // Sums of their own, which nothing else may point to, stay in registers.
+            let mut sums = *in_x;
+            for chunk in 0..Points::LANES / 8 {
+                let mut total = [0.0; 8];
+                for r in 0..GROUP {
+                    for lane in 0..8 {
+                        let j = 8 * chunk + lane;
+                        let slope = slope(x[r] - y[j]);
+                        total[lane] = weights[r][j].mul_add(slope, total[lane]);
+                        sums[r][lane] = weights[r][j].mul_add(slope, sums[r][lane]);
+                    }
+                }
+                for lane in 0..8 {
+                    in_y[8 * chunk + lane] += total[lane];
+                }
+            }
+            *in_x = sums;
+        }
     }
 }
 
