@@ -34,7 +34,6 @@ __all__ = [
     "check",
     "check_points",
     "debiased",
-    "masses",
     "plain",
     "plain_points",
     "solve",
@@ -214,7 +213,7 @@ def solve(
     """Solve a problem where its tensors are."""
     method, tol, max_iter, init, callback, _ = options
     a, b, cost = map(_detached, given[:3])
-    weights_a, weights_b = masses(a, b, cost, penalties)
+    weights_a, weights_b = _weights(a, b, cost, penalties)
     watch, report = _watch(callback, max_iter)
     found = twin.sinkhorn(
         cost,
@@ -246,7 +245,7 @@ def debiased(
     """Return the problem between two clouds, and those of each with itself."""
     x, y, a, b = given
     cost = as_points(x, y, metric)
-    first, second = masses(a, b, cost, penalties)
+    first, second = _weights(a, b, cost, penalties)
     return [
         (first, second, cost, epsilon),
         (first, first, Points(cost.x, cost.x, metric), epsilon),
@@ -272,7 +271,7 @@ def _facts(found: dict[str, Any], a: Tensor, method: str) -> dict[str, Any]:
     return facts | {"marginal_error": float(errors[-1]), "method": method, "errors": errors}
 
 
-def masses(
+def _weights(
     a: Any, b: Any, cost: Tensor | Points, penalties: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
     """Return both weights in float64, those of the columns of the rows' mass; see `as_masses`."""
@@ -330,7 +329,7 @@ def _connect(
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         is_real = all(t.is_floating_point() for t in leaves(given[2]))
         costs = given[2] if is_real else cost
-        weights = masses(given[0], given[1], costs, penalties)
+        weights = _weights(given[0], given[1], costs, penalties)
         inputs = (*weights, _scalar(given[3], a))
         potentials = Potentials.apply(solved, *inputs, *leaves(costs))
         dual = Value.apply(solved, value, *inputs, *potentials, *leaves(costs))
