@@ -20,11 +20,13 @@ from pyprobe.errors import DomainError, NotFiniteError, ShapeError
 from pyprobe.typing import FloatArray
 
 __all__ = [
+    "METRICS",
     "Clouds",
     "Vector",
     "as_clouds",
     "as_cost",
     "as_masses",
+    "as_number",
     "as_penalties",
     "check_epsilon",
     "check_reachable",
@@ -165,6 +167,11 @@ def check_epsilon(value: Any, name: str = "epsilon") -> float:
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise DomainError(f"'{name}' must be a positive finite number; got {epsilon}.")
     return epsilon
+
+
+def as_number(value: Any) -> float:
+    """Return a number, or a 0-d tensor outside its graph, as a float."""
+    return float(value.detach() if hasattr(value, "detach") else value)
 
 
 def as_penalties(value: Any) -> tuple[float, float]:

@@ -2,7 +2,8 @@
 
 CPU tensors are solved by the Rust kernels on views of them (`plain`, `wrap`), other devices by the
 twin (`check`, `solve`). What the result gives is then a tensor, and where something requires a
-gradient a differentiable expression of the data and of the potentials.
+gradient a differentiable expression of the data and of the potentials. Costs are a matrix, or
+`Points`, of which a matrix is formed where such an expression is, or its gradient.
 """
 
 from __future__ import annotations
@@ -22,28 +23,50 @@ from pyprobe._engine import select
 from pyprobe._validate import check_positive_float
 from pyprobe.errors import DomainError, ShapeError
 from pyprobe.transport import _torch_solver as twin
-from pyprobe.transport._check import as_cost, as_masses, check_reachable
+from pyprobe.transport._check import Clouds, as_clouds, as_cost, as_masses, check_reachable
 from pyprobe.transport._rounding import Correction, correction
 from pyprobe.transport._torch_gradients import Potentials, Solved, Value, plan_of
+from pyprobe.transport._torch_points import Points, finite_costs, leaves, with_leaves
 from pyprobe.transport.sinkhorn import SinkhornResult, SolverOptions, _warn, _watch
 from pyprobe.typing import ArrayLike
 
-__all__ = ["check", "plain", "solve", "views", "wrap"]
+__all__ = [
+    "as_points",
+    "check",
+    "check_points",
+    "debiased",
+    "graph",
+    "plain",
+    "plain_points",
+    "solve",
+    "solve_symmetric",
+    "views",
+    "wrap",
+]
 
 Given: TypeAlias = tuple[Any, Any, Any, Any]
 """Weights, costs and epsilon, as they were passed."""
-
-Problem: TypeAlias = tuple[Tensor, Tensor, Tensor, float, tuple[float, float]]
+Problem: TypeAlias = tuple[Tensor, Tensor, Tensor | Points, float, tuple[float, float]]
 """Weights, costs, epsilon and penalties, as they were solved."""
 
 
 def plain(a: Any, b: Any, cost: Any, epsilon: Any, init: Any) -> tuple[Any, Any, Any, Any]:
     """Return weights, costs and start without their graph: on the CPU views as NumPy arrays."""
-    tensors = [t for t in (a, b, cost, epsilon) if isinstance(t, Tensor)]
-    check_eager("sinkhorn", tensors)
-    _check_precision(a=a, b=b, cost=cost)
-    start = tuple(map(_bare, init)) if isinstance(init, (tuple, list)) else init
-    return _bare(a), _bare(b), _bare(cost), start
+    _check_tensors("sinkhorn", epsilon, a=a, b=b, cost=cost)
+    return _bare(a), _bare(b), _bare(cost), _bare_start(init)
+
+
+def plain_points(
+    function: str, x: Any, y: Any, a: Any, b: Any, epsilon: Any, init: Any
+) -> tuple[Any, Any, Any, Any, Any]:
+    """Return points, weights and start without their graph; see `plain`."""
+    _check_tensors(function, epsilon, x=x, y=y, a=a, b=b)
+    return _bare(x), _bare(y), _bare(a), _bare(b), _bare_start(init)
+
+
+def _check_tensors(function: str, epsilon: Any, **given: Any) -> None:
+    check_eager(function, [t for t in (*given.values(), epsilon) if isinstance(t, Tensor)])
+    _check_precision(**given)
 
 
 def views(function: str, **given: Any) -> list[Any]:
@@ -70,6 +93,18 @@ def _check_precision(**given: Any) -> None:
             raise TypeError(f"'{name}' must be float32 or float64; got {value.dtype}.")
 
 
+def _bare_start(init: Any) -> Any:
+    return tuple(map(_bare, init)) if isinstance(init, (tuple, list)) else init
+
+
+def as_points(x: Tensor, y: Tensor, metric: str) -> Points:
+    """Return points whose shapes have been checked as costs, in their graph."""
+    pair = [t if t.is_floating_point() else t.double() for t in (x, y)]
+    dtype = torch.promote_types(pair[0].dtype, pair[1].dtype)
+    first, second = ((t[:, None] if t.ndim == 1 else t).to(dtype) for t in pair)
+    return Points(first, second, metric)
+
+
 def _bare(value: Any) -> Any:
     if isinstance(value, Tensor) and value.is_cpu:
         return value.numpy(force=True)
@@ -77,6 +112,8 @@ def _bare(value: Any) -> Any:
 
 
 def _detached(value: Any) -> Any:
+    if isinstance(value, Points):
+        return value.detach()
     if not isinstance(value, Tensor):
         return value
     is_integer = not (value.is_floating_point() or value.is_complex())
@@ -107,12 +144,20 @@ def _as_tensors(found: SinkhornResult) -> tuple[Problem, Tensor, Tensor]:
 
     f = potential(native.phi, a, found.f)
     g = potential(native.gamma, b, found.g)
-    return (a, b, torch.from_numpy(native.cost), native.epsilon, native.penalties), f, g
+    if isinstance(native.cost, Clouds):
+        x, y = (torch.from_numpy(points) for points in (native.cost.x, native.cost.y))
+        costs: Tensor | Points = Points(x, y, native.cost.metric)
+    else:
+        costs = torch.from_numpy(native.cost)
+    return (a, b, costs, native.epsilon, native.penalties), f, g
 
 
 def _wants_gradient(given: tuple[Any, ...]) -> bool:
     return torch.is_grad_enabled() and any(
-        isinstance(value, Tensor) and value.requires_grad for value in given
+        tensor.requires_grad
+        for value in given
+        if isinstance(value, (Tensor, Points))
+        for tensor in leaves(value)
     )
 
 
@@ -134,17 +179,45 @@ def check(a: Any, b: Any, cost: Any, penalties: tuple[float, float], method: str
     Groups of points that forbidden pairs keep apart are not looked for: the iteration will not
     converge, and warns.
     """
-    if method not in ("auto", "log"):
-        raise DomainError(
-            f"'method' must be 'auto' or 'log' for tensors on {cost.device}; got {method!r}, which "
-            "runs on the CPU alone. Pass tensors .to('cpu')."
-        )
+    _check_method(method, cost)
     if _is_sound(a, b, cost, penalties):
         return
-    arrays = [None if t is None else torch.as_tensor(t).numpy(force=True) for t in (a, b, cost)]
-    costs = as_cost(arrays[2])
-    weights = as_masses(arrays[0], arrays[1], costs.shape, penalties)
+    costs = as_cost(_on_cpu(cost))
+    weights = as_masses(_on_cpu(a), _on_cpu(b), costs.shape, penalties)
     check_reachable(*weights, costs, penalties)
+
+
+def check_points(
+    given: tuple[Tensor, Tensor, Any, Any],
+    metric: str,
+    penalties: tuple[float, float],
+    method: str,
+) -> None:
+    """Raise where clouds and weights are not what they must be; see `check`."""
+    x, y, a, b = map(_detached, given)
+    _check_method(method, x)
+    fits = all(t.ndim in (1, 2) and t.numel() and t.is_floating_point() for t in (x, y))
+    if (
+        fits
+        and x.shape[1:] == y.shape[1:]
+        and bool(x.isfinite().all() & y.isfinite().all())
+        and _sound_weights(a, b, (len(x), len(y)), x.device, penalties) is not None
+    ):
+        return
+    clouds = as_clouds(_on_cpu(x), _on_cpu(y), metric)
+    as_masses(_on_cpu(a), _on_cpu(b), clouds.shape, penalties)
+
+
+def _check_method(method: str, tensor: Tensor) -> None:
+    if method not in ("auto", "log"):
+        raise DomainError(
+            f"'method' must be 'auto' or 'log' for tensors on {tensor.device}; got {method!r}, "
+            "which runs on the CPU alone. Pass tensors .to('cpu')."
+        )
+
+
+def _on_cpu(tensor: Any) -> Any:
+    return None if tensor is None else torch.as_tensor(tensor).numpy(force=True)
 
 
 def _is_sound(a: Any, b: Any, cost: Any, penalties: tuple[float, float]) -> bool:
@@ -152,22 +225,31 @@ def _is_sound(a: Any, b: Any, cost: Any, penalties: tuple[float, float]) -> bool
         return False
     if not cost.is_floating_point() or not bool(cost.amin() > -math.inf):
         return False
-    weights = []
-    for given, n in ((a, cost.shape[0]), (b, cost.shape[1])):
-        weight = cost.new_ones(n) if given is None else torch.as_tensor(given)
-        if weight.shape != (n,) or weight.is_complex():
-            return False
-        if not bool(((weight >= 0) & (weight < math.inf)).all() & (weight > 0).any()):
-            return False
-        weights.append(weight.double() if given is not None else weight.double() / n)
-    masses = [float(weight.sum()) for weight in weights]
-    if all(map(math.isinf, penalties)) and abs(masses[0] - masses[1]) > 1e-6 * max(masses):
+    weights = _sound_weights(a, b, cost.shape, cost.device, penalties)
+    if weights is None:
         return False
-    allowed = (cost < math.inf) & (weights[0] > 0)[:, None] & (weights[1] > 0)
-    stranded = ((weights[0] > 0) & ~allowed.any(1)).any() | (
-        (weights[1] > 0) & ~allowed.any(0)
-    ).any()
+    has_a, has_b = weights[0] > 0, weights[1] > 0
+    allowed = (cost < math.inf) & has_a[:, None] & has_b
+    stranded = (has_a & ~allowed.any(1)).any() | (has_b & ~allowed.any(0)).any()
     return not bool(stranded)
+
+
+def _sound_weights(
+    a: Any, b: Any, shape: tuple[int, ...], device: torch.device, penalties: tuple[float, float]
+) -> list[Tensor] | None:
+    """Return both weights in float64, or None where `as_masses` would complain."""
+    weights = []
+    for given, n in zip((a, b), shape, strict=True):
+        weight = torch.ones(n, device=device) if given is None else torch.as_tensor(given)
+        if weight.shape != (n,) or weight.is_complex():
+            return None
+        if not bool(((weight >= 0) & (weight < math.inf)).all() & (weight > 0).any()):
+            return None
+        weights.append(weight.double() if given is not None else weight.double() / n)
+    totals = [float(weight.sum()) for weight in weights]
+    if all(map(math.isinf, penalties)) and abs(totals[0] - totals[1]) > 1e-6 * max(totals):
+        return None
+    return weights
 
 
 def solve(
@@ -194,22 +276,57 @@ def solve(
         start=_start(init, cost),
         watch=watch,
     )
-    mass = float(weights_a.sum())
-    facts = {name: found[name] for name in ("converged", "stopped", "n_iter", "n_newton")}
-    facts["marginal_error"] = found["errors"][-1] / mass
-    facts |= {"method": method, "errors": np.array(found["errors"]) / mass}
     problem = weights_a, weights_b, cost, epsilon, penalties
-    result = _connect(problem, found["f"], found["g"], facts, given, None)
+    result = _connect(
+        problem, found["f"], found["g"], _facts(found, weights_a, method), given, None
+    )
     report(result.n_iter, result.marginal_error)
     if warns and not (result.converged or result.stopped):
         _warn(result, found["rate"], tol)
     return result
 
 
-def _weights(a: Any, b: Any, cost: Tensor, penalties: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def debiased(
+    given: tuple[Tensor, Tensor, Any, Any],
+    metric: str,
+    epsilon: Any,
+    penalties: tuple[float, float],
+) -> list[Given]:
+    """Return the problem between two clouds, and those of each with itself."""
+    x, y, a, b = given
+    cost = as_points(x, y, metric)
+    first, second = _weights(a, b, cost, penalties)
+    return [
+        (first, second, cost, epsilon),
+        (first, first, Points(cost.x, cost.x, metric), epsilon),
+        (second, second, Points(cost.y, cost.y, metric), epsilon),
+    ]
+
+
+def solve_symmetric(
+    given: Given, epsilon: float, penalties: tuple[float, float], tol: float, max_iter: int
+) -> SinkhornResult:
+    """Solve the problem of a cloud with itself, where its tensors are."""
+    a, _, cost = map(_detached, given[:3])
+    found = twin.symmetric(cost, a, epsilon, penalties[0], tol=tol, max_iter=max_iter)
+    problem = a, a, cost, epsilon, penalties
+    facts = _facts(found, a, "symmetric")
+    return _connect(problem, found["f"], found["g"], facts, given, None)
+
+
+def _facts(found: dict[str, Any], a: Tensor, method: str) -> dict[str, Any]:
+    mass = float(a.sum())
+    facts = {name: found[name] for name in ("converged", "stopped", "n_iter", "n_newton")}
+    errors = np.array(found["errors"]) / mass
+    return facts | {"marginal_error": float(errors[-1]), "method": method, "errors": errors}
+
+
+def _weights(
+    a: Any, b: Any, cost: Tensor | Points, penalties: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
     """Return both weights in float64, those of the columns of the rows' mass; see `as_masses`."""
     both = [
-        cost.new_full((n,), 1 / n, dtype=torch.float64)
+        torch.full((n,), 1 / n, dtype=torch.float64, device=cost.device)
         if given is None
         else torch.as_tensor(given).double()
         for given, n in ((a, cost.shape[0]), (b, cost.shape[1]))
@@ -220,7 +337,7 @@ def _weights(a: Any, b: Any, cost: Tensor, penalties: tuple[float, float]) -> tu
     return both[0], both[1]
 
 
-def _start(init: Any, cost: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _start(init: Any, cost: Tensor | Points) -> tuple[Tensor | None, Tensor | None]:
     if init is None:
         return None, None
     try:
@@ -256,17 +373,21 @@ def _connect(
     solved = _solved(problem, f, g, native)
     value = _dual(solved) if native is None else float(native.value)
     if _wants_gradient(given):
-        costs = given[2].to(cost.dtype) if given[2].is_floating_point() else cost
+        is_real = all(t.is_floating_point() for t in leaves(given[2]))
+        costs = (
+            with_leaves(cost, tuple(t.to(cost.dtype) for t in leaves(given[2])))
+            if is_real
+            else cost
+        )
         weights = a, b
         if _wants_gradient(given[:2]):
             weights = _weights(given[0], given[1], costs, penalties)
-        inputs = (*weights, costs, _scalar(given[3], a))
-        potentials = Potentials.apply(solved, *inputs)
-        dual = Value.apply(solved, value, *inputs, *potentials)
+        inputs = (*weights, _scalar(given[3], a))
+        potentials = Potentials.apply(solved, *inputs, *leaves(costs))
+        dual = Value.apply(solved, value, *inputs, *potentials, *leaves(costs))
     else:
-        inputs = a, b, cost, _scalar(epsilon, a)
-        potentials = solved.f, solved.g
-        dual = a.new_tensor(value)
+        costs, inputs = cost, (a, b, _scalar(epsilon, a))
+        potentials, dual = (solved.f, solved.g), a.new_tensor(value)
     dtype, seen = cost.dtype, potentials
     if solved.f is not f:
         pairs = zip((f, g), potentials, strict=True)
@@ -277,7 +398,7 @@ def _connect(
         value=dual.to(dtype),
         epsilon=epsilon,
         **facts,
-        _problem=_Graph(*inputs, potentials[0], potentials[1], solved, native),  # type: ignore[arg-type]
+        _problem=_Graph(*inputs, costs, *potentials, dual, solved, native),  # type: ignore[arg-type,call-arg]
     )
 
 
@@ -311,15 +432,16 @@ class _Graph:
 
     a: Tensor
     b: Tensor
-    cost: Tensor
     epsilon: Tensor
+    cost: Tensor | Points
     f: Tensor
     g: Tensor
+    value: Tensor
     solved: Solved
     native: SinkhornResult | None
 
     def wants_gradient(self, *others: Tensor) -> bool:
-        tensors = (self.f, self.a, self.b, self.cost, self.epsilon, *others)
+        tensors = (self.f, self.a, self.b, self.epsilon, *leaves(self.cost), *others)
         return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
     def plan(self) -> Tensor:
@@ -339,7 +461,9 @@ class _Graph:
         if self.native is not None:
             return self.native._problem.correction  # noqa: SLF001
         solved = self.solved
-        if any(map(math.isfinite, solved.penalties)) or bool(solved.cost.amax() < math.inf):
+        if isinstance(solved.cost, Points) or any(map(math.isfinite, solved.penalties)):
+            return None
+        if bool(solved.cost.amax() < math.inf):
             return None
         logs = solved.a.log()[:, None] + solved.b.log()
         exponents = logs + (solved.f[:, None] + solved.g - solved.cost.double()) / self.epsilon
@@ -349,12 +473,19 @@ class _Graph:
 
     def matrix(self, value: Any, name: str, n: int) -> Tensor:
         """Return an argument that multiplies the plan, in float64."""
-        select(value, self.cost, names=(name, "cost"))
+        like = "x" if isinstance(self.cost, Points) else "cost"
+        select(value, leaves(self.cost)[0], names=(name, like))
         tensor = torch.as_tensor(value).double()
         if tensor.ndim not in (1, 2) or tensor.shape[0] != n:
             shape = tuple(tensor.shape)
             raise ShapeError(f"'{name}' must have shape ({n},) or ({n}, k); got {shape}.")
         return tensor
+
+
+def graph(result: SinkhornResult) -> _Graph:
+    """Return what autograd sees of a result on tensors."""
+    found: _Graph = cast(_TensorResult, result)._graph  # noqa: SLF001
+    return found
 
 
 class _TensorResult(SinkhornResult):
@@ -369,8 +500,9 @@ class _TensorResult(SinkhornResult):
         if isinstance(found, _Graph):
             return found
         solved = _solved(*_as_tensors(found), found)
-        data = solved.a, solved.b, solved.cost, _scalar(found.epsilon, solved.a)
-        return _Graph(*data, solved.f, solved.g, solved, found)
+        value = solved.a.new_tensor(float(found.value))
+        data = solved.a, solved.b, _scalar(found.epsilon, solved.a), solved.cost
+        return _Graph(*data, solved.f, solved.g, value, solved, found)
 
     def plan(self) -> Tensor:
         return self._rounded(self._graph.plan())
@@ -385,11 +517,10 @@ class _TensorResult(SinkhornResult):
 
     def _apply(self, tensor: Tensor, *, transpose: bool) -> Tensor:
         graph = self._graph
-        if graph.native is None or graph.wants_gradient(tensor):
+        if graph.wants_gradient(tensor):
             plan = graph.plan()
             return self._rounded((plan.T if transpose else plan) @ tensor)
-        found = graph.native.apply_transpose if transpose else graph.native.apply
-        return torch.from_numpy(found(tensor.numpy(force=True)))
+        return self._rounded(graph.solved.apply(tensor, transpose=transpose))
 
     def barycentric_map(self, y: ArrayLike) -> Tensor:
         graph = self._graph
@@ -399,7 +530,7 @@ class _TensorResult(SinkhornResult):
             raise ShapeError(f"'y' must have shape (m, d), one point a row; got {shape}.")
         sums = graph.solved.sums[0][:, None]
         if not graph.wants_gradient(points):
-            return self._rounded(self._apply(points, transpose=False).double() / sums)
+            return self._rounded(graph.solved.apply(points) / sums)
         # Without the row's own weight and potential, which cancel: 0 / 0 has no gradient.
         kernel = graph.expression(torch.ones_like(graph.a))
         total = kernel.sum(1, keepdim=True)
@@ -410,11 +541,12 @@ class _TensorResult(SinkhornResult):
         if self._graph.native is not None:
             return self._graph.native.sparse_plan(threshold)
         threshold = check_positive_float("threshold", threshold, allow_zero=True)
-        with torch.no_grad():
-            plan = self._graph.plan()
-            where = ((plan >= threshold) & (plan > 0)).nonzero(as_tuple=True)
-            values, rows, columns = (t.numpy(force=True) for t in (plan[where], *where))
-        return scipy.sparse.csr_array((values, (rows, columns)), shape=tuple(plan.shape))
+        solved, parts = self._graph.solved, []
+        for block, plan, _ in twin.plan_rows(solved.cost, solved.epsilon, *solved.potentials):
+            rows, columns = ((plan >= threshold) & (plan > 0)).nonzero(as_tuple=True)
+            parts.append((plan[rows, columns], rows + block.start, columns))
+        values, *where = (torch.cat(part).numpy(force=True) for part in zip(*parts, strict=True))
+        return scipy.sparse.csr_array((values, tuple(where)), shape=tuple(solved.cost.shape))
 
     # Not cached: what is first asked for without gradients may be wanted with them later.
     @property
@@ -422,8 +554,7 @@ class _TensorResult(SinkhornResult):
         graph = self._graph
         if not graph.wants_gradient():
             return self._rounded(graph.solved.sums[2])
-        cost, whole = graph.cost, graph.solved.is_whole
-        finite = (cost if whole else torch.where(cost < math.inf, cost, 0.0)).double()
+        finite = graph.cost.double() if graph.solved.is_whole else finite_costs(graph.cost)
         return self._rounded((graph.plan() * finite).sum())
 
     def rounded_plan(self) -> Tensor:
@@ -439,10 +570,8 @@ class _TensorResult(SinkhornResult):
             return corrected.clamp_min(0.0)
         plan = plan * _at_most(a, plan.sum(1))[:, None]
         plan = plan * _at_most(b, plan.sum(0))
-        u, v = (a - plan.sum(1)).clamp_min(0.0), (b - plan.sum(0)).clamp_min(0.0)
-        total = v.sum()
-        found: Tensor = plan + u[:, None] * (v / torch.where(total > 0, total, 1.0))
-        return found
+        u, v = _rest(a, b, plan.sum(1), plan.sum(0))
+        return plan + u[:, None] * v
 
     @cached_property
     def gap(self) -> float:
@@ -454,12 +583,11 @@ class _TensorResult(SinkhornResult):
                 "'gap' compares plans that meet the weights; with 'unbalanced' there are none."
             )
         with torch.no_grad():
-            plan, other = self._feasible_plan(), solved.a[:, None] * solved.b
-            has = plan > 0
-            cost = torch.where(has, solved.cost, 0.0).double()
-            ratio = torch.where(has, plan, 1.0) / torch.where(has, other, 1.0)
-            entropy = (plan * ratio.log() - plan + other).sum()
-            return float((plan * cost).sum() + self.epsilon * entropy - self.value)
+            if self._graph.correction is None:
+                return float(_rounded_value(solved) - self._graph.value)
+            scaled = finite_costs(solved.cost) / self.epsilon
+            value = _regularized(self._feasible_plan(), solved.a[:, None] * solved.b, scaled)
+            return float(self.epsilon * value - self._graph.value)
 
     def _rounded(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._graph.cost.dtype)
@@ -469,3 +597,33 @@ def _at_most(weights: Tensor, sums: Tensor) -> Tensor:
     """Return the factors, at most 1, that bring sums down to the weights."""
     heavy = sums > weights
     return torch.where(heavy, weights / torch.where(heavy, sums, 1.0), 1.0)
+
+
+def _rest(a: Tensor, b: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return u and v whose product is what the sums lack of the weights."""
+    u, v = (a - rows).clamp_min(0.0), (b - columns).clamp_min(0.0)
+    total = v.sum()
+    return u, v / torch.where(total > 0, total, 1.0)
+
+
+def _rounded_value(solved: Solved) -> Tensor:
+    """Return the regularized cost of the rounded plan, in blocks of rows."""
+    a, b = solved.a, solved.b
+    x = _at_most(a, solved.sums[0])
+    columns = solved.apply(x, transpose=True)
+    y = _at_most(b, columns)
+    u, v = _rest(a, b, x * solved.apply(y), y * columns)
+    value = a.new_zeros(())
+    for block, part, scaled in twin.plan_rows(solved.cost, solved.epsilon, *solved.potentials):
+        plan = x[block, None] * part * y + u[block, None] * v
+        other = a[block, None] * b
+        value += _regularized(plan, other, scaled)
+    return solved.epsilon * value
+
+
+def _regularized(plan: Tensor, other: Tensor, scaled: Tensor) -> Tensor:
+    """Return the cost of a plan and its relative entropy, for costs in units of epsilon."""
+    has = plan > 0
+    ratio = torch.where(has, plan, 1.0) / torch.where(has, other, 1.0)
+    entropy = (plan * ratio.log() - plan + other).sum()
+    return entropy + (plan * torch.where(has, scaled, 0.0)).sum()

@@ -14,10 +14,11 @@ objective; at its maximum only its explicit dependence on the data counts (the e
    \partial_C = P, \quad
    \partial_\varepsilon = \mathrm{KL}(P | a b^T),
 
-with :math:`u_a(f) = \rho_a (1 - e^{-f / \rho_a})`, or f without a penalty. The potentials
-themselves are differentiated by the implicit function theorem: `pull_back`.
+with :math:`u_a(f) = \rho_a (1 - e^{-f / \rho_a})`, or f without a penalty. Of costs between
+points :math:`\partial_{x_i} = \sum_j P_{ij} \nabla_1 c(x_i, y_j)`, summed without a matrix. The
+potentials themselves are differentiated by the implicit function theorem: `pull_back`.
 
-Everything here is float64 except the costs, which keep their dtype.
+Everything here is float64 except the costs, or the points, which keep their dtype.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from torch import Tensor
 from pyprobe import _core
 from pyprobe._autograd import once
 from pyprobe.transport import _torch_solver as twin
+from pyprobe.transport._torch_points import Points, finite_costs, leaves, with_leaves
 
 __all__ = ["Potentials", "Solved", "Value", "plan_of", "pull_back"]
 
@@ -51,7 +53,7 @@ class Solved:
 
     a: Tensor
     b: Tensor
-    cost: Tensor
+    cost: Tensor | Points
     epsilon: float
     penalties: tuple[float, float]
     f: Tensor
@@ -67,8 +69,14 @@ class Solved:
     @cached_property
     def is_whole(self) -> bool:
         """Whether no pair is forbidden and every atom has weight: then nothing needs a mask."""
-        weights = self.a.amin() > 0, self.b.amin() > 0
-        return bool(weights[0] & weights[1] & (self.cost.amax() < math.inf))
+        if not bool((self.a.amin() > 0) & (self.b.amin() > 0)):
+            return False
+        return isinstance(self.cost, Points) or bool(self.cost.amax() < math.inf)
+
+    @property
+    def potentials(self) -> tuple[Tensor, Tensor]:
+        """Those of the plan, scaled and with the weights in them."""
+        return self.f / self.epsilon + self.a.log(), self.g / self.epsilon + self.b.log()
 
     def exponentials(self, a: Tensor, b: Tensor) -> Tensor:
         """Return ``a_i b_j k_ij``: the plan, or what would be the plan of other weights."""
@@ -84,9 +92,26 @@ class Solved:
         if self.native is not None:
             rows, columns, total = self.native.sums
             return torch.from_numpy(rows), torch.from_numpy(columns), self.f.new_tensor(total)
-        plan = self.exponentials(self.a, self.b)
-        total = plan.mul(self.cost.double()).nan_to_num_(nan=0.0).sum()  # 0 times infinity
-        return plan.sum(1), plan.sum(0), total
+        return twin.sums(self.cost, self.epsilon, *self.potentials)
+
+    def apply(self, v: Tensor, *, transpose: bool = False) -> Tensor:
+        """Return the plan, or its transpose, times a vector or a matrix."""
+        if self.native is None:
+            return twin.apply(self.cost, self.epsilon, *self.potentials, v, transpose=transpose)
+        matrix = v.reshape(len(v), -1).contiguous().numpy(force=True)
+        found = _core.transport_apply(self.native.plan, matrix, transpose=transpose)
+        return torch.from_numpy(found).reshape(-1, *v.shape[1:])
+
+    def in_costs(self) -> tuple[Tensor, ...]:
+        """Return the value's gradients in what the costs are made of, in float64."""
+        if not isinstance(self.cost, Points):
+            return (self.exponentials(self.a, self.b),)
+        if self.native is None:
+            return twin.position_gradient(self.cost, self.epsilon, *self.potentials)
+        x, y, rows, columns, total = _core.transport_position_gradient(self.native.plan)
+        arrays = map(torch.from_numpy, (rows, columns))
+        self.__dict__["sums"] = (*arrays, self.f.new_tensor(total))
+        return torch.from_numpy(x), torch.from_numpy(y)
 
     def solve(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """Solve the system of a Newton step; atoms without weight are left out."""
@@ -109,9 +134,9 @@ class Solved:
 class Value(torch.autograd.Function):
     """The dual objective, by the envelope theorem.
 
-    A pass costs nothing beyond the weights, a pass over the plan where the cost wants its gradient,
-    and no memory beyond that gradient. Under ``create_graph=True`` the gradient is a differentiable
-    expression of the inputs and of the potentials, through which second order comes.
+    A pass costs nothing beyond the weights, a pass over the plan where the costs want their
+    gradient, and no memory beyond that gradient. Under ``create_graph=True`` the gradient is a
+    differentiable expression of the inputs and of the potentials, through which second order comes.
     """
 
     @staticmethod
@@ -121,42 +146,50 @@ class Value(torch.autograd.Function):
         value: float,
         a: Tensor,
         b: Tensor,
-        cost: Tensor,
         epsilon: Tensor,
         f: Tensor,
         g: Tensor,
+        *cost: Tensor,
     ) -> Tensor:
         ctx.solved = solved
-        ctx.save_for_backward(a, b, cost, epsilon, f, g)
+        ctx.save_for_backward(a, b, epsilon, f, g, *cost)
         return a.new_tensor(value)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         solved, (grad,) = ctx.solved, grads
-        a, b, cost, epsilon, f, g = ctx.saved_tensors
-        for_a, for_b, for_cost, for_epsilon = ctx.needs_input_grad[2:6]
-        gradients: list[Tensor | None] = [None] * 4
+        a, b, epsilon, f, g, *tensors = ctx.saved_tensors
+        for_a, for_b, for_epsilon = ctx.needs_input_grad[2:5]
+        for_cost = any(ctx.needs_input_grad[7:])
+        gradients: list[Tensor | None] = [None] * 3
+        in_cost: tuple[Tensor | None, ...] = (None,) * len(tensors)
         if for_a:
             gradients[0] = grad * _in_weights(f, solved.penalties[0], epsilon, b.sum())
         if for_b:
             gradients[1] = grad * _in_weights(g, solved.penalties[1], epsilon, a.sum())
         if torch.is_grad_enabled() and (for_cost or for_epsilon):
+            cost = with_leaves(solved.cost, tuple(tensors))
             plan, exponent = plan_of(a, b, cost, epsilon, f, g, whole=solved.is_whole)
             if for_cost:
-                gradients[2] = (grad * plan).to(cost.dtype)
+                in_cost = _in_leaves(cost, grad * plan)
             if for_epsilon:
                 divergence = (plan * exponent).sum() - plan.sum() + a.sum() * b.sum()
-                gradients[3] = grad * divergence
+                gradients[2] = grad * divergence
         elif for_cost or for_epsilon:
             if for_cost:
-                gradients[2] = (
-                    solved.exponentials(solved.a, solved.b).to(cost.dtype).mul_(grad.to(cost.dtype))
-                )
+                dtype = solved.cost.dtype
+                in_cost = tuple(t.to(dtype).mul_(grad.to(dtype)) for t in solved.in_costs())
             if for_epsilon:
                 rows, columns, total = solved.sums
                 divergence = (rows @ f + columns @ g - total) / epsilon
-                gradients[3] = grad * (divergence - rows.sum() + a.sum() * b.sum())
-        return None, None, *gradients, None, None
+                gradients[2] = grad * (divergence - rows.sum() + a.sum() * b.sum())
+        return None, None, *gradients, None, None, *in_cost
+
+
+def _in_leaves(cost: Tensor | Points, in_cost: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradients in what costs are made of, in its dtype."""
+    parts = cost.pull_back(in_cost) if isinstance(cost, Points) else (in_cost,)
+    return tuple(part.to(cost.dtype) for part in parts)
 
 
 def _in_weights(potential: Tensor, penalty: float, epsilon: Tensor, other: Tensor) -> Tensor:
@@ -172,10 +205,10 @@ class Potentials(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, solved: Solved, a: Tensor, b: Tensor, cost: Tensor, epsilon: Tensor
+        ctx: Any, solved: Solved, a: Tensor, b: Tensor, epsilon: Tensor, *cost: Tensor
     ) -> tuple[Tensor, Tensor]:
         ctx.solved = solved
-        ctx.save_for_backward(a, b, cost, epsilon)
+        ctx.save_for_backward(a, b, epsilon, *cost)
         # Else the value's backward pass, which asks nothing of them, would send zeros here.
         ctx.set_materialize_grads(False)
         return solved.f.clone(), solved.g.clone()
@@ -184,9 +217,16 @@ class Potentials(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors
         if grads[0] is None and grads[1] is None:
-            return (None,) * 5
+            return (None,) * (len(inputs) + 1)
+        solved, needs = ctx.solved, ctx.needs_input_grad[1:]
         with torch.no_grad():
-            gradients = pull_back(ctx.solved, grads[0], grads[1], ctx.needs_input_grad[1:])
+            in_a, in_b, in_cost, in_epsilon = pull_back(
+                solved, grads[0], grads[1], (needs[0], needs[1], any(needs[3:]), needs[2])
+            )
+            in_leaves: tuple[Tensor | None, ...] = (None,) * len(leaves(solved.cost))
+            if in_cost is not None:
+                in_leaves = _in_leaves(solved.cost, in_cost)
+            gradients = [in_a, in_b, in_epsilon, *in_leaves]
         if torch.is_grad_enabled():
             gradients = once(_TWICE, gradients, *inputs)
         return None, *gradients
@@ -195,7 +235,7 @@ class Potentials(torch.autograd.Function):
 def pull_back(
     solved: Solved, f_bar: Tensor | None, g_bar: Tensor | None, needs: tuple[bool, ...]
 ) -> list[Tensor | None]:
-    r"""Return the gradients in a, b, C and epsilon that belong to those in f and g.
+    r"""Return the gradients in a, b, C (float64) and epsilon that belong to those in f and g.
 
     Differentiating the equations of the potentials, those with weight multiplied by it,
 
@@ -264,18 +304,18 @@ def pull_back(
         in_cost = plan.mul_(total)
         del total
         if needs[3]:
-            cost = torch.where(solved.cost < math.inf, solved.cost, 0.0).double()
-            spread = in_cost.sum(1) @ f + in_cost.sum(0) @ g - in_cost.mul(cost).sum()
+            total = in_cost.mul(finite_costs(solved.cost)).sum()
+            spread = in_cost.sum(1) @ f + in_cost.sum(0) @ g - total
             gradients[3] = spread / epsilon
         if needs[2]:
-            gradients[2] = in_cost.to(solved.cost.dtype)
+            gradients[2] = in_cost
     return gradients
 
 
 def plan_of(
     a: Tensor,
     b: Tensor,
-    cost: Tensor,
+    cost: Tensor | Points,
     epsilon: Tensor,
     f: Tensor,
     g: Tensor,
@@ -287,6 +327,8 @@ def plan_of(
     Forbidden pairs, and pairs neither of which has weight, are 0 and without derivatives; `whole`
     says that there are none.
     """
+    if isinstance(cost, Points):
+        cost = cost.double()
     if whole:
         exponent = (f[:, None] + g - cost.double()) / epsilon
         return a[:, None] * b * exponent.exp(), exponent

@@ -2,7 +2,8 @@
 
 The same conventions and the same iteration as in Rust's ``log_domain``: one exponential an entry,
 shifted by the row's maximum, with over-relaxation. The costs stay as they are; blocks of rows are
-widened to float64 as they are read. Numbers are read off the device every `PERIOD` iterations.
+widened to float64, or made of points, as they are read. Numbers are read off the device every
+`PERIOD` iterations.
 """
 
 from __future__ import annotations
@@ -16,8 +17,19 @@ import torch
 from torch import Tensor
 
 from pyprobe.errors import PyprobeError
+from pyprobe.transport._torch_points import Points
 
-__all__ = ["log_sums", "plan", "sinkhorn", "solve_adjoint"]
+__all__ = [
+    "apply",
+    "log_sums",
+    "plan",
+    "plan_rows",
+    "position_gradient",
+    "sinkhorn",
+    "solve_adjoint",
+    "sums",
+    "symmetric",
+]
 
 PERIOD = 10
 """Iterations between two looks at the error."""
@@ -120,7 +132,7 @@ class Relaxation:
 
 @torch.no_grad()
 def sinkhorn(
-    cost: Tensor,
+    cost: Tensor | Points,
     a: Tensor,
     b: Tensor,
     epsilon: float,
@@ -159,21 +171,56 @@ def sinkhorn(
         gamma = columns.half_step(gamma, logs, omega)
         phi, gamma = _translate(rows, columns, phi, gamma)
     phi, gamma = _center(rows, columns, phi, gamma)
-    f = epsilon * rows.unscaled(phi, _sums_if(a, cost, epsilon, gamma))
-    g = epsilon * columns.unscaled(gamma, _sums_if(b, cost.T, epsilon, phi))
+    found = _found(cost, epsilon, (rows, columns), (phi, gamma), errors, tol)
+    return found | {"stopped": stopped and errors[-1] > tol, "rate": relaxation.rate}
+
+
+@torch.no_grad()
+def symmetric(
+    cost: Points, a: Tensor, epsilon: float, penalty: float, *, tol: float, max_iter: int
+) -> dict[str, Any]:
+    """Solve a problem of equal clouds and weights; see Rust's ``sinkhorn_symmetric``."""
+    side = Side(a, epsilon / penalty)
+    potential = side.log_weights
+    tol = tol * float(a.sum())
+    errors: list[float] = []
+    unread: list[Tensor] = []
+    while True:
+        sums = log_sums(cost, epsilon, potential)
+        rest = torch.where(a > 0, (potential + sums).exp() - side.target(potential), 0.0)
+        unread.append(2 * rest.abs().sum())
+        n_iter = len(errors) + len(unread)
+        if n_iter % PERIOD == 0 or n_iter == max_iter:
+            errors, unread = errors + torch.stack(unread).tolist(), []
+            if errors[-1] <= tol or n_iter == max_iter:
+                break
+        # The first step from nothing is a whole one.
+        potential = side.half_step(potential, sums, 0.5 if n_iter > 1 else 1.0)
+    return _found(cost, epsilon, (side, side), (potential, potential), errors, tol)
+
+
+def _found(
+    cost: Tensor | Points,
+    epsilon: float,
+    sides: tuple[Side, Side],
+    potentials: tuple[Tensor, Tensor],
+    errors: list[float],
+    tol: float,
+) -> dict[str, Any]:
+    (rows, columns), (phi, gamma) = sides, potentials
     return {
-        "f": f,
-        "g": g,
+        "f": epsilon * rows.unscaled(phi, _sums_if(rows.weights, cost, epsilon, gamma)),
+        "g": epsilon * columns.unscaled(gamma, _sums_if(columns.weights, cost.T, epsilon, phi)),
         "errors": errors,
         "n_iter": len(errors),
         "n_newton": 0,
         "converged": errors[-1] <= tol,
-        "stopped": stopped and errors[-1] > tol,
-        "rate": relaxation.rate,
+        "stopped": False,
+        "rate": None,
     }
 
 
-def _blocks(cost: Tensor, epsilon: float) -> Iterator[tuple[slice, Tensor]]:
+def _blocks(cost: Tensor | Points, epsilon: float) -> Iterator[tuple[slice, Tensor]]:
     """Yield blocks of rows of ``C / epsilon`` in float64."""
     size = max(1, BLOCK // cost.shape[1])
     for start in range(0, cost.shape[0], size):
@@ -182,7 +229,7 @@ def _blocks(cost: Tensor, epsilon: float) -> Iterator[tuple[slice, Tensor]]:
 
 
 def _row_step(
-    cost: Tensor, epsilon: float, rows: Side, phi: Tensor, gamma: Tensor, omega: float
+    cost: Tensor | Points, epsilon: float, rows: Side, phi: Tensor, gamma: Tensor, omega: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the rows' next potential, the column sums it gives, and the rows' error."""
     parts, columns = [], torch.zeros_like(gamma)
@@ -209,13 +256,13 @@ def _shifted(exponent: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def log_sums(cost: Tensor, epsilon: float, gamma: Tensor) -> Tensor:
+def log_sums(cost: Tensor | Points, epsilon: float, gamma: Tensor) -> Tensor:
     """Return ``log sum_j exp(gamma_j - C_ij / epsilon)``."""
     parts = [torch.logsumexp(gamma - scaled, 1) for _, scaled in _blocks(cost, epsilon)]
     return torch.cat(parts)
 
 
-def _sums_if(weights: Tensor, cost: Tensor, epsilon: float, other: Tensor) -> Tensor:
+def _sums_if(weights: Tensor, cost: Tensor | Points, epsilon: float, other: Tensor) -> Tensor:
     """Return `log_sums` where a point without weight will need them."""
     if bool((weights > 0).all()):
         return torch.zeros_like(weights)
@@ -241,10 +288,62 @@ def _center(rows: Side, columns: Side, phi: Tensor, gamma: Tensor) -> tuple[Tens
 
 
 @torch.no_grad()
-def plan(cost: Tensor, epsilon: float, phi: Tensor, gamma: Tensor) -> Tensor:
+def plan(cost: Tensor | Points, epsilon: float, phi: Tensor, gamma: Tensor) -> Tensor:
     """Return ``exp(phi_i + gamma_j - C_ij / epsilon)`` in float64."""
     exponent = cost.double() / -epsilon
     return exponent.add_(phi[:, None]).add_(gamma).exp_()
+
+
+@torch.no_grad()
+def plan_rows(
+    cost: Tensor | Points, epsilon: float, phi: Tensor, gamma: Tensor
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield blocks of rows of the plan and of ``C / epsilon``, in float64."""
+    for block, scaled in _blocks(cost, epsilon):
+        yield block, (phi[block][:, None] + gamma).sub_(scaled).exp_(), scaled
+
+
+@torch.no_grad()
+def sums(
+    cost: Tensor | Points, epsilon: float, phi: Tensor, gamma: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return row sums, column sums and cost of the plan."""
+    rows, columns, total = [], torch.zeros_like(gamma), gamma.new_zeros(())
+    for _, part, scaled in plan_rows(cost, epsilon, phi, gamma):
+        rows.append(part.sum(1))
+        columns += part.sum(0)
+        total += part.mul_(scaled).nan_to_num_(nan=0.0).sum()  # 0 times infinity
+    return torch.cat(rows), columns, epsilon * total
+
+
+@torch.no_grad()
+def apply(
+    cost: Tensor | Points,
+    epsilon: float,
+    phi: Tensor,
+    gamma: Tensor,
+    v: Tensor,
+    *,
+    transpose: bool,
+) -> Tensor:
+    """Return the plan, or its transpose, times a vector or a matrix."""
+    if transpose:
+        cost, phi, gamma = cost.T, gamma, phi
+    parts = [part @ v for _, part, _ in plan_rows(cost, epsilon, phi, gamma)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def position_gradient(
+    cost: Points, epsilon: float, phi: Tensor, gamma: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of ``<P, C>`` in the points, the plan held."""
+    in_x, in_y = [], torch.zeros_like(cost.y, dtype=torch.float64)
+    for block, part, _ in plan_rows(cost, epsilon, phi, gamma):
+        pulls = cost[block].pull_back(part)
+        in_x.append(pulls[0])
+        in_y += pulls[1]
+    return torch.cat(in_x), in_y
 
 
 @torch.no_grad()

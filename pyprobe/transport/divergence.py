@@ -7,25 +7,31 @@ r"""The Sinkhorn divergence: entropic transport without its bias.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyprobe import _core
 from pyprobe._engine import Engine, select
-from pyprobe._validate import check_positive_float, check_positive_int
+from pyprobe._validate import check_choice, check_positive_float, check_positive_int
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning
 from pyprobe.transport._check import (
+    METRICS,
     Clouds,
     Vector,
     as_clouds,
     as_masses,
+    as_number,
     as_penalties,
     check_epsilon,
 )
 from pyprobe.transport.points import MEMORY
 from pyprobe.transport.sinkhorn import SinkhornResult, SolverOptions, as_result, solve
-from pyprobe.typing import ArrayLike, FloatArray
+from pyprobe.typing import Array, ArrayLike
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["SinkhornDivergence", "sinkhorn_divergence"]
 
@@ -36,7 +42,7 @@ class SinkhornDivergence:
 
     Attributes
     ----------
-    value : float
+    value : float or 0-d tensor
         The divergence, in the unit of the costs.
     converged : bool
         Whether all three problems are solved to the tolerance.
@@ -46,7 +52,7 @@ class SinkhornDivergence:
         The problems. ``(xy.f, xy.g)`` serves as `init` of a problem nearby.
     """
 
-    value: float
+    value: Array | float
     converged: bool
     marginal_error: float
     xy: SinkhornResult
@@ -55,7 +61,7 @@ class SinkhornDivergence:
 
     def __repr__(self) -> str:
         return (
-            f"SinkhornDivergence(value={self.value:.8g}, converged={self.converged}, "
+            f"SinkhornDivergence(value={as_number(self.value):.8g}, converged={self.converged}, "
             f"marginal_error={self.marginal_error:.1e})"
         )
 
@@ -66,7 +72,7 @@ def sinkhorn_divergence(
     *,
     a: ArrayLike | None = None,
     b: ArrayLike | None = None,
-    epsilon: float,
+    epsilon: float | torch.Tensor,
     metric: Literal["sqeuclidean", "euclidean", "cityblock"] = "sqeuclidean",
     tol: float = 1e-9,
     max_iter: int = 10_000,
@@ -84,7 +90,7 @@ def sinkhorn_divergence(
         Points, one a row.
     a, b : array_like, shapes (n,) and (m,), optional
         Weights; default equal.
-    epsilon : float
+    epsilon : float, or 0-d tensor
         Strength of the entropy, in the unit of the costs.
     metric : {"sqeuclidean", "euclidean", "cityblock"}
         As in `sinkhorn_points`.
@@ -116,7 +122,13 @@ def sinkhorn_divergence(
     Notes
     -----
     Cost O((n m + n^2 + m^2) d) an iteration. The problems of a cloud with itself take ten to thirty
-    iterations by the symmetric update. Engines: native.
+    iterations by the symmetric update.
+
+    Differentiable in `x`, `y`, `a`, `b` and `epsilon` by torch's autograd: ``value`` to second
+    order, the three results as `sinkhorn_points` says. The first derivatives take one pass over
+    each of the three plans, and memory of the order of the points.
+
+    Engines: native, also for torch tensors on the CPU, which are not copied; torch elsewhere.
 
     References
     ----------
@@ -135,7 +147,6 @@ def sinkhorn_divergence(
     >>> abs(sinkhorn_divergence(x, x, epsilon=0.5).value) < 1e-9
     True
     """
-    epsilon = check_epsilon(epsilon)
     tol = check_positive_float("tol", tol)
     max_iter = check_positive_int("max_iter", max_iter)
     if isinstance(unbalanced, (tuple, list)):
@@ -143,20 +154,46 @@ def sinkhorn_divergence(
             "'unbalanced' must be a number here: the problems of a cloud with itself know no "
             f"sides; got {unbalanced!r}."
         )
+    check_choice("metric", metric, METRICS)
     penalties = as_penalties(unbalanced)
-    if select(x, y, a, b, names=("x", "y", "a", "b")) is not Engine.NATIVE:
-        raise TypeError("torch tensors are not taken yet: pass .numpy() arrays.")
-    clouds = as_clouds(x, y, metric)
-    first, second = as_masses(a, b, clouds.shape, penalties)
+    given: Any = x, y, a, b
+    # As a number, epsilon goes with any library.
+    tensor: Any = epsilon if hasattr(epsilon, "detach") else None
+    engine = select(*given, tensor, names=("x", "y", "a", "b", "epsilon"))
+    if engine is not Engine.NATIVE:
+        from pyprobe.transport import _torch
+
+        x, y, a, b, init = _torch.plain_points("sinkhorn_divergence", x, y, a, b, epsilon, init)
+    number = check_epsilon(epsilon if tensor is None else tensor.detach())
+    options = SolverOptions("auto", tol, max_iter, init, None, MEMORY)
+    results: Sequence[SinkhornResult]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # said below, of all three
-        options = SolverOptions("auto", tol, max_iter, init, None, MEMORY)
-        xy = solve(first, second, clouds, epsilon, penalties, options)
-    xx = _to_itself(clouds.x, first, metric, epsilon, penalties, tol, max_iter)
-    yy = _to_itself(clouds.y, second, metric, epsilon, penalties, tol, max_iter)
-    excess = float(first.sum() - second.sum())
+        if engine is Engine.TORCH:
+            _torch.check_points(given, metric, penalties, "auto")
+            problems = _torch.debiased(given, metric, epsilon, penalties)
+            results = [_torch.solve(problems[0], number, penalties, options)]
+            for problem in problems[1:]:
+                results.append(_torch.solve_symmetric(problem, number, penalties, tol, max_iter))
+        else:
+            clouds = as_clouds(x, y, metric)
+            weights = as_masses(a, b, clouds.shape, penalties)
+            results = _solve(clouds, weights, number, penalties, options)
+    if engine is Engine.NATIVE_TORCH:
+        problems = _torch.debiased(given, metric, epsilon, penalties)
+        results = list(map(_torch.wrap, results, problems))
+    xy, xx, yy = results
+    if engine is Engine.NATIVE:
+        data: Any = xy._problem  # noqa: SLF001
+        values: list[Any] = [result.value for result in results]
+    else:
+        graphs = [_torch.graph(result) for result in results]
+        data = graphs[0]
+        # In float64, since they are nearly equal where the clouds are.
+        values = [graph.value for graph in graphs]
+    excess: Any = data.a.sum() - data.b.sum()
     # The last term is 0 for equal masses (Séjourné et al. 2019, definition 5).
-    value = xy.value - 0.5 * (xx.value + yy.value) + 0.5 * epsilon * excess**2
+    value = values[0] - 0.5 * (values[1] + values[2]) + 0.5 * data.epsilon * excess**2
     error = max(xy.marginal_error, xx.marginal_error, yy.marginal_error)
     converged = xy.converged and xx.converged and yy.converged
     if not converged:
@@ -166,19 +203,28 @@ def sinkhorn_divergence(
             ConvergenceWarning,
         )
     return SinkhornDivergence(
-        value=float(value), converged=converged, marginal_error=error, xy=xy, xx=xx, yy=yy
+        value=float(value) if engine is Engine.NATIVE else value.to(data.cost.dtype),
+        converged=converged,
+        marginal_error=error,
+        xy=xy,
+        xx=xx,
+        yy=yy,
     )
 
 
-def _to_itself(
-    x: FloatArray,
-    a: Vector,
-    metric: str,
+def _solve(
+    clouds: Clouds,
+    weights: tuple[Vector, Vector],
     epsilon: float,
     penalties: tuple[float, float],
-    tol: float,
-    max_iter: int,
-) -> SinkhornResult:
-    clouds = Clouds(x, x, metric)
-    found = _core.sinkhorn_symmetric(clouds, a, epsilon, penalties[0], tol=tol, max_iter=max_iter)
-    return as_result(found, a, a, clouds, epsilon, penalties, "symmetric")
+    options: SolverOptions,
+) -> list[SinkhornResult]:
+    """Solve the problem between the clouds, and of each with itself."""
+    results = [solve(*weights, clouds, epsilon, penalties, options)]
+    for x, a in zip(clouds[:2], weights, strict=True):
+        costs = Clouds(x, x, clouds.metric)
+        found = _core.sinkhorn_symmetric(
+            costs, a, epsilon, penalties[0], tol=options.tol, max_iter=options.max_iter
+        )
+        results.append(as_result(found, a, a, costs, epsilon, penalties, "symmetric"))
+    return results

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyprobe._engine import Engine, select
 from pyprobe._validate import (
@@ -12,9 +12,12 @@ from pyprobe._validate import (
     check_positive_int,
 )
 from pyprobe.progress import Callback
-from pyprobe.transport._check import as_clouds, as_masses, as_penalties, check_epsilon
+from pyprobe.transport._check import METRICS, as_clouds, as_masses, as_penalties, check_epsilon
 from pyprobe.transport.sinkhorn import METHODS, SinkhornResult, SolverOptions, solve
 from pyprobe.typing import ArrayLike
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["sinkhorn_points"]
 
@@ -28,7 +31,7 @@ def sinkhorn_points(
     *,
     a: ArrayLike | None = None,
     b: ArrayLike | None = None,
-    epsilon: float,
+    epsilon: float | torch.Tensor,
     metric: Literal["sqeuclidean", "euclidean", "cityblock"] = "sqeuclidean",
     method: Literal["auto", "log", "scaling", "newton"] = "auto",
     tol: float = 1e-9,
@@ -51,7 +54,7 @@ def sinkhorn_points(
         Points to go to.
     a, b : array_like, shapes (n,) and (m,), optional
         Weights, as in `sinkhorn`; default equal.
-    epsilon : float
+    epsilon : float, or 0-d tensor
         Strength of the entropy, in the unit of the costs: that of the coordinates squared for
         ``"sqeuclidean"``. Its square root is the scale below which the plan is blurred.
     metric : {"sqeuclidean", "euclidean", "cityblock"}
@@ -62,7 +65,8 @@ def sinkhorn_points(
     Returns
     -------
     SinkhornResult
-        Its methods compute in pieces too, except those that return a dense plan.
+        Its methods compute in pieces too, except those that return a dense plan; of tensors if the
+        points are.
 
     Raises
     ------
@@ -77,7 +81,17 @@ def sinkhorn_points(
     -----
     An iteration costs O(n m d) operations and n m exponentials. Distances are formed from
     differences of coordinates: nothing cancels, however far the clouds lie from the origin.
-    Engines: native.
+
+    Differentiable in `x`, `y`, `a`, `b` and `epsilon` by torch's autograd, as `sinkhorn` in what it
+    takes. The first derivatives of ``value`` take a pass over the plan, about as long as two
+    iterations, and memory of the order of the points. Whatever else is asked for in a graph or
+    differentiated (``f``, ``plan``, ``apply``, ``barycentric_map``, ``transport_cost``, second
+    derivatives) forms matrices of the size of the plan; under ``torch.no_grad()``, or of a detached
+    result, nothing does. Where points coincide ``"euclidean"`` has the derivative 0, and
+    ``"cityblock"`` in each coordinate that does.
+
+    Engines: native, also for torch tensors on the CPU, which are not copied; torch elsewhere, for
+    methods ``"auto"`` and ``"log"``, with costs made in blocks of rows.
 
     References
     ----------
@@ -96,13 +110,28 @@ def sinkhorn_points(
     """
     check_choice("method", method, METHODS)
     check_callback("callback", callback)
-    epsilon = check_epsilon(epsilon)
+    check_choice("metric", metric, METRICS)
     penalties = as_penalties(unbalanced)
     tol = check_positive_float("tol", tol)
     max_iter = check_positive_int("max_iter", max_iter)
-    if select(x, y, a, b, names=("x", "y", "a", "b")) is not Engine.NATIVE:
-        raise TypeError("torch tensors are not taken yet: pass .numpy() arrays.")
+    given: Any = x, y, a, b
+    # As a number, epsilon goes with any library.
+    tensor: Any = epsilon if hasattr(epsilon, "detach") else None
+    engine = select(*given, tensor, names=("x", "y", "a", "b", "epsilon"))
+    if engine is not Engine.NATIVE:
+        from pyprobe.transport import _torch
+
+        x, y, a, b, init = _torch.plain_points("sinkhorn_points", x, y, a, b, epsilon, init)
+    number = check_epsilon(epsilon if tensor is None else tensor.detach())
+    options = SolverOptions(method, tol, max_iter, init, callback, MEMORY)
+    if engine is Engine.TORCH:
+        _torch.check_points(given, metric, penalties, method)
+        costs = _torch.as_points(given[0], given[1], metric)
+        return _torch.solve((*given[2:], costs, epsilon), number, penalties, options)
     clouds = as_clouds(x, y, metric)
     weights = as_masses(a, b, clouds.shape, penalties)
-    options = SolverOptions(method, tol, max_iter, init, callback, MEMORY)
-    return solve(*weights, clouds, epsilon, penalties, options)
+    found = solve(*weights, clouds, number, penalties, options)
+    if engine is Engine.NATIVE:
+        return found
+    costs = _torch.as_points(given[0], given[1], metric)
+    return _torch.wrap(found, (*given[2:], costs, epsilon))

@@ -44,6 +44,7 @@ from pyprobe.transport._check import (
     Vector,
     as_cost,
     as_masses,
+    as_number,
     as_penalties,
     check_epsilon,
     check_reachable,
@@ -119,7 +120,7 @@ class SinkhornResult:
     def __repr__(self) -> str:
         return (
             f"SinkhornResult(shape=({len(self.f)}, {len(self.g)}), epsilon={self.epsilon:.4g}, "
-            f"value={self.value:.8g}, marginal_error={self.marginal_error:.1e}, "
+            f"value={as_number(self.value):.8g}, marginal_error={self.marginal_error:.1e}, "
             f"converged={self.converged}, n_iter={self.n_iter}, n_newton={self.n_newton}, "
             f"method={self.method!r})"
         )

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from pyprobe._engine import Engine
 from pyprobe.errors import ConvergenceWarning, DomainError, NotFiniteError, ShapeError
-from pyprobe.transport import sinkhorn
+from pyprobe.transport import sinkhorn, sinkhorn_divergence, sinkhorn_points
 
 torch = pytest.importorskip("torch")
 
@@ -123,6 +124,89 @@ def test_tensors_and_arrays_share_their_bits(setting):
         np.testing.assert_allclose(one[name], other[name], rtol=1e-12, atol=1e-16)
     if unbalanced is None:
         assert found.gap == expected.gap
+
+
+CLOUDS = {
+    "sqeuclidean": {},
+    "euclidean": {"metric": "euclidean"},
+    "cityblock": {"metric": "cityblock"},
+    "weightless": {"weightless": True},
+    "unbalanced": {"unbalanced": 0.5},
+    "far": {"shift": 1e4},
+}
+
+
+def clouds(n=23, m=31, *, weightless=False, shift=0.0, **options):
+    rng = np.random.default_rng(5)
+    points = rng.random((n, 3)) + shift, rng.random((m, 3)) + shift
+    a, b = (rng.random(k) + 0.1 for k in (n, m))
+    if weightless:
+        a[::5] = b[1::4] = 0
+    weights = {"a": a / a.sum(), "b": b / b.sum() * (1.4 if "unbalanced" in options else 1)}
+    return points, weights, {"epsilon": 0.1, "tol": 1e-12} | options
+
+
+def as_tensors(points, weights, dtype=torch.float64):
+    tensor = {name: torch.as_tensor(weight, dtype=dtype) for name, weight in weights.items()}
+    return tensors(points, dtype), tensor
+
+
+@pytest.mark.parametrize("setting", CLOUDS)
+def test_clouds_of_tensors_share_the_bits_of_arrays(setting):
+    points, weights, options = clouds(**CLOUDS[setting])
+    pair, tensor = as_tensors(points, weights)
+    for method in ("auto", "log", "scaling", "newton"):
+        expected = sinkhorn_points(*points, **weights, **options, method=method)
+        found = sinkhorn_points(*pair, **tensor, **options, method=method)
+        assert repr(found) == repr(expected)
+        one, other = everything(found), everything(expected)
+        for name in ("f", "g", "value", "apply", "apply_transpose", "transport_cost"):
+            np.testing.assert_array_equal(one[name], other[name])
+        for name in ("plan", "barycentric_map", "rounded_plan", "sparse_plan"):
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-12, atol=1e-16)
+        if "unbalanced" not in options:
+            assert found.gap == expected.gap
+    expected = sinkhorn_divergence(*points, **weights, **options)
+    found = sinkhorn_divergence(*pair, **tensor, **options)
+    assert found.value.item() == pytest.approx(expected.value, rel=1e-14, abs=1e-15)
+    assert found.marginal_error == expected.marginal_error
+
+
+@pytest.mark.parametrize("setting", CLOUDS)
+def test_native_and_twin_agree_on_clouds(setting, monkeypatch):
+    points, weights, options = clouds(**CLOUDS[setting])
+    expected = sinkhorn_points(*points, **weights, **options, method="log")
+    distance = sinkhorn_divergence(*points, **weights, **options)
+    for module in ("points", "divergence"):
+        where = f"pyprobe.transport.{module}.select"
+        monkeypatch.setattr(where, lambda *_, **__: Engine.TORCH)
+    pair, tensor = as_tensors(points, weights)
+    found = sinkhorn_points(*pair, **tensor, **options)
+    assert found.converged
+    for (name, one), other in zip(
+        everything(found).items(), everything(expected).values(), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-10, err_msg=name)
+    if "unbalanced" not in options:
+        assert found.gap == pytest.approx(expected.gap, abs=1e-11)
+    debiased = sinkhorn_divergence(*pair, **tensor, **options)
+    assert debiased.converged
+    assert debiased.value.item() == pytest.approx(distance.value, rel=1e-9, abs=1e-11)
+
+
+@pytest.mark.parametrize("setting", ["sqeuclidean", "euclidean", "unbalanced"])
+def test_clouds_in_single_precision_are_near_double(setting, monkeypatch):
+    points, weights, options = clouds(**CLOUDS[setting])
+    options["tol"] = 1e-9
+    expected = everything(sinkhorn_points(*points, **weights, **options))
+    pair, tensor = as_tensors(points, weights, torch.float32)
+    native = sinkhorn_points(*pair, **tensor, **options)
+    monkeypatch.setattr("pyprobe.transport.points.select", lambda *_, **__: Engine.TORCH)
+    for found in (native, sinkhorn_points(*pair, **tensor, **options)):
+        assert found.f.dtype == found.plan().dtype == found.value.dtype == torch.float32
+        for (name, one), other in zip(everything(found).items(), expected.values(), strict=True):
+            if name != "sparse_plan":
+                np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_tensors_of_any_layout_and_kind_are_taken():

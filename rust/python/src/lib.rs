@@ -38,8 +38,8 @@ mod _core {
     #[pymodule_export]
     use crate::transport::{
         sinkhorn, sinkhorn_batch, sinkhorn_symmetric, transport_apply, transport_log_kernel_sums,
-        transport_plan, transport_rounded_value, transport_solve_adjoint, transport_sparse_plan,
-        transport_sums,
+        transport_plan, transport_position_gradient, transport_rounded_value,
+        transport_solve_adjoint, transport_sparse_plan, transport_sums,
     };
 
     /// Number of threads that the next kernel will use.

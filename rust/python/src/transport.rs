@@ -7,7 +7,8 @@ use pyo3::types::PyDict;
 use pyprobe_core::Real;
 use pyprobe_core::linalg::Metric;
 use pyprobe_core::transport::{
-    self, Clouds, Cost, Dense, Method, Options, Plan, Potentials, Problem, Solution,
+    self, Clouds, Cost, Dense, Method, Options, Plan, PositionGradient, Potentials, Problem,
+    Solution,
 };
 
 use crate::gate;
@@ -33,12 +34,15 @@ fn clouds<T: Real + Element>(
     y: &PyReadonlyArray2<'_, T>,
     metric: &str,
 ) -> PyResult<Clouds> {
-    let metric = match metric {
+    Clouds::new(x.as_array(), y.as_array(), self::metric(metric)).map_err(gate::exception)
+}
+
+fn metric(name: &str) -> Metric {
+    match name {
         "euclidean" => Metric::Euclidean,
         "cityblock" => Metric::Cityblock,
         _ => Metric::SquaredEuclidean,
-    };
-    Clouds::new(x.as_array(), y.as_array(), metric).map_err(gate::exception)
+    }
 }
 
 /// Runs `$body` with `$cost` the costs, whatever they are made of.
@@ -309,6 +313,51 @@ pub fn transport_sums<'py>(
         gate::run(py, work(cost, 2), |control| plan.sums(control))
     })?;
     Ok((found.rows.into_pyarray(py), found.columns.into_pyarray(py), found.cost))
+}
+
+/// The gradients of `<P, C>` in the points of both clouds at this plan, then what `transport_sums`
+/// returns.
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+pub fn transport_position_gradient<'py>(
+    py: Python<'py>,
+    plan: PlanOf<'py>,
+) -> PyResult<(
+    Bound<'py, PyArray2<f64>>,
+    Bound<'py, PyArray2<f64>>,
+    Bound<'py, PyArray1<f64>>,
+    Bound<'py, PyArray1<f64>>,
+    f64,
+)> {
+    fn run<T: Real + Element>(
+        py: Python<'_>,
+        x: &PyReadonlyArray2<'_, T>,
+        y: &PyReadonlyArray2<'_, T>,
+        metric: &str,
+        epsilon: f64,
+        potentials: &Potentials,
+    ) -> PyResult<PositionGradient> {
+        let (x, y, metric) = (x.as_array(), y.as_array(), self::metric(metric));
+        let work = x.nrows().saturating_mul(y.len()).saturating_mul(2 * EXPONENTIAL) / 1000;
+        gate::run(py, work, |control| {
+            transport::position_gradient(x, y, metric, epsilon, potentials, control)
+        })
+    }
+    let (costs, epsilon, phi, gamma) = plan;
+    let potentials = &potentials(&phi, &gamma);
+    let found = match costs {
+        Costs::DoubleClouds(x, y, metric) => run(py, &x, &y, &metric, epsilon, potentials)?,
+        Costs::SingleClouds(x, y, metric) => run(py, &x, &y, &metric, epsilon, potentials)?,
+        _ => return Err(PyTypeError::new_err("a matrix of costs has no points")),
+    };
+    let sums = found.sums;
+    Ok((
+        found.x.into_pyarray(py),
+        found.y.into_pyarray(py),
+        sums.rows.into_pyarray(py),
+        sums.columns.into_pyarray(py),
+        sums.cost,
+    ))
 }
 
 /// `P v`, or `P' v` where `transpose`, for a matrix `v`.

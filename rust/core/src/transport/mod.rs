@@ -27,7 +27,9 @@ mod symmetric;
 pub use batch::sinkhorn_batch;
 pub use cost::{Clouds, Cost, Dense};
 pub use newton::solve_adjoint;
-pub use plan::{Plan, Rounding, SparsePlan, Sums, log_kernel_sums};
+pub use plan::{
+    Plan, PositionGradient, Rounding, SparsePlan, Sums, log_kernel_sums, position_gradient,
+};
 pub use rows::Potentials;
 pub use sinkhorn::{Method, Options, Problem, Solution, sinkhorn};
 pub use symmetric::sinkhorn_symmetric;

@@ -2,11 +2,12 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::cost::Cost;
+use super::cost::{Clouds, Cost};
 use super::rows::{Gibbs, Potentials, add_rows, block_size, exponentials, largest, sum_of};
+use crate::linalg::{Metric, Points};
 use crate::memory::{shaped, zeros};
 use crate::parallel::{for_each_chunk, reduce_blocks};
-use crate::simd::vectorize;
+use crate::simd::{self, vectorize};
 use crate::{Control, Error, Real};
 
 /// A plan by its cost, its epsilon and its scaled potentials.
@@ -29,6 +30,28 @@ pub struct Sums {
     pub columns: Vec<f64>,
     /// `<P, C>`, forbidden pairs left out.
     pub cost: f64,
+}
+
+impl Sums {
+    /// Those of rows that follow one another.
+    fn merge(mut self, other: Self) -> Self {
+        self.rows.extend(other.rows);
+        self.columns.iter_mut().zip(&other.columns).for_each(|(a, b)| *a += b);
+        self.cost += other.cost;
+        self
+    }
+}
+
+/// How the cost of a plan between two clouds changes with their points, the plan held, and what it
+/// sums to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PositionGradient {
+    /// `sum_j P_ij grad_1 c(x_i, y_j)`, shape (n, d).
+    pub x: Array2<f64>,
+    /// `sum_i P_ij grad_2 c(x_i, y_j)`, shape (m, d).
+    pub y: Array2<f64>,
+    /// The plan's sums.
+    pub sums: Sums,
 }
 
 /// The entries of a plan that reach a threshold, row by row.
@@ -171,12 +194,7 @@ impl<C: Cost> Plan<'_, C> {
                     },
                 );
             },
-            |(mut a, buffer), (b, _)| {
-                a.rows.extend(b.rows);
-                a.columns.iter_mut().zip(&b.columns).for_each(|(a, b)| *a += b);
-                a.cost += b.cost;
-                (a, buffer)
-            },
+            |(a, buffer), (b, _)| (a.merge(b), buffer),
             control,
         )?;
         Ok(sums)
@@ -279,6 +297,195 @@ impl<C: Cost> Plan<'_, C> {
     }
 }
 
+/// The gradient of `<P, C>` in the points of both clouds, shapes (n, d) and (m, d), at a plan that is
+/// held: by the envelope theorem that of the transport's value. Where points, or their coordinates
+/// under `cityblock`, coincide, the subgradient 0.
+///
+/// # Errors
+/// [`Error::Shape`] where the dimensions differ; [`Error::Memory`]; [`Error::Cancelled`].
+pub fn position_gradient<T: Real>(
+    x: ArrayView2<'_, T>,
+    y: ArrayView2<'_, T>,
+    metric: Metric,
+    epsilon: f64,
+    potentials: &Potentials,
+    control: &Control,
+) -> Result<PositionGradient, Error> {
+    let cost = &Clouds::new(x, y, metric)?;
+    let (plan, points) = (Plan { cost, epsilon, potentials }, &Points::new(y)?);
+    let ((n, m), d) = (cost.shape(), points.dim());
+    let found = reduce_blocks(
+        n,
+        block_size(n),
+        control,
+        |rows| {
+            let mut pulls = Pulls::new(m, d);
+            let mut weights =
+                [(); GROUP].map(|()| vec![[0.0; Points::LANES]; m.div_ceil(Points::LANES)]);
+            for first in rows.clone().step_by(GROUP) {
+                control.check()?;
+                let mut group = vec![[0.0; GROUP]; d];
+                for (r, weights) in weights.iter_mut().enumerate() {
+                    let weights = &mut weights.as_flattened_mut()[..m];
+                    if first + r < rows.end {
+                        pulls.weigh(&plan, metric, first + r, weights);
+                        for (group, &value) in group.iter_mut().zip(x.row(first + r)) {
+                            group[r] = value.into();
+                        }
+                    } else {
+                        weights.fill(0.0);
+                    }
+                }
+                pulls.add(&group, rows.end - first, points, &weights, metric);
+            }
+            Ok(pulls)
+        },
+        Pulls::merge,
+    )?
+    .unwrap_or_else(|| Pulls::new(m, d));
+    let mut in_x = shaped((n, d), found.x);
+    let mut in_y = Array2::from_shape_fn((m, d), |(j, k)| {
+        -found.y[j / Points::LANES * d + k][j % Points::LANES]
+    });
+    // sum_ij pull_ij (x_i - y_j), about a center that keeps it from cancelling.
+    let center: Vec<f64> =
+        x.outer_iter().next().into_iter().flatten().map(|&value| value.into()).collect();
+    let mut sums = found.sums;
+    for (points, gradient) in [(x, &in_x), (y, &in_y)] {
+        for (point, gradient) in points.rows().into_iter().zip(gradient.rows()) {
+            for ((&value, &center), slope) in point.iter().zip(&center).zip(gradient) {
+                sums.cost += (value.into() - center) * slope;
+            }
+        }
+    }
+    if metric == Metric::SquaredEuclidean {
+        in_x *= 2.0;
+        in_y *= 2.0;
+    }
+    Ok(PositionGradient { x: in_x, y: in_y, sums })
+}
+
+/// Rows whose points are compared with a panel while it is at hand.
+const GROUP: usize = 4;
+
+/// Panels of points: their coordinates as in [`Points`], or one number for each.
+type Panels = Vec<[f64; Points::LANES]>;
+
+/// What a block of rows adds to [`PositionGradient`], but for the sign in `y` and the factor 2 of
+/// the squared distance.
+struct Pulls {
+    x: Vec<f64>,
+    y: Panels,
+    sums: Sums,
+}
+
+impl Pulls {
+    fn new(m: usize, d: usize) -> Self {
+        let y = vec![[0.0; Points::LANES]; m.div_ceil(Points::LANES) * d];
+        Self { x: vec![], y, sums: Sums { rows: vec![], columns: vec![0.0; m], cost: 0.0 } }
+    }
+
+    /// Writes row `i` of the plan, divided by the distance where that is not squared.
+    fn weigh(&mut self, plan: &Plan<'_, Clouds>, metric: Metric, i: usize, weights: &mut [f64]) {
+        self.sums.rows.push(plan.fill(i, weights));
+        self.sums.columns.iter_mut().zip(&*weights).for_each(|(column, p)| *column += p);
+        if metric == Metric::Euclidean {
+            let mut distances = vec![0.0; weights.len()];
+            vectorize(
+                #[inline(always)]
+                || {
+                    plan.cost.fill(i, 0, &mut distances);
+                    for (weight, &distance) in weights.iter_mut().zip(&distances) {
+                        *weight = if distance > 0.0 { *weight / distance } else { 0.0 };
+                    }
+                },
+            );
+        }
+    }
+
+    /// Adds at most `n_rows` rows, whose points are `x`, a coordinate after the other.
+    fn add(
+        &mut self,
+        x: &[[f64; GROUP]],
+        n_rows: usize,
+        y: &Points,
+        weights: &[Panels; GROUP],
+        metric: Metric,
+    ) {
+        let mut in_x = vec![[[0.0; 8]; GROUP]; x.len()];
+        vectorize(
+            #[inline(always)]
+            || match metric {
+                Metric::Cityblock => add_slopes((x, &mut in_x), (y, &mut self.y), weights, sign),
+                _ => add_slopes(
+                    (x, &mut in_x),
+                    (y, &mut self.y),
+                    weights,
+                    #[inline(always)]
+                    |difference| difference,
+                ),
+            },
+        );
+        for r in 0..n_rows.min(GROUP) {
+            self.x.extend(in_x.iter().map(|lanes| simd::fold(lanes[r], |a, b| a + b)));
+        }
+    }
+
+    fn merge(mut self, other: Self) -> Self {
+        self.x.extend(other.x);
+        let pairs = self.y.as_flattened_mut().iter_mut().zip(other.y.as_flattened());
+        pairs.for_each(|(a, b)| *a += b);
+        self.sums = self.sums.merge(other.sums);
+        self
+    }
+}
+
+#[inline(always)]
+fn sign(value: f64) -> f64 {
+    if value > 0.0 {
+        1.0
+    } else if value < 0.0 {
+        -1.0
+    } else {
+        0.0
+    }
+}
+
+/// Adds `weight slope(x - y)` to both points of every pair of a group of rows with all columns.
+#[inline(always)]
+fn add_slopes(
+    (x, in_x): (&[[f64; GROUP]], &mut [[[f64; 8]; GROUP]]),
+    (y, in_y): (&Points, &mut Panels),
+    weights: &[Panels; GROUP],
+    slope: impl Fn(f64) -> f64,
+) {
+    for (index, in_y) in in_y.chunks_exact_mut(x.len().max(1)).enumerate() {
+        let weights = weights.each_ref().map(
+            #[inline(always)]
+            |panels| &panels[index],
+        );
+        for (((x, in_x), y), in_y) in x.iter().zip(&mut *in_x).zip(y.panel(index)).zip(in_y) {
+            // Sums of their own, which nothing else may point to, stay in registers.
+            let mut sums = *in_x;
+            for chunk in 0..Points::LANES / 8 {
+                let mut total = [0.0; 8];
+                for r in 0..GROUP {
+                    for lane in 0..8 {
+                        let j = 8 * chunk + lane;
+                        let slope = slope(x[r] - y[j]);
+                        total[lane] = weights[r][j].mul_add(slope, total[lane]);
+                        sums[r][lane] = weights[r][j].mul_add(slope, sums[r][lane]);
+                    }
+                }
+                for lane in 0..8 {
+                    in_y[8 * chunk + lane] += total[lane];
+                }
+            }
+            *in_x = sums;
+        }
+    }
+}
+
 /// `out[k, i] = log sum_j exp(v[k, j] - C_ij / epsilon)` for every row of `v`, shape (k, m): the product
 /// with the kernel `exp(-C / epsilon)` in the log domain, minus infinity where nothing is reached.
 ///
@@ -328,4 +535,72 @@ fn check_rows(name: &'static str, array: ArrayView2<'_, f64>, n: usize) -> Resul
         return Ok(());
     }
     Err(Error::Shape { name, expected: format!("({n}, k)"), got: array.shape().to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cloud(n: usize, d: usize, seed: f64) -> Array2<f64> {
+        Array2::from_shape_fn((n, d), |(i, k)| ((i * 37 + k * 101) as f64 + seed).sin() * 2.0)
+    }
+
+    #[test]
+    fn a_gradient_in_the_points_is_the_difference_of_the_costs_at_the_same_plan() {
+        for metric in [Metric::SquaredEuclidean, Metric::Euclidean, Metric::Cityblock] {
+            let (n, m, d) = (67, 45, 3);
+            let (x, y) = (cloud(n, d, 0.3), cloud(m, d, 1.1));
+            let potentials = Potentials {
+                phi: (0..n).map(|i| (i as f64).cos()).collect(),
+                gamma: (0..m).map(|j| (j as f64 * 1.7).sin()).collect(),
+            };
+            let control = Control::default();
+            let found =
+                position_gradient(x.view(), y.view(), metric, 0.9, &potentials, &control).unwrap();
+            let clouds = Clouds::new(x.view(), y.view(), metric).unwrap();
+            let plan = Plan { cost: &clouds, epsilon: 0.9, potentials: &potentials };
+            let (dense, sums) =
+                (plan.dense::<f64>(&control).unwrap(), plan.sums(&control).unwrap());
+            assert_eq!(found.sums.rows, sums.rows);
+            assert!((found.sums.cost / sums.cost - 1.0).abs() < 1e-13);
+            for (one, other) in found.sums.columns.iter().zip(&sums.columns) {
+                assert!((one / other - 1.0).abs() < 1e-13);
+            }
+            let cost_of = |x: &Array2<f64>, y: &Array2<f64>| {
+                let clouds = Clouds::new(x.view(), y.view(), metric).unwrap();
+                let mut row = vec![0.0; m];
+                dense.rows().into_iter().enumerate().fold(0.0, |total, (i, p)| {
+                    clouds.fill(i, 0, &mut row);
+                    total + p.iter().zip(&row).map(|(p, c)| p * c).sum::<f64>()
+                })
+            };
+            let h = 1e-5;
+            for (i, k) in [(0, 0), (17, 2), (44, 1)] {
+                let moved = |points: &Array2<f64>, by: f64| {
+                    let mut points = points.clone();
+                    points[[i, k]] += by;
+                    points
+                };
+                let in_x = (cost_of(&moved(&x, h), &y) - cost_of(&moved(&x, -h), &y)) / (2.0 * h);
+                let in_y = (cost_of(&x, &moved(&y, h)) - cost_of(&x, &moved(&y, -h))) / (2.0 * h);
+                assert!((found.x[[i, k]] - in_x).abs() < 1e-7 * sums.cost, "{metric:?}");
+                assert!((found.y[[i, k]] - in_y).abs() < 1e-7 * sums.cost, "{metric:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn points_that_coincide_do_not_pull() {
+        let x = cloud(5, 2, 0.0);
+        let potentials = Potentials { phi: vec![0.0; 5], gamma: vec![-800.0; 5] };
+        let alone = Potentials { gamma: vec![0.0, -800.0, -800.0, -800.0, -800.0], ..potentials };
+        for metric in [Metric::SquaredEuclidean, Metric::Euclidean, Metric::Cityblock] {
+            let control = Control::default();
+            let found =
+                position_gradient(x.view(), x.view(), metric, 1.0, &alone, &control).unwrap();
+            assert_eq!(found.x.row(0).to_vec(), [0.0, 0.0], "{metric:?}");
+            assert!(found.y.iter().all(|value| value.is_finite()));
+            assert_eq!(found.y.row(3).to_vec(), [0.0, 0.0]);
+        }
+    }
 }
