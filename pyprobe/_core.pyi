@@ -145,3 +145,23 @@ def transport_solve_adjoint(
 def transport_log_kernel_sums(
     cost: _Costs, epsilon: float, v: NDArray[np.float64]
 ) -> NDArray[np.float64]: ...
+
+# light Schrödinger bridges: the features ("spherical", "diagonal" or "full"), slopes (features, k)
+# and offsets (k,) of the logits; maps and spreads as diagonals or as matrices
+
+_Logits: TypeAlias = tuple[str, NDArray[np.float64], _Vector]
+
+def bridge_pass(
+    x: NDArray[np.float64], weights: _Vector, logits: _Logits, moments: bool, gram: bool
+) -> tuple[float, _Vector, NDArray[np.float64], NDArray[np.float64]]: ...
+def bridge_responsibilities(
+    x: NDArray[np.float64], logits: _Logits
+) -> tuple[_Vector, NDArray[np.float64]]: ...
+def bridge_sample(
+    x: NDArray[np.float64],
+    logits: _Logits,
+    shifts: NDArray[np.float64],
+    spread: tuple[NDArray[np.float64], NDArray[np.float64]],
+    n_draws: int,
+    key: int,
+) -> NDArray[np.float64]: ...

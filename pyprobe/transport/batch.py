@@ -19,6 +19,7 @@ from pyprobe._validate import (
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, NumericalWarning, PyprobeError, ShapeError
 from pyprobe.transport._check import (
+    Vector,
     as_cost,
     as_masses,
     as_penalties,
@@ -156,9 +157,14 @@ def _solve_at_once(
     if any(matrix.dtype != costs[0].dtype for matrix in costs):
         costs = [matrix.astype(np.float64) for matrix in costs]
     strengths, first, second, remarks = [], [], [], []
+    equal: dict[tuple[int, int], tuple[Vector, Vector]] = {}  # one pair of weights a shape
     for index, (given, (a, b, *_), matrix) in enumerate(zip(problems, bare, costs, strict=True)):
         epsilon = _of_problem(index, check_epsilon, _detached(given[3]))
-        masses = _of_problem(index, as_masses, a, b, matrix.shape, penalties)
+        masses = equal.get(matrix.shape) if a is None and b is None else None
+        if masses is None:
+            masses = _of_problem(index, as_masses, a, b, matrix.shape, penalties)
+            if a is None and b is None:
+                equal[matrix.shape] = masses
         _of_problem(index, check_reachable, *masses, matrix, penalties)
         strengths.append(epsilon)
         first.append(masses[0])

@@ -1,6 +1,5 @@
 //! What the two marginals of a plan must be, and the half step of Sinkhorn's iteration that follows.
 
-use super::rows::QUAD;
 use crate::simd::vectorize;
 use crate::special::math;
 
@@ -177,7 +176,7 @@ impl Marginal {
 }
 
 /// Lanes of the loops over potentials, which may be those of a few rows.
-const LANES: usize = QUAD;
+const LANES: usize = 4;
 
 #[inline(always)]
 fn lanes(values: &[f64]) -> (&[[f64; LANES]], &[f64]) {

@@ -216,37 +216,49 @@ pub(super) fn sum(lanes: [f64; 8]) -> f64 {
 #[inline(always)]
 pub(super) fn add_rows(columns: &mut [f64], weights: &[f64], rows: &[f64]) {
     let m = columns.len();
-    for (weights, rows) in weights.chunks(QUAD).zip(rows.chunks(QUAD * m)) {
-        let &[a, b, c, d] = weights else {
-            for (&weight, row) in weights.iter().zip(rows.chunks_exact(m)) {
-                for (column, p) in columns.iter_mut().zip(row) {
-                    *column = weight.mul_add(*p, *column);
-                }
-            }
-            continue;
-        };
-        let (first, rest) = rows.split_at(m);
-        let (second, rest) = rest.split_at(m);
-        let (third, fourth) = rest.split_at(m);
-        for ((((column, p), q), r), s) in
-            columns.iter_mut().zip(first).zip(second).zip(third).zip(fourth)
-        {
-            let low = a.mul_add(*p, b * q);
-            let high = c.mul_add(*r, d * s);
-            *column += low + high;
-        }
+    let (eights, rest) = weights.as_chunks::<8>();
+    let (fours, ones) = rest.as_chunks::<4>();
+    let (first, rows) = rows.split_at(8 * m * eights.len());
+    let (second, third) = rows.split_at(4 * m * fours.len());
+    for (weights, rows) in eights.iter().zip(first.chunks(8 * m)) {
+        add(columns, weights, rows);
     }
+    for (weights, rows) in fours.iter().zip(second.chunks(4 * m)) {
+        add(columns, weights, rows);
+    }
+    for (&weight, row) in ones.iter().zip(third.chunks(m)) {
+        add(columns, &[weight], row);
+    }
+}
+
+#[inline(always)]
+fn add<const R: usize>(columns: &mut [f64], weights: &[f64; R], rows: &[f64]) {
+    let rows = split::<R>(rows, columns.len());
+    for (j, column) in columns.iter_mut().enumerate() {
+        let mut sum = weights[0] * rows[0][j];
+        for r in 1..R {
+            sum = weights[r].mul_add(rows[r][j], sum);
+        }
+        *column += sum;
+    }
+}
+
+/// Rows of length `m` that lie one after the other.
+#[inline(always)]
+pub(super) fn split<const R: usize>(rows: &[f64], m: usize) -> [&[f64]; R] {
+    let mut out = [&rows[..m]; R];
+    for (r, out) in out.iter_mut().enumerate() {
+        *out = &rows[r * m..][..m];
+    }
+    out
 }
 
 /// Most rows of the plan held in a block's buffer at once.
 pub(super) const GROUP: usize = 32;
-/// Rows that go through a loop side by side.
-pub(super) const QUAD: usize = 4;
-
-/// Rows of length `m` held at once: so many that what is done once a row fills vector lanes, and so
-/// few that they stay in the first cache, if four do.
-pub(super) fn group_size(m: usize) -> usize {
-    (QUAD * TILE / m.max(1) / QUAD * QUAD).clamp(QUAD, GROUP)
+/// Rows of length `m` held at once, `least` or more: so many that what is done once a row fills vector
+/// lanes, and no more than stay in the first cache.
+pub(super) fn group_size(m: usize, least: usize) -> usize {
+    (4 * TILE / m.max(1) / least * least).clamp(least, GROUP)
 }
 
 /// Sums beyond these have lost terms to the ends of the floating-point range, or would reach its end by
@@ -308,7 +320,7 @@ pub(super) fn visit<C: Cost>(
     let m = gamma.len();
     blocks.run(phi, control, |start, phi, block| {
         let mut buffer = core::mem::take(&mut block.buffer);
-        let group_size = group_size(m);
+        let group_size = group_size(m, 4);
         buffer.resize(group_size * m, 0.0);
         let mut sums = [0.0; GROUP];
         block.columns.fill(0.0);

@@ -9,8 +9,8 @@ use core::ops::Range;
 use super::cost::Cost;
 use super::marginal::Marginal;
 use super::rows::{
-    GROUP, Gibbs, Potentials, QUAD, SMALL, SUMS, add_rows, block_size, exponentials, for_each,
-    group_size, sum,
+    GROUP, Gibbs, Potentials, SMALL, SUMS, add_rows, block_size, exponentials, for_each,
+    group_size, split, sum,
 };
 use crate::simd::vectorize;
 use crate::special::math;
@@ -19,6 +19,8 @@ use crate::{Control, Error};
 /// Stored sparsely where fewer entries than this share count: an entry then costs ten times as much as
 /// in a dense plan that fits into the cache, four times as much as in one that does not.
 const SPARSE: f64 = 0.1;
+/// Rows of a dense plan that are read side by side.
+const ROWS: usize = 8;
 /// Rows, evenly spaced, from which that share is estimated.
 const PROBES: usize = 32;
 /// How far potentials may move from their base, in units of epsilon, before the plan is made anew:
@@ -323,7 +325,7 @@ impl Stored {
     /// `visit(rows, products, weights)` sees a few at a time.
     fn pass(&mut self, v: &[f64], mut visit: impl FnMut(Range<usize>, &mut [f64], &mut [f64])) {
         let (columns, m) = (&mut self.columns, v.len());
-        let size = group_size(m);
+        let size = group_size(m, ROWS);
         columns.fill(0.0);
         let (mut sums, mut weights) = ([0.0; GROUP], [0.0; GROUP]);
         match &self.entries {
@@ -369,7 +371,7 @@ impl Stored {
         match &self.entries {
             Entries::Dense(values) => {
                 let m = columns.len();
-                let size = group_size(m);
+                let size = group_size(m, ROWS);
                 for (k, plan) in values.chunks(size * m).enumerate() {
                     let rows = k * size..k * size + plan.len() / m;
                     let weights = &mut weights[..rows.len()];
@@ -404,10 +406,10 @@ fn factors(now: &[f64], base: &[f64], out: &mut [f64]) {
         #[inline(always)]
         || {
             // A group of rows may be no longer than these lanes.
-            let (out, rest) = out.as_chunks_mut::<QUAD>();
-            let (now, base) = (now.as_chunks::<QUAD>(), base.as_chunks::<QUAD>());
+            let (out, rest) = out.as_chunks_mut::<4>();
+            let (now, base) = (now.as_chunks::<4>(), base.as_chunks::<4>());
             for ((out, now), base) in out.iter_mut().zip(now.0).zip(base.0) {
-                for i in 0..QUAD {
+                for i in 0..4 {
                     out[i] = factor(now[i], base[i]);
                 }
             }
@@ -421,44 +423,37 @@ fn factors(now: &[f64], base: &[f64], out: &mut [f64]) {
 #[inline(always)]
 fn dot_rows(rows: &[f64], v: &[f64], sums: &mut [f64]) {
     let m = v.len();
-    for (sums, rows) in sums.chunks_mut(QUAD).zip(rows.chunks(QUAD * m)) {
-        if sums.len() < QUAD {
-            for (total, row) in sums.iter_mut().zip(rows.chunks_exact(m)) {
-                *total = dot(row, v);
-            }
-            continue;
-        }
-        let mut lanes = [[0.0; 8]; QUAD];
-        let whole = m - m % 8;
-        for j in (0..whole).step_by(8) {
-            let v = &v[j..j + 8];
-            for (r, lanes) in lanes.iter_mut().enumerate() {
-                let row = &rows[r * m + j..r * m + j + 8];
-                for lane in 0..8 {
-                    lanes[lane] = row[lane].mul_add(v[lane], lanes[lane]);
-                }
-            }
-        }
-        for (r, total) in sums.iter_mut().enumerate() {
-            *total = sum(lanes[r]);
-            for j in whole..m {
-                *total = rows[r * m + j].mul_add(v[j], *total);
-            }
-        }
+    let (eights, ones) = sums.as_chunks_mut::<ROWS>();
+    let (first, second) = rows.split_at(ROWS * m * eights.len());
+    for (sums, rows) in eights.iter_mut().zip(first.chunks(ROWS * m)) {
+        dot(rows, v, sums);
+    }
+    for (sum, row) in ones.iter_mut().zip(second.chunks(m)) {
+        dot(row, v, core::array::from_mut(sum));
     }
 }
 
 #[inline(always)]
-fn dot(row: &[f64], v: &[f64]) -> f64 {
-    let mut lanes = [0.0; 8];
-    let (rows, vs) = (row.chunks_exact(8), v.chunks_exact(8));
-    let rest: f64 = rows.remainder().iter().zip(vs.remainder()).map(|(a, b)| a * b).sum();
-    for (row, v) in rows.zip(vs) {
-        for lane in 0..8 {
-            lanes[lane] = row[lane].mul_add(v[lane], lanes[lane]);
+fn dot<const R: usize>(rows: &[f64], v: &[f64], sums: &mut [f64; R]) {
+    let m = v.len();
+    let rows = split::<R>(rows, m);
+    let mut lanes = [[0.0; 8]; R];
+    let whole = m - m % 8;
+    for j in (0..whole).step_by(8) {
+        let v = &v[j..j + 8];
+        for (row, lanes) in rows.iter().zip(&mut lanes) {
+            let row = &row[j..j + 8];
+            for lane in 0..8 {
+                lanes[lane] = row[lane].mul_add(v[lane], lanes[lane]);
+            }
         }
     }
-    sum(lanes) + rest
+    for ((row, lanes), total) in rows.iter().zip(lanes).zip(sums) {
+        *total = sum(lanes);
+        for j in whole..m {
+            *total = row[j].mul_add(v[j], *total);
+        }
+    }
 }
 
 #[inline(always)]
@@ -531,8 +526,8 @@ fn entries<C: Cost>(
         for (i, row) in values.chunks_exact_mut(m).enumerate() {
             row_sums[i] = exponentials(gibbs, first + i, phi[i], gamma, row);
         }
-        for rows in values.chunks(QUAD * m) {
-            add_rows(column_sums, &[1.0; QUAD][..rows.len() / m], rows);
+        for rows in values.chunks(ROWS * m) {
+            add_rows(column_sums, &[1.0; ROWS][..rows.len() / m], rows);
         }
         return Entries::Dense(values);
     };

@@ -1,0 +1,614 @@
+r"""The fit of light Schrödinger bridges: a fixed point of Gaussian bridges, one a component.
+
+In coordinates about the means of the two samples and in units of their common spread, the loss
+
+.. math:: L = E_{p_0} \log \sum_k e^{a_k(x_0)} - E_{p_1} \log \sum_k e^{b_k(x_1)}, \quad
+    a_k = l_k + (x' S_k x + 2 r_k' x) / 2\varepsilon, \quad
+    b_k = l_k + \log N(x \mid r_k, \varepsilon S_k)
+
+(Korotin, Gushchin and Burnaev 2024, section 3) is the Kullback-Leibler divergence of the bridge
+from the true one, up to a constant. Where its gradient is zero for fixed responsibilities, every
+component is the Gaussian Schrödinger bridge between its share of the sources, of covariance
+:math:`C_0`, and its share of the targets, of covariance :math:`C_1`: :math:`S C_0 S + \varepsilon S
+= C_1`, and :math:`r` takes the one mean to the other. An iteration goes there as far as the loss
+falls, and then solves the convex problem in :math:`l` that makes the two shares of every component
+equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pyprobe import _core
+
+__all__ = ["KINDS", "BridgeFit", "fit"]
+
+Vector: TypeAlias = npt.NDArray[np.float64]
+"""Also matrices and stacks of them: float64 arrays."""
+
+_LEAST_STEP = 1e-3
+"""Part of the way to the fixed point below which the loss is taken not to fall."""
+_SHORTER, _LONGER = 0.4, 1.6
+_NEWTON_STEPS = 2
+_BALANCED = 1e-3
+"""Distance of the components' two shares, summed, at which they need no further step."""
+_PATIENCE = 3
+"""Iterations that the held-out loss may rise before the fit ends with its lowest."""
+_FLOOR = 1e-6
+"""Least variance of a component's targets, in units of the samples' variance."""
+_TRIAL_ROWS, _TRIAL_STEPS = 4000, 3
+"""Rows and iterations that choose between the two starts."""
+_COOLING = 2.5
+_LLOYD_STEPS = 5
+
+
+class Parameters(NamedTuple):
+    """Log-weights ``l`` (K,), shifts ``r`` (K, d) and scales ``S``: (K,), (K, d) or (K, d, d)."""
+
+    logits: Vector
+    shifts: Vector
+    scales: Vector
+
+
+class Sample(NamedTuple):
+    """Points, shape (n, d), with weights that sum to one."""
+
+    points: Vector
+    weights: Vector
+
+    @property
+    def size(self) -> float:
+        """The number of equal weights that would be as good."""
+        return float(1 / (self.weights @ self.weights))
+
+    def take(self, rows: npt.NDArray[np.intp]) -> Sample:
+        """Return some of the points, with their weights in proportion."""
+        weights = self.weights[rows]
+        return Sample(np.ascontiguousarray(self.points[rows]), weights / weights.sum())
+
+
+class Moments(NamedTuple):
+    """The share of a sample that each component has: masses, means and covariances."""
+
+    masses: Vector
+    means: Vector
+    covariances: Vector
+
+
+class Options(NamedTuple):
+    """How far a fit goes; `reported` is called with the number of an iteration and its loss."""
+
+    max_iter: int
+    tol: float
+    reported: Callable[[int, float], bool] = lambda _step, _value: True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeFit:
+    """How a fit went.
+
+    Attributes
+    ----------
+    converged : bool
+        Whether the loss, on the held-out rows or else on all, has ceased to fall.
+    n_iter : int
+        Iterations.
+    loss : float
+        On the rows that were fitted. It has no zero; differences are divergences, in nats.
+    validation_loss : float or None
+        On the rows held out, of the bridge that is returned.
+    losses : ndarray, shape (n_iter,)
+        On the rows that were fitted, after each iteration.
+    mass_gap : float
+        The largest distance between a component's share of the sources and of the targets.
+    start : str
+        Which start was taken.
+    collapsed : ndarray of int
+        Components whose variance is at its floor: they stand for single points of the data.
+    """
+
+    converged: bool
+    n_iter: int
+    loss: float
+    validation_loss: float | None
+    losses: Vector
+    mass_gap: float
+    start: str
+    collapsed: npt.NDArray[np.intp]
+
+
+class Kind:
+    """A family of scales: which features the logits are linear in, and the M-step."""
+
+    name: str
+
+    def quadratic(self, scales: Vector) -> Vector:
+        """Return the slopes, one a row, of ``x' S x / 2`` in the products of coordinates."""
+        raise NotImplementedError
+
+    def covariances(self, squares: Vector, means: Vector) -> Vector:
+        """Return covariances from means of those products, one a row."""
+        raise NotImplementedError
+
+    def apply(self, scales: Vector, x: Vector) -> Vector:
+        """Return ``S_k x_k``."""
+        raise NotImplementedError
+
+    def inverse(self, scales: Vector) -> Vector:
+        """Return the inverses."""
+        return 1 / scales
+
+    def log_det(self, scales: Vector, dim: int) -> Vector:
+        """Return the logarithms of the determinants."""
+        raise NotImplementedError
+
+    def bridge(self, first: Vector, second: Vector, epsilon: float) -> Vector:
+        """Return the S that solves ``S C0 S + epsilon S = C1``."""
+        # The form without a difference: nothing cancels.
+        return 2 * second / (epsilon + np.sqrt(epsilon**2 + 4 * first * second))
+
+    def between(self, start: Vector, end: Vector, part: float) -> Vector:
+        """Return scales a part of the way from one to the other."""
+        return start ** (1 - part) * end**part
+
+    def raised(self, covariances: Vector, floor: float) -> Vector:
+        """Return covariances that are at least `floor`."""
+        return np.maximum(covariances, floor)
+
+    def pseudo_count(self, dim: int) -> float:
+        """Return how many points the pooled covariance counts for."""
+        return 2.0
+
+    def identity(self, n: int, dim: int) -> Vector:
+        """Return scales of one."""
+        raise NotImplementedError
+
+    def pooled(self, covariances: Vector, masses: Vector) -> Vector:
+        """Return their weighted mean."""
+        return np.tensordot(masses, covariances, 1)
+
+
+class Spherical(Kind):
+    name = "spherical"
+
+    def quadratic(self, scales: Vector) -> Vector:
+        return 0.5 * scales[:, None]
+
+    def covariances(self, squares: Vector, means: Vector) -> Vector:
+        return np.maximum(squares[:, 0] - (means**2).sum(1), 0) / means.shape[1]
+
+    def apply(self, scales: Vector, x: Vector) -> Vector:
+        return scales[:, None] * x
+
+    def log_det(self, scales: Vector, dim: int) -> Vector:
+        return dim * np.log(scales)
+
+    def identity(self, n: int, dim: int) -> Vector:  # noqa: ARG002
+        return np.ones(n)
+
+
+class Diagonal(Kind):
+    name = "diagonal"
+
+    def quadratic(self, scales: Vector) -> Vector:
+        return 0.5 * scales
+
+    def covariances(self, squares: Vector, means: Vector) -> Vector:
+        return np.maximum(squares - means**2, 0)
+
+    def apply(self, scales: Vector, x: Vector) -> Vector:
+        return scales * x
+
+    def log_det(self, scales: Vector, dim: int) -> Vector:  # noqa: ARG002
+        return np.log(scales).sum(1)
+
+    def identity(self, n: int, dim: int) -> Vector:
+        return np.ones((n, dim))
+
+
+class Full(Kind):
+    name = "full"
+
+    def quadratic(self, scales: Vector) -> Vector:
+        # x_i x_j with i < j stands for two entries.
+        rows, columns = np.triu_indices(scales.shape[1])
+        return np.where(rows == columns, 0.5, 1.0) * scales[:, rows, columns]
+
+    def covariances(self, squares: Vector, means: Vector) -> Vector:
+        n, dim = means.shape
+        rows, columns = np.triu_indices(dim)
+        out = np.empty((n, dim, dim))
+        out[:, rows, columns] = out[:, columns, rows] = squares
+        return out - means[:, :, None] * means[:, None]
+
+    def apply(self, scales: Vector, x: Vector) -> Vector:
+        return np.einsum("kij,kj->ki", scales, x)
+
+    def inverse(self, scales: Vector) -> Vector:
+        return _symmetric(np.linalg.inv(scales))
+
+    def log_det(self, scales: Vector, dim: int) -> Vector:  # noqa: ARG002
+        return np.linalg.slogdet(scales)[1]
+
+    def bridge(self, first: Vector, second: Vector, epsilon: float) -> Vector:
+        # S = R [(R C0 R + eps^2 / 4)^(1/2) + eps / 2]^-1 R with R R = C1: C0 may be singular.
+        root = _function(second, np.sqrt)
+        middle = _symmetric(root @ first @ root)
+        inner = _function(middle, lambda v: 1 / (np.sqrt(v + epsilon**2 / 4) + epsilon / 2))
+        return _symmetric(root @ inner @ root)
+
+    def between(self, start: Vector, end: Vector, part: float) -> Vector:
+        return (1 - part) * start + part * end
+
+    def raised(self, covariances: Vector, floor: float) -> Vector:
+        return _function(covariances, lambda values: np.maximum(values, floor))
+
+    def pseudo_count(self, dim: int) -> float:
+        return float(dim)
+
+    def identity(self, n: int, dim: int) -> Vector:
+        return np.broadcast_to(np.eye(dim), (n, dim, dim)).copy()
+
+
+KINDS: dict[str, Kind] = {"diag": Diagonal(), "full": Full(), "spherical": Spherical()}
+"""By what a user calls them."""
+
+
+def _symmetric(matrices: Vector) -> Vector:
+    return 0.5 * (matrices + np.swapaxes(matrices, 1, 2))
+
+
+def _function(matrices: Vector, function: Callable[[Vector], Vector]) -> Vector:
+    """Return a function of nonnegative symmetric matrices."""
+    values, vectors = np.linalg.eigh(matrices)
+    values = function(np.maximum(values, 0))
+    return _symmetric(vectors * values[:, None] @ np.swapaxes(vectors, 1, 2))
+
+
+class Model(NamedTuple):
+    """What turns components into logits."""
+
+    kind: Kind
+    epsilon: float
+
+    def of_sources(self, components: Parameters) -> tuple[str, Vector, Vector]:
+        """Return features, slopes and offsets of ``a_k``."""
+        _, shifts, scales = components
+        slopes = np.hstack([shifts, self.kind.quadratic(scales)]) / self.epsilon
+        return self.kind.name, np.ascontiguousarray(slopes.T), components.logits
+
+    def of_targets(self, components: Parameters) -> tuple[str, Vector, Vector]:
+        """Return features, slopes and offsets of ``b_k``."""
+        logits, shifts, scales = components
+        dim, inverse = shifts.shape[1], self.kind.inverse(scales)
+        pulled = self.kind.apply(inverse, shifts)
+        slopes = np.hstack([pulled, -self.kind.quadratic(inverse)]) / self.epsilon
+        norm = dim * math.log(2 * math.pi * self.epsilon) + self.kind.log_det(scales, dim)
+        offsets = logits - 0.5 * norm - 0.5 * (shifts * pulled).sum(1) / self.epsilon
+        return self.kind.name, np.ascontiguousarray(slopes.T), offsets
+
+    def shares(self, sample: Sample, logits: tuple[str, Vector, Vector]) -> tuple[float, Moments]:
+        """Return the mean log-sum-exp, and what each component has of the sample."""
+        value, masses, sums, _ = _core.bridge_pass(
+            sample.points, sample.weights, logits, moments=True, gram=False
+        )
+        dim = sample.points.shape[1]
+        means = (sums / np.maximum(masses, 1e-300)).T
+        first = np.ascontiguousarray(means[:, :dim])
+        return value, Moments(masses, first, self.kind.covariances(means[:, dim:], first))
+
+    def shrunk(self, moments: Moments, sample: Sample) -> Vector:
+        """Return covariances drawn towards their mean, as if it had been seen on a few points."""
+        masses, means, covariances = moments
+        count = self.kind.pseudo_count(means.shape[1])
+        shape = (-1,) + (1,) * (covariances.ndim - 1)
+        counts = (masses * sample.size).reshape(shape)
+        pooled = self.kind.pooled(covariances, masses / masses.sum())
+        return (counts * covariances + count * pooled) / (counts + count)
+
+
+def loss(model: Model, components: Parameters, sources: Sample, targets: Sample) -> float:
+    """Return the loss on two samples."""
+    first = _core.bridge_pass(*sources, model.of_sources(components), moments=False, gram=False)
+    second = _core.bridge_pass(*targets, model.of_targets(components), moments=False, gram=False)
+    return float(first[0] - second[0])
+
+
+def balance(
+    sources: Sample,
+    logits: tuple[str, Vector, Vector],
+    masses: Vector,
+    steps: int,
+) -> tuple[Vector, float]:
+    """Move the offsets until components have these masses of the sources, by damped Newton steps.
+
+    Returns the offsets and the mean log-sum-exp there.
+    """
+    kind, slopes, offsets = logits
+
+    def look(offsets: Vector) -> tuple[float, Vector, Vector]:
+        found = _core.bridge_pass(*sources, (kind, slopes, offsets), moments=False, gram=True)
+        return found[0], found[1], found[3]
+
+    value, now, gram = look(offsets)
+    for _ in range(steps):
+        gradient = now - masses
+        if np.abs(gradient).sum() < _BALANCED:
+            break
+        hessian = np.diag(now * (1 + 1e-6) + 1e-9) - gram
+        step = -np.linalg.solve(hessian, gradient)
+        step -= step.mean()
+        objective, slope, part = value - masses @ offsets, gradient @ step, 1.0
+        while True:
+            moved = offsets + part * step
+            new_value, new_masses, new_gram = look(moved)
+            if new_value - masses @ moved <= objective + 1e-4 * part * slope or part < _LEAST_STEP:
+                break
+            part *= _SHORTER
+        offsets, value, now, gram = moved, new_value, new_masses, new_gram
+    return offsets, value
+
+
+def broad_start(
+    model: Model, sources: Sample, targets: Sample, n: int, rng: np.random.Generator
+) -> Parameters:
+    """Return components that move all sources alike, to places drawn from the targets."""
+    dim = targets.points.shape[1]
+    rows = rng.choice(len(targets.points), n, replace=False, p=targets.weights)
+    shifts = targets.points[rows] - sources.weights @ sources.points
+    return Parameters(np.full(n, -math.log(n)), shifts, model.kind.identity(n, dim))
+
+
+def clustered_start(
+    model: Model, sources: Sample, targets: Sample, n: int, rng: np.random.Generator
+) -> Parameters:
+    """Return components at clusters of the targets, the sources shared among them by annealing."""
+    few = _some(targets, max(_TRIAL_ROWS, 20 * n), rng)
+    centres = _plus_plus(few, n, rng)
+    for _ in range(_LLOYD_STEPS):
+        labels = _nearest(few.points, centres)
+        masses = np.bincount(labels, few.weights, n)
+        seen = masses > 0
+        sums = np.stack([np.bincount(labels, few.weights * x, n) for x in few.points.T], axis=1)
+        centres[seen] = sums[seen] / masses[seen, None]
+    labels = _nearest(few.points, centres)
+    masses = np.maximum(np.bincount(labels, few.weights, n), 0.5 / len(labels))
+    masses /= masses.sum()
+    dim = few.points.shape[1]
+    spread = few.weights @ (few.points - centres[labels]) ** 2
+    mean = sources.weights @ sources.points
+    source_spread = sources.weights @ (sources.points - mean) ** 2
+    scales = KINDS["diag"].bridge(source_spread / n, np.maximum(spread, _FLOOR), model.epsilon)
+    if model.kind.name == "spherical":
+        stacked = np.full(n, scales.mean())
+    else:
+        stacked = np.broadcast_to(scales, (n, dim)).copy()
+        if model.kind.name == "full":
+            stacked = stacked[:, :, None] * np.eye(dim)
+    components = Parameters(
+        np.log(masses), centres - model.kind.apply(stacked, np.tile(mean, (n, 1))), stacked
+    )
+    kind, slopes, _ = model.of_sources(components)
+    some = _some(sources, max(_TRIAL_ROWS, 20 * n), rng)
+    heat = max(1.0, float(np.std(some.points[:200] @ slopes[:dim])))
+    offsets = np.zeros(n)
+    while True:
+        offsets, _ = balance(some, (kind, slopes / heat, offsets / heat), masses, 4)
+        offsets = heat * (offsets - offsets.mean())
+        if heat == 1.0:
+            return components._replace(logits=offsets)
+        heat = max(1.0, heat / _COOLING)
+
+
+def _some(sample: Sample, n: int, rng: np.random.Generator) -> Sample:
+    if len(sample.points) <= n:
+        return sample
+    return sample.take(rng.choice(len(sample.points), n, replace=False))
+
+
+def _nearest(points: Vector, centres: Vector) -> npt.NDArray[np.intp]:
+    return ((centres**2).sum(1) - 2 * points @ centres.T).argmin(1)
+
+
+def _plus_plus(sample: Sample, n: int, rng: np.random.Generator) -> Vector:
+    """Return points drawn one after the other, each in proportion to its distance squared."""
+    points, weights = sample
+    centres = np.empty((n, points.shape[1]))
+    distances = np.full(len(points), np.inf)
+    chances = weights
+    for k in range(n):
+        centres[k] = points[rng.choice(len(points), p=chances)]
+        distances = np.minimum(distances, ((points - centres[k]) ** 2).sum(1))
+        total = weights @ distances
+        # Where every point is a centre already, any will do.
+        chances = weights * distances / total if total > 0 else weights
+    return centres
+
+
+STARTS: dict[str, Callable[..., Parameters]] = {"broad": broad_start, "kmeans": clustered_start}
+
+
+def descend(
+    model: Model,
+    sources: Sample,
+    targets: Sample,
+    held_out: tuple[Sample, Sample] | None,
+    components: Parameters,
+    options: Options,
+) -> tuple[Parameters, dict[str, Any]]:
+    """Return the best components met, and facts on the way to them."""
+    kind, epsilon = model
+    best, lowest, waited = components, math.inf, 0
+    part, losses, converged, gap = 1.0, [], False, math.inf
+    value = math.inf
+    for step in range(options.max_iter + 1):
+        first, (m, x0, c0) = _shrunk(model, sources, model.of_sources(components))
+        second, (n, x1, c1) = _shrunk(model, targets, model.of_targets(components))
+        value = first - second
+        if step:
+            losses.append(value)
+            go_on = options.reported(step, value)
+        seen = value if held_out is None else loss(model, components, *held_out)
+        if seen < lowest:
+            best, lowest, waited = components, seen, 0
+            gap = float(np.abs(m - n).max())
+        elif held_out is not None:
+            waited += 1
+            converged = waited >= _PATIENCE
+        if step and len(losses) > 1 and losses[-2] - losses[-1] < options.tol:
+            converged = True
+        if converged or step == options.max_iter or (step and not go_on):
+            break
+
+        scales = kind.bridge(c0, kind.raised(c1, _FLOOR), epsilon)
+        shifts = x1 - kind.apply(scales, x0)
+        while True:
+            new_scales = kind.between(components.scales, scales, part)
+            new_shifts = (1 - part) * components.shifts + part * shifts
+            # What a component has of the sources at their mean stays as it is.
+            change = kind.apply(components.scales, x0) - kind.apply(new_scales, x0)
+            change += 2 * (components.shifts - new_shifts)
+            moved = Parameters(
+                components.logits + (change * x0).sum(1) / (2 * epsilon), new_shifts, new_scales
+            )
+            logits, mean = balance(sources, model.of_sources(moved), n, _NEWTON_STEPS)
+            moved = moved._replace(logits=logits - logits.mean())
+            found = _core.bridge_pass(*targets, model.of_targets(moved), moments=False, gram=False)
+            if mean - logits.mean() - found[0] < value or part < _LEAST_STEP:
+                break
+            part *= _SHORTER
+        if not mean - logits.mean() - found[0] < value:
+            converged = True
+            break
+        components, part = moved, min(1.0, _LONGER * part)
+    n_iter = len(losses)
+    facts = {
+        "converged": converged,
+        "n_iter": n_iter,
+        "losses": np.array(losses),
+        "lowest": lowest,
+        "mass_gap": gap,
+    }
+    return best, facts
+
+
+def _shrunk(
+    model: Model, sample: Sample, logits: tuple[str, Vector, Vector]
+) -> tuple[float, Moments]:
+    value, moments = model.shares(sample, logits)
+    return value, moments._replace(covariances=model.shrunk(moments, sample))
+
+
+class Fitted(NamedTuple):
+    """Parameters in the units of the data, for sources counted from `origin`."""
+
+    log_weights: Vector
+    shifts: Vector
+    scales: Vector
+    origin: Vector
+    info: BridgeFit
+
+
+def fit(
+    sources: Sample,
+    targets: Sample,
+    *,
+    epsilon: float,
+    n_components: int,
+    covariance: str,
+    start: str,
+    validation_fraction: float,
+    n_init: int,
+    options: Options,
+    rng: np.random.Generator,
+) -> Fitted:
+    """Fit to weighted samples, which are centred and scaled first; `epsilon` is that of the end."""
+    centres = [weights @ points for points, weights in (sources, targets)]
+    spread = [
+        sample.weights @ (sample.points - centre) ** 2
+        for sample, centre in zip((sources, targets), centres, strict=True)
+    ]
+    unit = math.sqrt(0.5 * float(spread[0].mean() + spread[1].mean())) or 1.0
+    pair = [
+        Sample((sample.points - centre) / unit, sample.weights)
+        for sample, centre in zip((sources, targets), centres, strict=True)
+    ]
+    model = Model(KINDS[covariance], epsilon / unit**2)
+    fitted, held_out = _hold_out(pair, validation_fraction, rng)
+
+    found: tuple[Parameters, dict[str, Any]] | None = None
+    for _ in range(n_init):
+        name, first = _choose(model, fitted, held_out, n_components, start, rng)
+        now = descend(model, *fitted, held_out, first, options)
+        now[1]["start"] = name
+        if found is None or now[1]["lowest"] < found[1]["lowest"]:
+            found = now
+    assert found is not None
+    (logits, shifts, scales), facts = found
+    lowest = facts.pop("lowest")
+    info = BridgeFit(
+        loss=loss(model, found[0], *fitted),
+        validation_loss=None if held_out is None else lowest,
+        collapsed=_collapsed(model, scales),
+        **facts,
+    )
+    return Fitted(logits - _log_sum(logits), centres[1] + unit * shifts, scales, centres[0], info)
+
+
+def _log_sum(logits: Vector) -> float:
+    high = logits.max()
+    return float(high + np.log(np.exp(logits - high).sum()))
+
+
+def _collapsed(model: Model, scales: Vector) -> npt.NDArray[np.intp]:
+    """Return the components that stand for single points, but for the floor."""
+    widths = scales if scales.ndim < 3 else np.linalg.eigvalsh(scales)
+    # The least that the floor lets through, with the variance of any sources.
+    least = 2 * _FLOOR / model.epsilon
+    narrow = widths <= least
+    return np.flatnonzero(narrow if narrow.ndim == 1 else narrow.any(1))
+
+
+def _hold_out(
+    pair: list[Sample], fraction: float, rng: np.random.Generator
+) -> tuple[list[Sample], tuple[Sample, Sample] | None]:
+    if fraction == 0:
+        return pair, None
+    kept, out = [], []
+    for sample in pair:
+        order = rng.permutation(len(sample.points))
+        n = max(1, round(fraction * len(order)))
+        out.append(sample.take(order[:n]))
+        kept.append(sample.take(order[n:]))
+    return kept, (out[0], out[1])
+
+
+def _choose(
+    model: Model,
+    pair: list[Sample],
+    held_out: tuple[Sample, Sample] | None,
+    n: int,
+    start: str,
+    rng: np.random.Generator,
+) -> tuple[str, Parameters]:
+    """Make the start, or of both the one that is better after a few iterations on a few rows."""
+    if start == "auto" and min(len(sample.points) for sample in pair) < 20 * n:
+        start = "broad"  # few held-out rows would choose wrongly
+    if start != "auto":
+        return start, STARTS[start](model, *pair, n, rng)
+    some = [_some(sample, max(_TRIAL_ROWS, 20 * n), rng) for sample in pair]
+    best: tuple[float, str, Parameters] | None = None
+    for name, make in STARTS.items():
+        first = make(model, *pair, n, rng)
+        after, _ = descend(model, *some, None, first, Options(_TRIAL_STEPS, 0.0))
+        value = loss(model, after, *(held_out or pair))
+        if best is None or value < best[0]:
+            best = value, name, after
+    assert best is not None
+    return best[1], best[2]
