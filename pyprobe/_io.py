@@ -1,7 +1,7 @@
 """Saving and loading fitted models: one ``.npz`` file, no pickle, a format version.
 
 A file holds the model's arrays, its numbers as 0-d arrays, and a header that names its class. What
-does not fit is refused by name.
+does not fit is refused by name. A `Frozen` model stays immutable on the way.
 """
 
 from __future__ import annotations

@@ -14,9 +14,10 @@
 `KLEstimate` are what they return.
 """
 
+from pyprobe.transport._bridge_costs import KLEstimate
 from pyprobe.transport.barycenter import SinkhornBarycenter, sinkhorn_barycenter
 from pyprobe.transport.batch import sinkhorn_batch
-from pyprobe.transport.bridge import KLEstimate, LightSchrodingerBridge
+from pyprobe.transport.bridge import LightSchrodingerBridge
 from pyprobe.transport.divergence import SinkhornDivergence, sinkhorn_divergence
 from pyprobe.transport.epsilon import suggest_epsilon
 from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch

@@ -14,7 +14,8 @@ probability :math:`\alpha_k` at u = 0. With :math:`D_k(t) = (1 - t) I + t S_k`,
 k being drawn with the weights :math:`w_k(u, s)`, normalized; the drift is their mean of
 :math:`r_k + q_k`, and the logarithm of their sum is that of the potential of u at s. Nothing here
 is singular at s = 0 or t = 1, nor divides a difference of large numbers by a small :math:`S_k`. At
-s = 0 this is Korotin, Gushchin and Burnaev (2024), theorem 3.2 and proposition 3.3.
+time 0 :math:`z_k` is u itself, so that products of matrices do for scales along the axes; there
+this is Korotin, Gushchin and Burnaev (2024), propositions 3.2 and 3.3.
 
 In a frame that moves with a velocity m, :math:`y = u - t m` stands for u and :math:`r_k - m` for
 :math:`r_k`. This takes m from the drift and :math:`(m \cdot u - t |m|^2 / 2) / \varepsilon` from
@@ -28,12 +29,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Components", "Time", "Vector", "blocks", "normalize"]
+__all__ = ["Components", "Time", "Vector", "blocks", "normalize", "weighted_squares"]
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 Time: TypeAlias = float | Vector
@@ -55,6 +56,16 @@ def normalize(log_weights: Vector) -> tuple[Vector, Vector]:
     top = log_weights.max(axis=-1, keepdims=True)
     total = top + np.log(np.exp(log_weights - top).sum(axis=-1, keepdims=True))
     return log_weights - total, total[..., 0]
+
+
+class Moment(NamedTuple):
+    """A time, or one a row, and what the components make of it."""
+
+    t: Time
+    gains: Vector
+    """The eigenvalues of (S - I) / D(t), which make a pull of z: (k, d), or (n, k, d)."""
+    halves: Vector
+    """Half the logarithms of the determinants of D(t): (k,), or (n, k)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,35 +140,63 @@ class Components:
         found: Vector = (1 - tau) + tau * self.eigenvalues
         return found
 
-    def weigh(self, y: Vector, t: Time) -> tuple[Vector, Vector]:
-        """Return log w (n, k), not normalized, and the pulls in the eigenbases (n, k, d)."""
+    def at(self, t: Time) -> Moment:
+        """Return what depends on the time alone."""
         denominators = self.denominators(t)
-        z = self.turn(y) - _over_components(t) * self.turned_shifts
-        pulls = (self.eigenvalues - 1) / denominators * z
-        z *= pulls
-        squares = np.multiply.outer(t, (self.shifts**2).sum(axis=1))
-        exponents = z.sum(axis=-1) + 2 * (y @ self.shifts.T) - squares
         halves = np.log(denominators).sum(axis=-1) / 2
-        return self.log_weights - halves + exponents / (2 * self.epsilon), pulls
+        return Moment(t, (self.eigenvalues - 1) / denominators, halves)
+
+    def offsets(self, y: Vector, now: Moment) -> Vector:
+        """Return z in every eigenbasis, (n, k, d): (n, 1, d) where it is the same for all."""
+        turned = self.turn(y)
+        if isinstance(now.t, float) and now.t == 0:
+            return turned
+        z: Vector = turned - _over_components(now.t) * self.turned_shifts
+        return z
+
+    def log_weights_at(self, y: Vector, z: Vector, now: Moment) -> Vector:
+        """Return log w (n, k), not normalized, at the places `y` with the offsets `z`."""
+        squares = np.multiply.outer(now.t, (self.shifts**2).sum(axis=1))
+        exponents = weighted_squares(z, now.gains) + 2 * (y @ self.shifts.T) - squares
+        found: Vector = self.log_weights - now.halves + exponents / (2 * self.epsilon)
+        return found
+
+    def mean_step(self, shares: Vector, z: Vector, now: Moment) -> Vector:
+        """Return the mean (n, d) of the components' drifts in the frame."""
+        step: Vector = shares @ self.shifts
+        if self.bases is not None:
+            stacked = self.bases.transpose(0, 2, 1).reshape(-1, self.dim)
+            step += (shares[:, :, None] * (now.gains * z)).reshape(len(z), -1) @ stacked
+        elif z.shape[1] == 1 and now.gains.ndim == 2:
+            step += (shares @ now.gains) * z[:, 0]
+        else:
+            step += np.matmul(shares[:, None, :], now.gains * z)[:, 0]
+        return step
 
     def log_sums(self, x: Vector, t: Time) -> Vector:
         """Return the logarithm of the sum of the weights in the frame, (n,)."""
         sums = np.empty(len(x))
-        for rows in blocks(len(x), self.width):
-            time = of_rows(t, rows)
-            sums[rows] = normalize(self.weigh(self.place(x[rows], time), time)[0])[1]
+        for rows, now in self._blocks_at(len(x), t):
+            y = self.place(x[rows], now.t)
+            sums[rows] = normalize(self.log_weights_at(y, self.offsets(y, now), now))[1]
         return sums
+
+    def log_shares(self, x: Vector, t: Time) -> Vector:
+        """Return the logarithms of the normalized weights, (n, k)."""
+        shares = np.empty((len(x), self.n_components))
+        for rows, now in self._blocks_at(len(x), t):
+            y = self.place(x[rows], now.t)
+            shares[rows] = normalize(self.log_weights_at(y, self.offsets(y, now), now))[0]
+        return shares
 
     def drift(self, x: Vector, t: Time) -> Vector:
         """Return the drift at `x`, for a horizon of 1."""
         drift = np.empty_like(x)
-        for rows in blocks(len(x), self.width):
-            time = of_rows(t, rows)
-            log_weights, pulls = self.weigh(self.place(x[rows], time), time)
-            shares = np.exp(normalize(log_weights)[0])
-            drift[rows] = (
-                self.velocity + shares @ self.shifts + self.mean_turned_back(shares, pulls)
-            )
+        for rows, now in self._blocks_at(len(x), t):
+            y = self.place(x[rows], now.t)
+            z = self.offsets(y, now)
+            shares = np.exp(normalize(self.log_weights_at(y, z, now))[0])
+            drift[rows] = self.velocity + self.mean_step(shares, z, now)
         return drift
 
     def log_target(self, x: Vector) -> Vector:
@@ -166,10 +205,8 @@ class Components:
         halves = np.log(self.eigenvalues).sum(axis=-1) / 2
         for rows in blocks(len(x), self.width):
             z = self.turn(self.place(x[rows], 1.0)) - self.turned_shifts
-            z *= z
-            z /= self.eigenvalues
-            squares = z.sum(axis=-1) / (2 * self.epsilon)
-            sums[rows] = normalize(self.log_weights - halves - squares)[1]
+            squares = weighted_squares(z, 1 / self.eigenvalues)
+            sums[rows] = normalize(self.log_weights - halves - squares / (2 * self.epsilon))[1]
         return sums - self.log_constant
 
     @property
@@ -191,21 +228,18 @@ class Components:
         found: Vector = np.einsum("kij,nkj->nki", self.bases, h)
         return found
 
-    def mean_turned_back(self, shares: Vector, h: Vector) -> Vector:
-        """Return the mean (n, d) of the vectors `turn_back` would give."""
-        if self.bases is None:
-            flat: Vector = np.matmul(shares[:, None, :], h)[:, 0, :]
-            return flat
-        stacked = self.bases.transpose(0, 2, 1).reshape(-1, self.dim)
-        mean: Vector = (shares[:, :, None] * h).reshape(len(h), -1) @ stacked
-        return mean
-
     def as_matrices(self, variances: Vector) -> Vector:
         """Return matrices (k, d, d) of these eigenvalues; the same, (k, d), without bases."""
         if self.bases is None:
             return np.array(variances)
         found: Vector = np.einsum("kij,kj,klj->kil", self.bases, variances, self.bases)
         return found
+
+    def _blocks_at(self, n: int, t: Time) -> Iterator[tuple[slice, Moment]]:
+        """Cut n rows into blocks, each with its time or times."""
+        common = None if isinstance(t, np.ndarray) else self.at(t)
+        for rows in blocks(n, self.width):
+            yield rows, common or self.at(cast(Vector, t)[rows])
 
     def _turn_own(self, vectors: Vector) -> Vector:
         """Return the vector of each component in its own eigenbasis."""
@@ -215,10 +249,15 @@ class Components:
         return found
 
 
-def of_rows(t: Time, rows: slice) -> Time:
-    """Return the times of a block of rows."""
-    return t[rows] if isinstance(t, np.ndarray) else t
-
-
 def _over_components(t: Time) -> Time:
     return t[:, None, None] if isinstance(t, np.ndarray) else t
+
+
+def weighted_squares(z: Vector, weights: Vector) -> Vector:
+    """Sum the squares of (n, k, d), times weights of (k, d) or (n, k, d), over the last axis."""
+    if z.shape[1] == 1 and weights.ndim == 2:
+        found: Vector = z[:, 0] ** 2 @ weights.T
+        return found
+    across = "nkd" if weights.ndim == 3 else "kd"
+    sums: Vector = np.einsum(f"nkd,nkd,{across}->nk", z, z, weights)
+    return sums

@@ -3,7 +3,7 @@ r"""The Schrödinger bridge between two samples, in closed form.
 Among all processes that start with one law and end with another, the bridge is the nearest to
 Brownian motion :math:`dX = \sqrt{\varepsilon}\, dW` over [0, T], in Kullback-Leibler divergence.
 Where the bridge goes from x is a Gaussian mixture, for a potential that is one (Korotin, Gushchin
-and Burnaev 2024, theorem 3.2 and proposition 3.3):
+and Burnaev 2024, propositions 3.2 and 3.3):
 
 .. math::
    \pi(x_1 | x_0) = \sum_k p_k(x_0)\, N(x_1 \mid s_k + S_k (x_0 - o),\; \varepsilon T S_k), \qquad
@@ -17,16 +17,22 @@ else follows: the drift, the law at any time, paths without a step size.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-from scipy.special import entr
 
 from pyprobe import _io, _rng
 from pyprobe._validate import as_weights, check_positive_float, check_positive_int
 from pyprobe.errors import DomainError, ShapeError
+from pyprobe.transport._bridge_costs import (
+    KLEstimate,
+    backward_weights,
+    expected_cost,
+    kl_to_reference,
+    mean_log_prob,
+)
 from pyprobe.transport._bridge_input import (
     as_log_weights,
     as_origin,
@@ -38,40 +44,15 @@ from pyprobe.transport._bridge_input import (
     as_times,
     as_times_of_rows,
 )
-from pyprobe.transport._components import Components, Vector, blocks, normalize
+from pyprobe.transport._bridge_paths import euler_maruyama, exact_paths
+from pyprobe.transport._components import Components, Vector
 from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch, mixture_at
 from pyprobe.typing import ArrayLike, FloatArray, Rng
 
-__all__ = ["KLEstimate", "LightSchrodingerBridge"]
+__all__ = ["LightSchrodingerBridge"]
 
 _KIND = "LightSchrodingerBridge"
 _KINDS = {1: "spherical", 2: "diag", 3: "full"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class KLEstimate:
-    """Kullback-Leibler divergences, one a row, and how well they are known.
-
-    Attributes
-    ----------
-    value : ndarray, shape (m,)
-        In nats.
-    standard_error : ndarray, shape (m,)
-        Of the mean over draws; 0 where `value` is in closed form.
-    n_draws : int
-        Draws a row; 0 for the closed form.
-    """
-
-    value: FloatArray
-    standard_error: FloatArray
-    n_draws: int
-
-    def __repr__(self) -> str:
-        worst = float(self.standard_error.max(initial=0.0))
-        return (
-            f"KLEstimate(n_rows={len(self.value)}, n_draws={self.n_draws}, "
-            f"standard_error up to {worst:.1e})"
-        )
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -123,7 +104,7 @@ class LightSchrodingerBridge(_io.Frozen):
     References
     ----------
     .. [1] A. Korotin, N. Gushchin and E. Burnaev, "Light Schrödinger bridge", ICLR 2024,
-       theorem 3.2 and proposition 3.3, arXiv:2310.01174.
+       propositions 3.2 and 3.3, arXiv:2310.01174.
 
     Examples
     --------
@@ -370,6 +351,14 @@ class LightSchrodingerBridge(_io.Frozen):
         ------
         ShapeError      if ``x0`` is not a matrix of d columns.
         NotFiniteError  if ``x0`` is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.mean([[0.0], [1.0]])
+        array([[2. ],
+               [2.5]])
         """
         return self.conditional(x0).mean
 
@@ -385,6 +374,13 @@ class LightSchrodingerBridge(_io.Frozen):
         ------
         ShapeError      if ``x0`` is not a matrix of d columns.
         NotFiniteError  if ``x0`` is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.covariance([[0.0]])
+        array([[[0.05]]])
         """
         return self.conditional(x0).covariance
 
@@ -575,13 +571,9 @@ class LightSchrodingerBridge(_io.Frozen):
         >>> round(bridge.score([[0.0], [1.0]], [[2.0], [2.5]]), 3)
         -0.671
         """
-        c = self._components
         starts = as_rows("x0", x0, self.dim, least=1).astype(np.float64, copy=False)
         ends = as_rows("x1", x1, self.dim, least=1).astype(np.float64, copy=False)
-        u, y = c.place(starts, 0.0), c.place(ends, 1.0)
-        log_c = c.log_sums(starts, 0.0) + (u * u).sum(axis=1) / (2 * c.epsilon)
-        inner = float(u.mean(axis=0) @ y.mean(axis=0)) / c.epsilon
-        return float(c.log_target(ends).mean() - log_c.mean()) + inner
+        return mean_log_prob(self._components, starts, ends)
 
     def transport_cost(self, x0: ArrayLike) -> FloatArray:
         r"""Return the expected cost :math:`E[|X_T - x_0|^2 / 2]` for each start, shape (m,).
@@ -604,9 +596,7 @@ class LightSchrodingerBridge(_io.Frozen):
         array([2.025])
         """
         rows = as_rows("x0", x0, self.dim)
-        traces = self._components.epsilon * self._components.eigenvalues.sum(axis=1)
-        shares, squares = self._shares_and_squares(rows)
-        cost: FloatArray = (shares * (squares + traces)).sum(axis=1) / 2
+        cost = expected_cost(self._components, rows.astype(np.float64, copy=False))
         return cost.astype(rows.dtype, copy=False)
 
     def kl_to_reference(self, x0: ArrayLike, *, n: int = 256, rng: Rng = None) -> KLEstimate:
@@ -648,30 +638,13 @@ class LightSchrodingerBridge(_io.Frozen):
         """
         n = check_positive_int("n", n, minimum=2)
         rows = as_rows("x0", x0, self.dim)
-        c = self._components
-        excess = c.eigenvalues - 1
-        shapes = (excess - np.log1p(excess)).sum(axis=1)
-        shares, squares = self._shares_and_squares(rows)
-        value = (shares * (shapes + squares / c.epsilon)).sum(axis=1) / 2 - entr(shares).sum(axis=1)
-        error = np.zeros(len(rows))
-        if c.n_components == 1:
-            n = 0
-        else:
-            law = mixture_at(c, rows.astype(np.float64), 0.0, 1.0)
-            generator = np.random.default_rng(_rng.key(rng))
-            mean, sums = np.zeros(len(rows)), np.zeros(len(rows))
-            for count in range(1, n + 1):  # Welford's sums
-                entropy = self._posterior_entropy(law.sample(rng=generator))
-                away = entropy - mean
-                mean += away / count
-                sums += away * (entropy - mean)
-            value += mean
-            error = np.sqrt(sums / (n - 1) / n)
-        dtype = rows.dtype
-        return KLEstimate(
-            value=value.astype(dtype, copy=False),
-            standard_error=error.astype(dtype, copy=False),
-            n_draws=n,
+        generator = np.random.default_rng(_rng.key(rng))
+        places = rows.astype(np.float64, copy=False)
+        found = kl_to_reference(self._components, places, n, generator)
+        return replace(
+            found,
+            value=found.value.astype(rows.dtype, copy=False),
+            standard_error=found.standard_error.astype(rows.dtype, copy=False),
         )
 
     def backward_weights(self, x1: ArrayLike, x0: ArrayLike) -> FloatArray:
@@ -704,18 +677,9 @@ class LightSchrodingerBridge(_io.Frozen):
         >>> bridge.backward_weights([[2.0]], [[0.0], [1.0]]).round(3)
         array([[0.924, 0.076]])
         """
-        c = self._components
         ends = as_rows("x1", x1, self.dim)
         starts = as_rows("x0", x0, self.dim, least=1)
-        places = starts.astype(np.float64, copy=False)
-        u = c.place(places, 0.0)
-        log_c = c.log_sums(places, 0.0) + (u * u).sum(axis=1) / (2 * c.epsilon)
-        dtype = np.float32 if ends.dtype == starts.dtype == np.float32 else np.float64
-        weights = np.empty((len(ends), len(starts)), dtype)
-        for rows in blocks(len(ends), len(starts)):
-            inner = c.place(ends[rows].astype(np.float64), 1.0) @ u.T / c.epsilon
-            weights[rows] = np.exp(normalize(inner - log_c)[0])
-        return weights
+        return backward_weights(self._components, ends, starts)
 
     # --- draws ---
 
@@ -830,22 +794,10 @@ class LightSchrodingerBridge(_io.Frozen):
         """
         rows = as_rows("x0", x0, self.dim)
         steps = as_times("times", times, self.horizon)
+        count = 1 if n is None else check_positive_int("n", n)
         generator = np.random.default_rng(_rng.key(rng))
-        law = mixture_at(self._components, rows.astype(np.float64), 0.0, 1.0)
-        ends = law.sample(n=1 if n is None else n, rng=generator)
-        here: FloatArray = np.broadcast_to(rows.astype(np.float64), ends.shape)
-        path = np.empty((*ends.shape[:2], len(steps), self.dim), rows.dtype)
-        now = 0.0
-        for i, t in enumerate(steps):
-            if t == 1:
-                here = ends
-            elif t > now:
-                variance = self._components.epsilon * (t - now) * (1 - t) / (1 - now)
-                noise = np.sqrt(variance) * generator.standard_normal(ends.shape)
-                here = here + (t - now) / (1 - now) * (ends - here) + noise
-            path[:, :, i] = here
-            now = t
-        return path[0] if n is None else path
+        paths = exact_paths(self._components, rows, steps, count, generator)
+        return paths[0] if n is None else paths
 
     def sample_sde(
         self, x0: ArrayLike, n_steps: int, *, n: int | None = None, rng: Rng = None
@@ -888,13 +840,9 @@ class LightSchrodingerBridge(_io.Frozen):
         n_steps = check_positive_int("n_steps", n_steps)
         count = 1 if n is None else check_positive_int("n", n)
         generator = np.random.default_rng(_rng.key(rng))
-        places = np.tile(rows.astype(np.float64), (count, 1))
-        deviation = np.sqrt(self._components.epsilon / n_steps)
-        for step in range(n_steps):
-            drift = self._components.drift(places, step / n_steps)
-            noise = generator.standard_normal(places.shape)
-            places = places + drift / n_steps + deviation * noise
-        found = places.astype(rows.dtype, copy=False)
+        starts = np.tile(rows.astype(np.float64), (count, 1))
+        ends = euler_maruyama(self._components, starts, n_steps, generator)
+        found = ends.astype(rows.dtype, copy=False)
         return found if n is None else found.reshape(count, *rows.shape)
 
     # --- files ---
@@ -941,27 +889,6 @@ class LightSchrodingerBridge(_io.Frozen):
             self.epsilon * self.horizon,
             self.origin,
         )
-
-    def _shares_and_squares(self, x0: FloatArray) -> tuple[Vector, Vector]:
-        """Return the weights of the components, and the squares of their mean displacements."""
-        c = self._components
-        shares = np.empty((len(x0), c.n_components))
-        squares = np.empty_like(shares)
-        for rows in blocks(len(x0), c.width):
-            y = c.place(x0[rows].astype(np.float64), 0.0)
-            log_weights, pulls = c.weigh(y, 0.0)
-            shares[rows] = np.exp(normalize(log_weights)[0])
-            squares[rows] = ((pulls + c.turned_motion) ** 2).sum(axis=-1)
-        return shares, squares
-
-    def _posterior_entropy(self, x1: FloatArray) -> Vector:
-        """Return the entropy of the component given the end, which says all of it."""
-        c = self._components
-        entropy = np.empty(len(x1))
-        for rows in blocks(len(x1), c.width):
-            log_weights, _ = c.weigh(c.place(x1[rows].astype(np.float64), 1.0), 1.0)
-            entropy[rows] = entr(np.exp(normalize(log_weights)[0])).sum(axis=1)
-        return entropy
 
 
 _SAVED = ("log_weights", "shifts", "scales", "epsilon", "horizon", "origin")

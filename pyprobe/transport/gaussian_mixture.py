@@ -16,7 +16,14 @@ from pyprobe._io import Frozen
 from pyprobe._validate import check_positive_int
 from pyprobe.errors import ShapeError
 from pyprobe.transport._bridge_input import as_rows
-from pyprobe.transport._components import Components, Vector, blocks, normalize
+from pyprobe.transport._components import (
+    Components,
+    Moment,
+    Vector,
+    blocks,
+    normalize,
+    weighted_squares,
+)
 from pyprobe.typing import ArrayLike, FloatArray, Rng
 
 __all__ = ["GaussianMixtureBatch", "mixture_at"]
@@ -99,11 +106,12 @@ class GaussianMixtureBatch(Frozen):
     @property
     def mean(self) -> FloatArray:
         """Means of the mixtures, shape (m, d)."""
+        s, t = self._times
         mean = np.empty(self._start.shape, self._dtype)
         for rows in blocks(len(mean), self._components.width):
             shares = np.exp(self.log_weights[rows])
-            step = self._components.mean_turned_back(shares, self._steps(rows))
-            mean[rows] = self._moved(rows) + step
+            step = self._components.mean_step(shares, self._offsets(rows), self._now)
+            mean[rows] = self._moved(rows) + (t - s) * step
         return mean
 
     @property
@@ -154,10 +162,8 @@ class GaussianMixtureBatch(Frozen):
         for rows in blocks(len(flat), self._components.width):
             source = sources[rows]
             away = self._components.turn(flat[rows] - self._moved(source)) - self._steps(source)
-            away *= away
-            away /= self._variances
-            exponents = self.log_weights[source] - constants - away.sum(axis=-1) / 2
-            values[rows] = normalize(exponents)[1]
+            halves = weighted_squares(away, 1 / self._variances) / 2
+            values[rows] = normalize(self.log_weights[source] - constants - halves)[1]
         dtype = np.float32 if points.dtype == self._dtype == np.float32 else np.float64
         return values.reshape(points.shape[:-1]).astype(dtype, copy=False)
 
@@ -200,10 +206,8 @@ class GaussianMixtureBatch(Frozen):
         return variances
 
     @cached_property
-    def _gains(self) -> Vector:
-        c = self._components
-        gains: Vector = (c.eigenvalues - 1) / c.denominators(self._times[0])
-        return gains
+    def _now(self) -> Moment:
+        return self._components.at(self._times[0])
 
     def _moved(self, rows: Any) -> Vector:
         """Return where the rows would be if they only moved with the frame."""
@@ -213,10 +217,14 @@ class GaussianMixtureBatch(Frozen):
 
     def _steps(self, rows: Any) -> Vector:
         """Return the mean steps of all components, beside the frame's, in the eigenbases."""
-        c, (s, t) = self._components, self._times
-        z = c.turn(c.place(self._start[rows], s)) - s * c.turned_shifts
-        steps: Vector = (t - s) * (self._gains * z + c.turned_shifts)
+        s, t = self._times
+        steps: Vector = (t - s) * self._now.gains * self._offsets(rows)
+        steps += (t - s) * self._components.turned_shifts
         return steps
+
+    def _offsets(self, rows: Any) -> Vector:
+        c = self._components
+        return c.offsets(c.place(self._start[rows], self._now.t), self._now)
 
     def _step(self, rows: Any, which: Any, noise: Vector) -> Vector:
         """Return a random step of the component `which` of each row."""
@@ -225,13 +233,13 @@ class GaussianMixtureBatch(Frozen):
         deviations = np.sqrt(self._variances)
         if c.bases is None:
             shifts = c.shifts[which]
-            pulls = self._gains[which] * (y - s * shifts)
+            pulls = self._now.gains[which] * (y - s * shifts)
             found: Vector = (t - s) * (pulls + shifts) + deviations[which] * noise
             return found
         steps = np.empty_like(y)
         for k in np.unique(which):
             own = which == k
-            pulls = self._gains[k] * (y[own] @ c.bases[k] - s * c.turned_shifts[k])
+            pulls = self._now.gains[k] * (y[own] @ c.bases[k] - s * c.turned_shifts[k])
             turned = (t - s) * (pulls + c.turned_shifts[k]) + deviations[k] * noise[own]
             steps[own] = turned @ c.bases[k].T
         return steps
@@ -240,10 +248,7 @@ class GaussianMixtureBatch(Frozen):
 def mixture_at(components: Components, x: FloatArray, s: float, t: float) -> GaussianMixtureBatch:
     """Return the laws at time `t` of a bridge that is at the rows of `x` at time `s` before."""
     start = x.astype(np.float64)
-    log_weights = np.empty((len(x), components.n_components))
-    for rows in blocks(len(x), components.width):
-        found, _ = components.weigh(components.place(start[rows], s), s)
-        log_weights[rows] = normalize(found)[0]
+    log_weights = components.log_shares(start, s)
     for array in (start, log_weights):
         array.flags.writeable = False
     return GaussianMixtureBatch(log_weights, components, start, (s, t), x.dtype)

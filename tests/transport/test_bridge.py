@@ -6,6 +6,7 @@ import math
 import pickle
 import re
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.integrate
@@ -276,6 +277,48 @@ def test_the_drift_in_float32_is_that_in_float64_up_to_the_end(kind, d):
         assert np.isfinite(double).all()
 
 
+@pytest.mark.parametrize("epsilon", [0.002, 50.0])
+def test_potential_and_drift_agree_with_fifty_digits(epsilon):
+    # Log-weights of thousands of nats, and scales from 1e-4: the exponents are near 1e4.
+    rng = np.random.default_rng(40)
+    k, d = 12, 2
+    bridge = LightSchrodingerBridge(
+        log_weights=rng.normal(size=k) * 2 / epsilon,
+        shifts=rng.normal(size=(k, d)) * 3 + 10,
+        scales=np.exp(rng.uniform(-9, 1, (k, d))),
+        epsilon=epsilon,
+        origin=rng.normal(size=d),
+    )
+    x = rng.normal(size=(5, d)) + np.linspace(0, 10, 5)[:, None]
+    with mpmath.workdps(50):
+        for t in (0.0, 0.4, 1 - 1e-9, 1.0):
+            values, drifts = bridge.log_phi(x, t), bridge.drift(x, t)
+            for i in range(5):
+                # The textbook: the components' weights and drifts with numbers of 50 digits.
+                u = [
+                    mpmath.mpf(a) - mpmath.mpf(o) for a, o in zip(x[i], bridge.origin, strict=True)
+                ]
+                weights, pulls = [], []
+                for j in range(k):
+                    weight, pull = mpmath.exp(mpmath.mpf(bridge.log_weights[j])), []
+                    for c in range(d):
+                        S = mpmath.mpf(bridge.scales[j, c])
+                        r = mpmath.mpf(bridge.shifts[j, c]) - mpmath.mpf(bridge.origin[c])
+                        D = (1 - mpmath.mpf(t)) + mpmath.mpf(t) * S
+                        form = ((S - 1) * u[c] ** 2 + 2 * r * u[c] - t * r**2) / D
+                        weight *= mpmath.exp(form / (2 * mpmath.mpf(epsilon))) / mpmath.sqrt(D)
+                        pull.append(((S - 1) * u[c] + r) / D)
+                    weights.append(weight)
+                    pulls.append(pull)
+                total = sum(weights)
+                constant = d / 2 * math.log(2 * math.pi * epsilon)
+                expected = float(mpmath.log(total)) - constant
+                assert values[i] == pytest.approx(expected, rel=1e-12, abs=1e-12)
+                for c in range(d):
+                    drift = sum(w * p[c] for w, p in zip(weights, pulls, strict=True)) / total
+                    assert drifts[i, c] == pytest.approx(float(drift), rel=1e-9, abs=1e-9)
+
+
 def test_tiny_scales_lose_no_digits():
     # A component of width 1e-6 at (1, 2): near it the drift at the end is (target - x) / S + x,
     # and the log-density is that of the component alone.
@@ -316,18 +359,14 @@ def test_the_law_at_a_time_is_a_brownian_bridge_to_the_end(kind):
     np.testing.assert_allclose(law.weights, end.weights, rtol=1e-13)
     np.testing.assert_allclose(law.locs, 0.6 * x0[:, None] + 0.4 * end.locs, atol=1e-13)
     noise = 0.7 * 2.0 * 0.4 * 0.6 * np.eye(3)
-    np.testing.assert_allclose(
-        law.covariance,
-        0.16 * end.covariance + noise,
-        atol=1e-12,
-    )
+    np.testing.assert_allclose(law.covariance, 0.16 * end.covariance + noise, atol=1e-12)
     np.testing.assert_array_equal(bridge.conditional_at(x0, 2.0).locs, end.locs)
 
 
 # --- draws ---
 
 
-def assert_moments(draws, mean, covariance, z=5.0):
+def assert_moments(draws, mean, covariance, z=6.0):
     """Compare the moments of draws (n, m, d) with those of the law; z standard errors."""
     n = len(draws)
     variances = np.diagonal(covariance, axis1=1, axis2=2)
@@ -341,8 +380,8 @@ def assert_moments(draws, mean, covariance, z=5.0):
 @pytest.mark.statistical
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_have_the_moments_of_their_laws(kind, seed):
-    # 5 standard errors, 3 x 60 comparisons: a false-fail rate near 1e-4; a covariance that is off
-    # by 2 % is found in 200 000 draws.
+    # 6 standard errors in 72 comparisons: a false-fail rate below 1e-6; in 200 000 draws a variance
+    # that is off by 3 % is found.
     bridge = random_bridge(15, kind, horizon=2.0)
     x0 = np.random.default_rng(16).normal(size=(2, 3))
     rng = np.random.default_rng(seed)
@@ -387,7 +426,7 @@ def test_paths_have_the_laws_of_their_times(kind, seed):
     residual = then - bridge.transition(here, 0.3, 1.1).mean
     for product in (residual, residual * here, residual * here[:, ::-1]):
         error = product.std(axis=0) / math.sqrt(len(product))
-        assert (np.abs(product.mean(axis=0)) < 5 * error).all()
+        assert (np.abs(product.mean(axis=0)) < 6 * error).all()
 
 
 @pytest.mark.statistical
@@ -475,14 +514,14 @@ def test_the_divergence_from_brownian_motion_is_the_integral(kind, seed):
     bridge = random_bridge(25, kind, d=1, horizon=2.0)
     x0 = np.array([[-1.0], [0.0], [2.0]])
     grid = np.linspace(-40, 40, 40_001)[:, None]
-    found = bridge.kl_to_reference(x0, n=4000, rng=seed)
-    assert found.n_draws == 4000
+    found = bridge.kl_to_reference(x0, n=1000, rng=seed)
+    assert found.n_draws == 1000
     for i in range(3):
         log_prob = bridge.log_prob(grid, given=x0[i : i + 1])
         reference = scipy.stats.norm(x0[i, 0], math.sqrt(1.4)).logpdf(grid[:, 0])
         expected = scipy.integrate.trapezoid(np.exp(log_prob) * (log_prob - reference), grid[:, 0])
-        assert 0 < found.standard_error[i] < math.log(4) / math.sqrt(4000)
-        assert abs(found.value[i] - expected) < 5 * found.standard_error[i]
+        assert 0 < found.standard_error[i] < math.log(4) / math.sqrt(1000)
+        assert abs(found.value[i] - expected) < 6 * found.standard_error[i]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -557,12 +596,17 @@ def test_moving_and_scaling_all_changes_only_the_units(kind):
     single = other.mean(y0.astype(np.float32))
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, other.mean(y0), rtol=2.0**-24)
-    for method in (other.drift, other.transition):
-        result = method(y0.astype(np.float32), *((0.5, 1.0)[: 1 + (method == other.transition)]))
-        array = result if isinstance(result, np.ndarray) else result.mean
-        exact = method(y0, *((0.5, 1.0)[: 1 + (method == other.transition)]))
-        exact = exact if isinstance(exact, np.ndarray) else exact.mean
-        np.testing.assert_allclose(array, exact, rtol=1e-7)
+    for method in (
+        lambda x: other.drift(x, 0.5),
+        lambda x: other.transition(x, 0.5, 1.0).mean,
+        lambda x: other.log_prob(y1.astype(x.dtype), given=x),
+        lambda x: other.sample_path(x, [0.5, 1.5], rng=0),
+        lambda x: other.backward_weights(y1.astype(x.dtype), x),
+        other.transport_cost,
+    ):
+        single = method(y0.astype(np.float32))
+        assert single.dtype == np.float32
+        np.testing.assert_allclose(single, method(y0), rtol=1e-7, atol=1e-30)
 
 
 def test_ends_far_from_starts_lose_no_digits():
