@@ -43,7 +43,7 @@ class KLEstimate:
 def expected_cost(components: Components, x0: Vector) -> Vector:
     """Return the expected half squared distance to the end, for each start."""
     traces = components.epsilon * components.eigenvalues.sum(axis=1)
-    shares, squares = _shares_and_squares(components, x0)
+    shares, squares = np.exp(components.log_shares(x0, 0.0)), _mean_squares(components, x0)
     cost: Vector = (shares * (squares + traces)).sum(axis=1) / 2
     return cost
 
@@ -58,11 +58,11 @@ def kl_to_reference(
     """
     excess = components.eigenvalues - 1
     shapes = (excess - np.log1p(excess)).sum(axis=1)
-    shares, squares = _shares_and_squares(components, x0)
+    law = mixture_at(components, x0, 0.0, 1.0)
+    shares, squares = np.exp(law.log_weights), _mean_squares(components, x0)
     value = (shares * (shapes + squares / components.epsilon)).sum(axis=1) / 2
     if components.n_components == 1:
         return KLEstimate(value=value, standard_error=np.zeros(len(x0)), n_draws=0)
-    law = mixture_at(components, x0, 0.0, 1.0)
     mean, sums = np.zeros(len(x0)), np.zeros(len(x0))
     for count in range(1, n + 1):  # Welford's sums: no draws are kept
         ends = law.sample(rng=generator).astype(np.float64, copy=False)
@@ -102,11 +102,11 @@ def _log_normalizers(components: Components, x0: Vector, u: Vector) -> Vector:
     return log_c
 
 
-def _shares_and_squares(components: Components, x0: Vector) -> tuple[Vector, Vector]:
-    """Return the weights of the components, and the squares of their mean displacements."""
+def _mean_squares(components: Components, x0: Vector) -> Vector:
+    """Return the squared mean displacement of each start by each component, (m, k)."""
     now = components.at(0.0)
     squares = np.empty((len(x0), components.n_components))
     for rows in blocks(len(x0), components.width):
         pulls = now.gains * components.offsets(components.place(x0[rows], 0.0), now)
         squares[rows] = ((pulls + components.turned_motion) ** 2).sum(axis=-1)
-    return np.exp(components.log_shares(x0, 0.0)), squares
+    return squares

@@ -125,11 +125,6 @@ class Components:
         """Shift and velocity together, in the eigenbases."""
         return self._turn_own(self.shifts + self.velocity)
 
-    @cached_property
-    def covariances(self) -> Vector:
-        """The scales as matrices (k, d, d), or their diagonals (k, d)."""
-        return self.as_matrices(self.eigenvalues)
-
     def place(self, x: Vector, t: Time) -> Vector:
         """Return `x` in the frame at time `t`."""
         return x - (self.origin + np.multiply.outer(t, self.velocity))

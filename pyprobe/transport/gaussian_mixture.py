@@ -38,8 +38,8 @@ class GaussianMixtureBatch(Frozen):
 
     Attributes
     ----------
-    log_weights : ndarray, shape (m, k)
-        Logarithms of the probabilities of the components. Their exponential is ``weights``.
+    weights, log_weights : ndarray, shape (m, k)
+        Probabilities of the components, and their logarithms in float64.
     locs : ndarray, shape (m, k, d)
         Means of the components, made anew at each access.
     component_covariances : ndarray, shape (k, d) or (k, d, d)
@@ -71,15 +71,21 @@ class GaussianMixtureBatch(Frozen):
     (3, 2, 2)
     """
 
-    log_weights: Vector
     _components: Components
     _start: Vector
     _times: tuple[float, float]
     _dtype: Any
 
     def __repr__(self) -> str:
-        m, k = self.log_weights.shape
-        return f"GaussianMixtureBatch(n_rows={m}, n_components={k}, dim={self._components.dim})"
+        k, d = self._components.shifts.shape
+        return f"GaussianMixtureBatch(n_rows={len(self._start)}, n_components={k}, dim={d})"
+
+    @cached_property
+    def log_weights(self) -> Vector:
+        """Logarithms of the probabilities of the components, shape (m, k)."""
+        found = self._components.log_shares(self._start, self._times[0])
+        found.flags.writeable = False
+        return found
 
     @property
     def weights(self) -> FloatArray:
@@ -109,7 +115,7 @@ class GaussianMixtureBatch(Frozen):
         s, t = self._times
         mean = np.empty(self._start.shape, self._dtype)
         for rows in blocks(len(mean), self._components.width):
-            shares = np.exp(self.log_weights[rows])
+            shares = np.exp(self._log_weights_of(rows))
             step = self._components.mean_step(shares, self._offsets(rows), self._now)
             mean[rows] = self._moved(rows) + (t - s) * step
         return mean
@@ -121,7 +127,7 @@ class GaussianMixtureBatch(Frozen):
         inner = self._components.as_matrices(self._variances)
         covariance = np.empty((m, d, d), self._dtype)
         for rows in blocks(m, self._components.width + d * d):
-            shares = np.exp(self.log_weights[rows])
+            shares = np.exp(self._log_weights_of(rows))
             apart = self._components.turn_back(self._steps(rows))
             apart = apart - np.matmul(shares[:, None, :], apart)
             block = np.matmul((shares[:, :, None] * apart).swapaxes(1, 2), apart)
@@ -156,6 +162,8 @@ class GaussianMixtureBatch(Frozen):
                 f"'x' must have shape (..., {m}, {d}), a point for each row; got {points.shape}."
             )
         flat = points.reshape(-1, d).astype(np.float64, copy=False)
+        if len(flat) > m:
+            _ = self.log_weights  # needed more than once
         sources = np.broadcast_to(np.arange(m), points.shape[:-1]).reshape(-1)
         values = np.empty(len(flat))
         constants = np.log(2 * np.pi * self._variances).sum(axis=-1) / 2
@@ -163,7 +171,7 @@ class GaussianMixtureBatch(Frozen):
             source = sources[rows]
             away = self._components.turn(flat[rows] - self._moved(source)) - self._steps(source)
             halves = weighted_squares(away, 1 / self._variances) / 2
-            values[rows] = normalize(self.log_weights[source] - constants - halves)[1]
+            values[rows] = normalize(self._log_weights_of(source) - constants - halves)[1]
         dtype = np.float32 if points.dtype == self._dtype == np.float32 else np.float64
         return values.reshape(points.shape[:-1]).astype(dtype, copy=False)
 
@@ -189,12 +197,14 @@ class GaussianMixtureBatch(Frozen):
         noise = generator.standard_normal((count, m, d)).reshape(-1, d)
         sources = np.broadcast_to(np.arange(m), (count, m)).reshape(-1)
         draws = np.empty((count * m, d), self._dtype)
-        for rows in blocks(count * m, max(self._components.n_components, d)):
+        if count > 1:
+            _ = self.log_weights  # needed more than once
+        for rows in blocks(count * m, self._components.width):
             source = sources[rows]
             # Scaled by the total: rounding must not leave a level above the last step.
-            steps = np.exp(self.log_weights[source]).cumsum(axis=1)
+            steps = np.exp(self._log_weights_of(source)).cumsum(axis=1)
             which = (levels[rows, None] * steps[:, -1:] >= steps).sum(axis=1)
-            draws[rows] = self._moved(source) + self._step(source, which, noise[rows])
+            draws[rows] = self._moved(source) + self._random_step(source, which, noise[rows])
         return draws.reshape((m, d) if n is None else (count, m, d))
 
     @cached_property
@@ -208,6 +218,15 @@ class GaussianMixtureBatch(Frozen):
     @cached_property
     def _now(self) -> Moment:
         return self._components.at(self._times[0])
+
+    def _log_weights_of(self, rows: Any) -> Vector:
+        """Return the log-weights of some rows; those of all are kept only if they are asked for."""
+        if "log_weights" in self.__dict__:
+            kept: Vector = self.log_weights[rows]
+            return kept
+        c = self._components
+        y = c.place(self._start[rows], self._now.t)
+        return normalize(c.log_weights_at(y, c.offsets(y, self._now), self._now))[0]
 
     def _moved(self, rows: Any) -> Vector:
         """Return where the rows would be if they only moved with the frame."""
@@ -226,7 +245,7 @@ class GaussianMixtureBatch(Frozen):
         c = self._components
         return c.offsets(c.place(self._start[rows], self._now.t), self._now)
 
-    def _step(self, rows: Any, which: Any, noise: Vector) -> Vector:
+    def _random_step(self, rows: Any, which: Any, noise: Vector) -> Vector:
         """Return a random step of the component `which` of each row."""
         c, (s, t) = self._components, self._times
         y = c.place(self._start[rows], s)
@@ -248,7 +267,5 @@ class GaussianMixtureBatch(Frozen):
 def mixture_at(components: Components, x: FloatArray, s: float, t: float) -> GaussianMixtureBatch:
     """Return the laws at time `t` of a bridge that is at the rows of `x` at time `s` before."""
     start = x.astype(np.float64)
-    log_weights = components.log_shares(start, s)
-    for array in (start, log_weights):
-        array.flags.writeable = False
-    return GaussianMixtureBatch(log_weights, components, start, (s, t), x.dtype)
+    start.flags.writeable = False
+    return GaussianMixtureBatch(components, start, (s, t), x.dtype)

@@ -5,6 +5,7 @@ import copy
 import math
 import pickle
 import re
+import tracemalloc
 
 import mpmath
 import numpy as np
@@ -474,6 +475,24 @@ def test_the_draws_of_a_seed_do_not_depend_on_the_blocks(monkeypatch):
         for result in results[1:]:
             for array, reference in zip(result, results[0], strict=True):
                 np.testing.assert_allclose(array, reference, rtol=1e-12, atol=1e-13)
+
+
+def test_many_rows_and_components_take_no_memory_for_their_products():
+    # A number for each row and component would take 32 MB, one for each coordinate too 128 MB.
+    bridge = random_bridge(41, "diag", k=200, d=4)
+    x0 = np.random.default_rng(42).normal(size=(20_000, 4))
+    for call in (
+        lambda: bridge.sample(x0, rng=0),
+        lambda: bridge.mean(x0),
+        lambda: bridge.drift(x0, 0.5),
+        lambda: bridge.log_prob(x0, given=x0),
+        lambda: bridge.score(x0, x0),
+    ):
+        tracemalloc.start()
+        call()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 10e6
 
 
 def test_a_seed_repeats_and_a_generator_advances():
