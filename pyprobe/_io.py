@@ -1,7 +1,7 @@
 """Saving and loading fitted models: one ``.npz`` file, no pickle, a format version.
 
 A file holds the model's arrays, its numbers as 0-d arrays, and a header that names its class. What
-does not fit is refused by name.
+does not fit is refused by name. A `Frozen` model stays immutable on the way.
 """
 
 from __future__ import annotations
@@ -18,9 +18,19 @@ import numpy as np
 
 from pyprobe.errors import DomainError
 
-__all__ = ["load", "save"]
+__all__ = ["Frozen", "load", "save"]
 
 _FORMAT = 1
+
+
+class Frozen:
+    """A value whose arrays stay read-only when it is copied or unpickled."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+            object.__setattr__(self, name, value)
 
 
 def save(path: str | os.PathLike[str], kind: str, fields: Mapping[str, Any]) -> None:

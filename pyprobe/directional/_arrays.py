@@ -14,7 +14,6 @@ from pyprobe.directional import _numpy
 from pyprobe.errors import DomainError, NotFiniteError, ShapeError
 
 __all__ = [
-    "Frozen",
     "as_directions",
     "as_floats",
     "as_samples",
@@ -24,16 +23,6 @@ __all__ = [
     "formulas",
     "shape_of",
 ]
-
-
-class Frozen:
-    """A value whose arrays stay read-only when it is copied or unpickled."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            if isinstance(value, np.ndarray):
-                value.flags.writeable = False
-            object.__setattr__(self, name, value)
 
 
 def formulas(*arrays: Any, names: tuple[str, ...] = ()) -> Any:

@@ -44,7 +44,7 @@ from pyprobe.cluster import (
     merge_directions,
 )
 from pyprobe.cluster._samples import as_samples, dtype_of, transposed
-from pyprobe.directional._arrays import Frozen, check_shape
+from pyprobe.directional._arrays import check_shape
 from pyprobe.directional._numpy import cumulant, log_uniform
 from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
 from pyprobe.progress import Callback, Progress
@@ -93,7 +93,7 @@ class MixtureInfo(EMInfo):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class VonMisesFisherMixture(Frozen):
+class VonMisesFisherMixture(_io.Frozen):
     r"""A mixture of von Mises-Fisher distributions on the unit sphere of any dimension.
 
     Made from parameters, or by `fit`. The value is immutable.

@@ -24,7 +24,6 @@ from pyprobe._engine import select
 from pyprobe._validate import as_weights, check_bool
 from pyprobe._warn import warn
 from pyprobe.directional._arrays import (
-    Frozen,
     as_directions,
     as_floats,
     as_samples,
@@ -88,7 +87,7 @@ class VonMisesFisherInfo:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class VonMisesFisher(Frozen):
+class VonMisesFisher(_io.Frozen):
     r"""Von Mises-Fisher distribution on the unit sphere of any dimension, or a batch of them.
 
     The density with respect to the surface measure is :math:`C_d(\kappa) e^{\kappa \mu \cdot x}`;

@@ -1,4 +1,4 @@
-"""Entropic optimal transport.
+"""Entropic optimal transport, and Schrödinger bridges.
 
 `sinkhorn`             the plan between two sets of weights for a matrix of costs
 `sinkhorn_points`      the same for clouds of points, whose costs are never held
@@ -7,16 +7,27 @@
 `sinkhorn_barycenter`  the mean of several weights on one set of points
 `relative_epsilon`     a strength of the entropy in proportion to the costs
 
-`SinkhornResult`, `SinkhornDivergence` and `SinkhornBarycenter` are what they return.
+`LightSchrodingerBridge`  the random process between two samples, in closed form
+`suggest_epsilon`         a strength of its noise in proportion to squared distances
+
+`SinkhornResult`, `SinkhornDivergence`, `SinkhornBarycenter`, `GaussianMixtureBatch` and
+`KLEstimate` are what they return.
 """
 
+from pyprobe.transport._bridge_costs import KLEstimate
 from pyprobe.transport.barycenter import SinkhornBarycenter, sinkhorn_barycenter
 from pyprobe.transport.batch import sinkhorn_batch
+from pyprobe.transport.bridge import LightSchrodingerBridge
 from pyprobe.transport.divergence import SinkhornDivergence, sinkhorn_divergence
+from pyprobe.transport.epsilon import suggest_epsilon
+from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch
 from pyprobe.transport.points import sinkhorn_points
 from pyprobe.transport.sinkhorn import SinkhornResult, relative_epsilon, sinkhorn
 
 __all__ = [
+    "GaussianMixtureBatch",
+    "KLEstimate",
+    "LightSchrodingerBridge",
     "SinkhornBarycenter",
     "SinkhornDivergence",
     "SinkhornResult",
@@ -26,4 +37,5 @@ __all__ = [
     "sinkhorn_batch",
     "sinkhorn_divergence",
     "sinkhorn_points",
+    "suggest_epsilon",
 ]

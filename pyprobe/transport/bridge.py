@@ -1,0 +1,894 @@
+r"""The Schrödinger bridge between two samples, in closed form.
+
+Among all processes that start with one law and end with another, the bridge is the nearest to
+Brownian motion :math:`dX = \sqrt{\varepsilon}\, dW` over [0, T], in Kullback-Leibler divergence.
+Where the bridge goes from x is a Gaussian mixture, for a potential that is one (Korotin, Gushchin
+and Burnaev 2024, propositions 3.2 and 3.3):
+
+.. math::
+   \pi(x_1 | x_0) = \sum_k p_k(x_0)\, N(x_1 \mid s_k + S_k (x_0 - o),\; \varepsilon T S_k), \qquad
+   p_k(x_0) \propto \alpha_k\,
+      e^{((x_0 - o) \cdot S_k (x_0 - o) + 2 (s_k - o) \cdot (x_0 - o)) / (2 \varepsilon T)},
+
+with shifts :math:`s_k`, scales :math:`S_k` and the weights :math:`\alpha_k` at the origin o. All
+else follows: the drift, the law at any time, paths without a step size.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from pyprobe import _io, _rng
+from pyprobe._validate import as_weights, check_positive_float, check_positive_int
+from pyprobe.errors import DomainError, ShapeError
+from pyprobe.transport._bridge_costs import (
+    KLEstimate,
+    backward_weights,
+    expected_cost,
+    kl_to_reference,
+    mean_log_prob,
+)
+from pyprobe.transport._bridge_input import (
+    as_log_weights,
+    as_origin,
+    as_rows,
+    as_scales,
+    as_shifts,
+    as_time,
+    as_time_pair,
+    as_times,
+    as_times_of_rows,
+)
+from pyprobe.transport._bridge_paths import euler_maruyama, exact_paths
+from pyprobe.transport._components import Components, Vector
+from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch, mixture_at
+from pyprobe.typing import ArrayLike, FloatArray, Rng
+
+__all__ = ["LightSchrodingerBridge"]
+
+_KIND = "LightSchrodingerBridge"
+_KINDS = {1: "spherical", 2: "diag", 3: "full"}
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class LightSchrodingerBridge(_io.Frozen):
+    r"""A Schrödinger bridge whose potential is a Gaussian mixture: all of it in closed form.
+
+    From :math:`x_0` and with component k, the end is :math:`N(s_k + S_k (x_0 - o), \varepsilon T
+    S_k)`; the components' probabilities are the weights at the origin o, and tilt away from it as
+    the module says. Made by `from_parameters`. The value is immutable.
+
+    Parameters
+    ----------
+    log_weights : array_like, shape (k,)
+        Logarithms of the components' probabilities at the origin, up to a constant. With little
+        noise they span thousands of nats, which the probabilities themselves cannot.
+    shifts : array_like, shape (k, d)
+        Where each component takes the origin.
+    scales : array_like, shape (k,), (k, d) or (k, d, d)
+        Positive numbers, diagonals or positive definite matrices :math:`S_k`: the slope of each
+        component's map, and its covariance over :math:`\varepsilon T`.
+    epsilon : float
+        :math:`\varepsilon`, the variance of the noise per unit of time.
+    horizon : float, default 1
+        T; times run over [0, T].
+    origin : array_like, shape (d,), optional
+        o; default 0. Near the start of the process, it keeps the weights well scaled.
+    info : optional
+        How a fit went; None where there was none.
+
+    Raises
+    ------
+    ShapeError      if the shapes do not fit.
+    DomainError     if a scale, `epsilon` or `horizon` is not positive, or a matrix is not
+                    symmetric.
+    NotPositiveDefiniteError    if a matrix is not positive definite.
+    NotFiniteError  if an argument is infinite or NaN; a log-weight may be minus infinity.
+
+    Notes
+    -----
+    The cost of the static problem is :math:`|x_0 - x_1|^2 / 2`, its entropy :math:`\varepsilon T`.
+    For the squared distance without the half, as in `sinkhorn_points`, in OTT (``epsilon``) and in
+    POT (``reg``), the same strength is :math:`2 \varepsilon T`; torchcfm's ``sigma`` is
+    :math:`\sqrt{\varepsilon}`, for T = 1.
+
+    Parameters are kept in float64, and everything is computed in it; results have the dtype of the
+    rows that came in. Cost O(k d) a row, O(k d^2) with matrices, in blocks that fit the cache.
+    NumPy arrays only.
+
+    References
+    ----------
+    .. [1] A. Korotin, N. Gushchin and E. Burnaev, "Light Schrödinger bridge", ICLR 2024,
+       propositions 3.2 and 3.3, arXiv:2310.01174.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyprobe.transport import LightSchrodingerBridge
+    >>> bridge = LightSchrodingerBridge.from_parameters(
+    ...     [0.5, 0.5], [[-3.0, 0.0], [3.0, 0.0]], [0.2, 0.2], epsilon=0.5
+    ... )
+    >>> bridge
+    LightSchrodingerBridge(n_components=2, dim=2, epsilon=0.5, scales='spherical')
+    >>> x0 = np.array([[0.0, 1.0], [0.1, 0.0]])
+    >>> bridge.mean(x0).round(2)
+    array([[0.  , 0.2 ],
+           [1.63, 0.  ]])
+    >>> bridge.sample_path(x0, [0.5, 1.0], rng=0).shape
+    (2, 2, 2)
+    """
+
+    log_weights: Vector
+    shifts: Vector
+    scales: Vector
+    epsilon: float
+    horizon: float = 1.0
+    origin: Vector | None = None
+    info: Any = None
+
+    def __post_init__(self) -> None:
+        shifts = as_shifts(self.shifts)
+        k, d = shifts.shape
+        kept = {
+            "log_weights": as_log_weights(self.log_weights, k),
+            "shifts": shifts,
+            "scales": as_scales(self.scales, k, d),
+            "origin": as_origin(self.origin, d),
+        }
+        # The caller's arrays may change later: the value keeps copies of its own.
+        for name, array in kept.items():
+            copy = np.array(array)
+            copy.flags.writeable = False
+            object.__setattr__(self, name, copy)
+        for name in ("epsilon", "horizon"):
+            object.__setattr__(self, name, check_positive_float(name, getattr(self, name)))
+
+    def __repr__(self) -> str:
+        horizon = "" if self.horizon == 1 else f", horizon={self.horizon:.6g}"
+        return (
+            f"LightSchrodingerBridge(n_components={self.n_components}, dim={self.dim}, "
+            f"epsilon={self.epsilon:.6g}{horizon}, scales={_KINDS[self.scales.ndim]!r})"
+        )
+
+    @classmethod
+    def from_parameters(
+        cls,
+        weights: ArrayLike,
+        shifts: ArrayLike,
+        scales: ArrayLike,
+        *,
+        epsilon: float,
+        horizon: float = 1.0,
+        origin: ArrayLike | None = None,
+    ) -> Self:
+        r"""Make a bridge from the probabilities, shifts and scales of its components.
+
+        Parameters
+        ----------
+        weights : array_like, shape (k,)
+            Probabilities of the components at the origin; they sum to 1. Where they are too uneven
+            for that, the class itself takes ``log_weights``.
+        shifts, scales, epsilon, horizon, origin
+            As those of the class.
+
+        Returns
+        -------
+        LightSchrodingerBridge
+
+        Raises
+        ------
+        ShapeError      if the shapes do not fit.
+        DomainError     if the weights are not probabilities, or another parameter is out of range.
+        NotFiniteError  if an argument is infinite or NaN.
+
+        Examples
+        --------
+        A Gaussian bridge, from N(0, I) to N((5, 0), I): with one component, S solves
+        :math:`S^2 + \varepsilon S = 1`.
+
+        >>> import numpy as np
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> scale = np.sqrt(1 + 0.25 * 0.1**2) - 0.1 / 2
+        >>> bridge = LightSchrodingerBridge.from_parameters(
+        ...     [1.0], [[5.0, 0.0]], [scale], epsilon=0.1
+        ... )
+        >>> end = bridge.sample(np.random.default_rng(0).normal(size=(4000, 2)), rng=1)
+        >>> end.mean(axis=0).round(1) + 0.0, end.std(axis=0).round(1)
+        (array([5., 0.]), array([1., 1.]))
+        """
+        shapes = np.shape(shifts)
+        probabilities = as_weights("weights", weights, shapes[0] if shapes else 1, "component")
+        if abs(probabilities.sum() - 1) > 1e-4:
+            raise DomainError(
+                f"'weights' must sum to 1; they sum to {probabilities.sum():.6g}. Divide by the "
+                "sum."
+            )
+        with np.errstate(divide="ignore"):  # a component of weight 0
+            log_weights = np.log(probabilities)
+        given: Any = shifts, scales, origin
+        return cls(
+            log_weights=log_weights,
+            shifts=given[0],
+            scales=given[1],
+            epsilon=epsilon,
+            horizon=horizon,
+            origin=given[2],
+        )
+
+    @property
+    def n_components(self) -> int:
+        """k, the number of components."""
+        return len(self.shifts)
+
+    @property
+    def dim(self) -> int:
+        """d, the dimension of the space."""
+        return int(self.shifts.shape[1])
+
+    @property
+    def weights(self) -> FloatArray:
+        """Probabilities of the components at the origin, shape (k,)."""
+        weights: FloatArray = np.exp(self.log_weights)
+        return weights
+
+    # --- laws ---
+
+    def conditional(self, x0: ArrayLike) -> GaussianMixtureBatch:
+        """Return the laws of the end, given the start.
+
+        Parameters
+        ----------
+        x0 : array_like, shape (m, d)
+            Where the process starts.
+
+        Returns
+        -------
+        GaussianMixtureBatch
+            A mixture for each row of `x0`.
+
+        Raises
+        ------
+        ShapeError      if ``x0`` is not a matrix of d columns.
+        NotFiniteError  if ``x0`` is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> law = bridge.conditional([[0.0], [1.0]])
+        >>> law.locs[:, 0], law.component_covariances
+        (array([[2. ],
+               [2.5]]), array([[0.05]]))
+        """
+        return mixture_at(self._components, as_rows("x0", x0, self.dim), 0.0, 1.0)
+
+    def conditional_at(self, x0: ArrayLike, t: float) -> GaussianMixtureBatch:
+        """Return the laws of the place at time `t`, in (0, horizon], given the start.
+
+        Parameters
+        ----------
+        x0 : array_like, shape (m, d)
+            Where the process starts.
+        t : float
+            The time; at 0 the place is `x0` itself, and has no density.
+
+        Returns
+        -------
+        GaussianMixtureBatch
+            A mixture for each row of `x0`.
+
+        Raises
+        ------
+        ShapeError      if ``x0`` is not a matrix of d columns.
+        DomainError     if ``t`` is not in (0, horizon].
+        NotFiniteError  if ``x0`` is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.conditional_at([[1.0]], 0.5).mean
+        array([[1.75]])
+        """
+        rows = as_rows("x0", x0, self.dim)
+        end = as_time("t", t, self.horizon)
+        if end == 0:
+            raise DomainError(
+                f"'t' must be in (0, {self.horizon:g}]; got 0, where the process is at 'x0' itself "
+                "and has no density."
+            )
+        return mixture_at(self._components, rows, 0.0, end)
+
+    def transition(self, x: ArrayLike, s: float, t: float) -> GaussianMixtureBatch:
+        r"""Return the laws of the place at time `t`, given that at an earlier time `s`.
+
+        With component k it is :math:`N(x + (t - s) h_k(x), \varepsilon (t - s) D_k(t)
+        D_k(s)^{-1})`, where :math:`D_k(t) = (1 - t/T) I + (t/T) S_k`, and :math:`h_k` is the drift
+        of the component at time s.
+
+        Parameters
+        ----------
+        x : array_like, shape (m, d)
+            Where the process is at time `s`.
+        s, t : float
+            Times, 0 <= s < t <= horizon.
+
+        Returns
+        -------
+        GaussianMixtureBatch
+            A mixture for each row of `x`.
+
+        Raises
+        ------
+        ShapeError      if ``x`` is not a matrix of d columns.
+        DomainError     if a time is out of range, or ``s >= t``.
+        NotFiniteError  if ``x`` is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.transition([[1.75]], 0.5, 1.0).mean
+        array([[2.5]])
+        """
+        rows = as_rows("x", x, self.dim)
+        return mixture_at(self._components, rows, *as_time_pair(s, t, self.horizon))
+
+    def mean(self, x0: ArrayLike) -> FloatArray:
+        r"""Return the mean of the end given the start, :math:`E[X_T | x_0]`, shape (m, d).
+
+        Parameters
+        ----------
+        x0 : array_like, shape (m, d)
+            Where the process starts.
+
+        Raises
+        ------
+        ShapeError      if ``x0`` is not a matrix of d columns.
+        NotFiniteError  if ``x0`` is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.mean([[0.0], [1.0]])
+        array([[2. ],
+               [2.5]])
+        """
+        return self.conditional(x0).mean
+
+    def covariance(self, x0: ArrayLike) -> FloatArray:
+        """Return the covariance of the end given the start, shape (m, d, d).
+
+        Parameters
+        ----------
+        x0 : array_like, shape (m, d)
+            Where the process starts.
+
+        Raises
+        ------
+        ShapeError      if ``x0`` is not a matrix of d columns.
+        NotFiniteError  if ``x0`` is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.covariance([[0.0]])
+        array([[[0.05]]])
+        """
+        return self.conditional(x0).covariance
+
+    def log_prob(self, x1: ArrayLike, *, given: ArrayLike) -> FloatArray:
+        """Return the log-density of the end `x1`, given the start.
+
+        Parameters
+        ----------
+        x1 : array_like, shape (..., m, d)
+            Ends, one for each row of `given`, or several.
+        given : array_like, shape (m, d)
+            Where the process starts; a single row goes with any number of ends.
+
+        Returns
+        -------
+        ndarray, shape (..., m)
+            In nats.
+
+        Raises
+        ------
+        ShapeError      if the shapes do not fit.
+        NotFiniteError  if an argument is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.log_prob([[2.0], [3.0]], given=[[0.0]]).round(3)
+        array([ 0.579, -9.421])
+        """
+        ends = as_rows("x1", x1, self.dim, batch=True)
+        starts = as_rows("given", given, self.dim)
+        if ends.shape[-2] != len(starts) != 1:
+            raise ShapeError(
+                f"'x1' must have shape (..., {len(starts)}, {self.dim}), a row for each of "
+                f"'given'; got {ends.shape}."
+            )
+        return mixture_at(self._components, starts, 0.0, 1.0).log_prob(ends)
+
+    # --- potentials and drift ---
+
+    def drift(self, x: ArrayLike, t: ArrayLike) -> FloatArray:
+        r"""Return the drift of the bridge, :math:`\varepsilon \nabla \log \varphi_t(x)`.
+
+        The bridge solves :math:`dX = g(X, t)\, dt + \sqrt{\varepsilon}\, dW`. The form used is
+        finite on all of [0, horizon] and loses no digits near the end, unlike that by
+        :math:`(E[X_T | X_t = x] - x) / (T - t)`, which it equals.
+
+        Parameters
+        ----------
+        x : array_like, shape (m, d)
+            Places.
+        t : float or array_like, shape (m,)
+            Time, or one for each row.
+
+        Returns
+        -------
+        ndarray, shape (m, d)
+            Per unit of time.
+
+        Raises
+        ------
+        ShapeError      if ``x`` is not a matrix of d columns, or ``t`` does not fit it.
+        DomainError     if a time is not in [0, horizon].
+        NotFiniteError  if ``x`` is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.drift([[0.0], [3.0]], [0.0, 1.0])
+        array([[2.],
+               [1.]])
+        """
+        rows = as_rows("x", x, self.dim)
+        times = as_times_of_rows(t, len(rows), self.horizon)
+        drift = self._components.drift(rows.astype(np.float64, copy=False), times) / self.horizon
+        return drift.astype(rows.dtype, copy=False)
+
+    def log_phi(self, x: ArrayLike, t: ArrayLike) -> FloatArray:
+        r"""Return the logarithm of the potential :math:`\varphi_t(x)`, whose gradient is the drift.
+
+        :math:`\varphi_T(x) = e^{|x - o|^2 / (2 \varepsilon T)} v(x)`, and before that its mean over
+        the Brownian motion from x.
+
+        Parameters
+        ----------
+        x : array_like, shape (m, d)
+            Places.
+        t : float or array_like, shape (m,)
+            Time, or one for each row.
+
+        Returns
+        -------
+        ndarray, shape (m,)
+
+        Raises
+        ------
+        ShapeError      if ``x`` is not a matrix of d columns, or ``t`` does not fit it.
+        DomainError     if a time is not in [0, horizon].
+        NotFiniteError  if ``x`` is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [1.0], epsilon=0.5)
+        >>> rise = bridge.log_phi([[1.0]], 0.3) - bridge.log_phi([[0.0]], 0.3)
+        >>> 0.5 * rise, bridge.drift([[0.0]], 0.3)
+        (array([2.]), array([[2.]]))
+        """
+        c = self._components
+        rows = as_rows("x", x, self.dim)
+        times = as_times_of_rows(t, len(rows), self.horizon)
+        places = rows.astype(np.float64, copy=False)
+        # What the moving frame has taken from every component.
+        common = (places - c.origin) @ c.velocity - np.multiply(times, c.velocity @ c.velocity / 2)
+        log_phi = c.log_sums(places, times) + common / c.epsilon - c.log_constant
+        return log_phi.astype(rows.dtype, copy=False)
+
+    def log_potential(self, x: ArrayLike) -> FloatArray:
+        r"""Return the logarithm of the adjusted potential, the mixture v.
+
+        :math:`v = \sum_k \alpha_k N(s_k, \varepsilon T S_k)`, and
+        :math:`\pi(x_1 | x_0) \propto e^{(x_0 - o) \cdot (x_1 - o) / (\varepsilon T)} v(x_1)`.
+
+        Parameters
+        ----------
+        x : array_like, shape (m, d)
+            Places.
+
+        Returns
+        -------
+        ndarray, shape (m,)
+
+        Raises
+        ------
+        ShapeError      if ``x`` is not a matrix of d columns.
+        NotFiniteError  if ``x`` is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.log_potential([[2.0]]).round(3)
+        array([0.579])
+        """
+        rows = as_rows("x", x, self.dim)
+        values = self._components.log_target(rows.astype(np.float64, copy=False))
+        return values.astype(rows.dtype, copy=False)
+
+    # --- scores and costs ---
+
+    def score(self, x0: ArrayLike, x1: ArrayLike) -> float:
+        r"""Return how well the bridge explains two samples; higher is better.
+
+        This is the mean of ``log_prob(x1, given=x0)`` over all pairs of rows, without making them:
+        :math:`-L = \mathrm{mean} \log v(x_1) - \mathrm{mean} \log c(x_0)`, with :math:`c(x_0)` what
+        normalizes :math:`\pi(\cdot | x_0)`, in coordinates about the mean of `x0`. Between two
+        bridges the difference on new data estimates that of the Kullback-Leibler divergences from
+        the true one; the value itself has no natural zero.
+
+        Parameters
+        ----------
+        x0 : array_like, shape (n, d)
+            Starts.
+        x1 : array_like, shape (m, d)
+            Ends; they need not be paired with the starts.
+
+        Returns
+        -------
+        float
+            In nats.
+
+        Raises
+        ------
+        ShapeError      if an argument is not a matrix of d columns, or is empty.
+        NotFiniteError  if an argument is infinite or NaN somewhere.
+
+        References
+        ----------
+        .. [1] A. Korotin, N. Gushchin and E. Burnaev, "Light Schrödinger bridge", ICLR 2024,
+           proposition 3.1.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> round(bridge.score([[0.0], [1.0]], [[2.0], [2.5]]), 3)
+        -0.671
+        """
+        starts = as_rows("x0", x0, self.dim, least=1).astype(np.float64, copy=False)
+        ends = as_rows("x1", x1, self.dim, least=1).astype(np.float64, copy=False)
+        return mean_log_prob(self._components, starts, ends)
+
+    def transport_cost(self, x0: ArrayLike) -> FloatArray:
+        r"""Return the expected cost :math:`E[|X_T - x_0|^2 / 2]` for each start, shape (m,).
+
+        Parameters
+        ----------
+        x0 : array_like, shape (m, d)
+            Where the process starts.
+
+        Raises
+        ------
+        ShapeError      if ``x0`` is not a matrix of d columns.
+        NotFiniteError  if ``x0`` is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.transport_cost([[0.0]])
+        array([2.025])
+        """
+        rows = as_rows("x0", x0, self.dim)
+        cost = expected_cost(self._components, rows.astype(np.float64, copy=False))
+        return cost.astype(rows.dtype, copy=False)
+
+    def kl_to_reference(self, x0: ArrayLike, *, n: int = 256, rng: Rng = None) -> KLEstimate:
+        r"""Return the divergence of the end's law from Brownian motion's, for each start.
+
+        :math:`\mathrm{KL}(\pi(\cdot | x_0) \,|\, N(x_0, \varepsilon T I))`, which is also that of
+        the whole processes. It is the mean of the components' divergences, in closed form, less
+        what an end tells of its component: the entropy of the weights at the start, minus the mean
+        entropy of the posterior weights at the end, over draws.
+
+        Parameters
+        ----------
+        x0 : array_like, shape (m, d)
+            Where the process starts.
+        n : int, default 256
+            Draws for each row; at least 2. None are made for a single component.
+        rng : int, Generator or None
+            Seed of the draws.
+
+        Returns
+        -------
+        KLEstimate
+            Its standard error is at most log(k) / sqrt(n).
+
+        Raises
+        ------
+        ShapeError      if ``x0`` is not a matrix of d columns.
+        DomainError     if ``n`` is less than 2.
+        NotFiniteError  if ``x0`` is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters(
+        ...     [0.5, 0.5], [[-3.0, 0.0], [3.0, 0.0]], [0.2, 0.2], epsilon=0.5
+        ... )
+        >>> bridge.kl_to_reference([[0.0, 0.0]], rng=0).value.round(2)
+        array([9.12])
+        """
+        n = check_positive_int("n", n, minimum=2)
+        rows = as_rows("x0", x0, self.dim)
+        generator = np.random.default_rng(_rng.key(rng))
+        places = rows.astype(np.float64, copy=False)
+        found = kl_to_reference(self._components, places, n, generator)
+        return replace(
+            found,
+            value=found.value.astype(rows.dtype, copy=False),
+            standard_error=found.standard_error.astype(rows.dtype, copy=False),
+        )
+
+    def backward_weights(self, x1: ArrayLike, x0: ArrayLike) -> FloatArray:
+        r"""Return the probabilities that an end came from each start of a sample.
+
+        Proportional to :math:`\pi(x_1 | x_{0,i})`. They are empirical: where the process came from
+        depends on the law of its starts, which is known by the sample `x0` alone.
+
+        Parameters
+        ----------
+        x1 : array_like, shape (m, d)
+            Ends.
+        x0 : array_like, shape (n, d)
+            A sample of the starts, at least one.
+
+        Returns
+        -------
+        ndarray, shape (m, n)
+            Rows sum to 1.
+
+        Raises
+        ------
+        ShapeError      if an argument is not a matrix of d columns, or ``x0`` is empty.
+        NotFiniteError  if an argument is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.backward_weights([[2.0]], [[0.0], [1.0]]).round(3)
+        array([[0.924, 0.076]])
+        """
+        ends = as_rows("x1", x1, self.dim)
+        starts = as_rows("x0", x0, self.dim, least=1)
+        return backward_weights(self._components, ends, starts)
+
+    # --- draws ---
+
+    def sample(self, x0: ArrayLike, *, n: int | None = None, rng: Rng = None) -> FloatArray:
+        """Draw ends, exactly.
+
+        Parameters
+        ----------
+        x0 : array_like, shape (m, d)
+            Where the process starts.
+        n : int, optional
+            Draws from each start; None stands for one, without a dimension of its own.
+        rng : int, Generator or None
+            Seed of the draws.
+
+        Returns
+        -------
+        ndarray, shape (m, d) or (n, m, d)
+
+        Raises
+        ------
+        ShapeError      if ``x0`` is not a matrix of d columns.
+        DomainError     if ``n`` is not positive.
+        NotFiniteError  if ``x0`` is infinite or NaN somewhere.
+
+        Notes
+        -----
+        Cost O(k d) a start for the weights, O(k + d) a draw.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.sample([[0.0], [1.0]], n=5, rng=0).shape
+        (5, 2, 1)
+        """
+        return self.conditional(x0).sample(n=n, rng=rng)
+
+    def sample_transition(
+        self, x: ArrayLike, s: float, t: float, *, n: int | None = None, rng: Rng = None
+    ) -> FloatArray:
+        """Draw places at time `t`, exactly, given those at an earlier time `s`.
+
+        Parameters
+        ----------
+        x : array_like, shape (m, d)
+            Where the process is at time `s`.
+        s, t : float
+            Times, 0 <= s < t <= horizon.
+        n : int, optional
+            Draws from each row; None stands for one, without a dimension of its own.
+        rng : int, Generator or None
+            Seed of the draws.
+
+        Returns
+        -------
+        ndarray, shape (m, d) or (n, m, d)
+
+        Raises
+        ------
+        ShapeError      if ``x`` is not a matrix of d columns.
+        DomainError     if a time is out of range, or ``s >= t``.
+        NotFiniteError  if ``x`` is infinite or NaN somewhere.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.sample_transition([[0.0], [1.0]], 0.2, 0.7, rng=0).shape
+        (2, 1)
+        """
+        return self.transition(x, s, t).sample(n=n, rng=rng)
+
+    def sample_path(
+        self, x0: ArrayLike, times: ArrayLike, *, n: int | None = None, rng: Rng = None
+    ) -> FloatArray:
+        """Draw paths at the given times, exactly: an end, and a Brownian bridge to it.
+
+        Parameters
+        ----------
+        x0 : array_like, shape (m, d)
+            Where the process starts.
+        times : array_like, shape (l,)
+            Increasing, in [0, horizon].
+        n : int, optional
+            Paths from each start; None stands for one, without a dimension of its own.
+        rng : int, Generator or None
+            Seed of the draws.
+
+        Returns
+        -------
+        ndarray, shape (m, l, d) or (n, m, l, d)
+
+        Raises
+        ------
+        ShapeError      if ``x0`` is not a matrix of d columns, or ``times`` not a vector.
+        DomainError     if the times do not increase, or are out of range.
+        NotFiniteError  if ``x0`` is infinite or NaN somewhere.
+
+        Notes
+        -----
+        Cost O(k d) a start for the weights, O(k + l d) a path. There is no step size, and no error
+        of one.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> path = bridge.sample_path([[0.0]], [0.0, 0.5, 1.0], rng=0)
+        >>> path[0, :, 0].round(1)
+        array([0. , 0.9, 2.3])
+        """
+        rows = as_rows("x0", x0, self.dim)
+        steps = as_times("times", times, self.horizon)
+        count = 1 if n is None else check_positive_int("n", n)
+        generator = np.random.default_rng(_rng.key(rng))
+        paths = exact_paths(self._components, rows, steps, count, generator)
+        return paths[0] if n is None else paths
+
+    def sample_sde(
+        self, x0: ArrayLike, n_steps: int, *, n: int | None = None, rng: Rng = None
+    ) -> FloatArray:
+        """Draw ends by Euler and Maruyama's steps, for comparison with `sample`, which is exact.
+
+        Parameters
+        ----------
+        x0 : array_like, shape (m, d)
+            Where the process starts.
+        n_steps : int
+            Equal steps over [0, horizon].
+        n : int, optional
+            Draws from each start; None stands for one, without a dimension of its own.
+        rng : int, Generator or None
+            Seed of the draws.
+
+        Returns
+        -------
+        ndarray, shape (m, d) or (n, m, d)
+
+        Raises
+        ------
+        ShapeError      if ``x0`` is not a matrix of d columns.
+        DomainError     if ``n_steps`` or ``n`` is not positive.
+        NotFiniteError  if ``x0`` is infinite or NaN somewhere.
+
+        Notes
+        -----
+        The law is off by O(1 / n_steps). Cost O(k d) a step and a draw.
+
+        Examples
+        --------
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> bridge.sample_sde([[0.0], [1.0]], 50, rng=0).shape
+        (2, 1)
+        """
+        rows = as_rows("x0", x0, self.dim)
+        n_steps = check_positive_int("n_steps", n_steps)
+        count = 1 if n is None else check_positive_int("n", n)
+        generator = np.random.default_rng(_rng.key(rng))
+        starts = np.tile(rows.astype(np.float64), (count, 1))
+        ends = euler_maruyama(self._components, starts, n_steps, generator)
+        found = ends.astype(rows.dtype, copy=False)
+        return found if n is None else found.reshape(count, *rows.shape)
+
+    # --- files ---
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the bridge to `path`, an npz file without pickled objects.
+
+        Examples
+        --------
+        >>> import pathlib, tempfile
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "bridge.npz")
+        ...     bridge.save(path)
+        ...     LightSchrodingerBridge.load(path)
+        LightSchrodingerBridge(n_components=1, dim=1, epsilon=0.1, scales='spherical')
+        """
+        _io.save(path, _KIND, {name: getattr(self, name) for name in _SAVED})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a bridge that `save` wrote.
+
+        Raises
+        ------
+        DomainError  if the file is not one of those, or of a newer format.
+        """
+        fields = _io.load(path, _KIND)
+        value = object.__new__(cls)
+        value.__setstate__({**{name: fields[name] for name in _SAVED}, "info": None})
+        return value
+
+    # --- shared ---
+
+    @cached_property
+    def _components(self) -> Components:
+        """The components in their eigenbases, over a horizon of 1."""
+        assert self.origin is not None  # filled in when the value was made
+        return Components.of(
+            self.log_weights,
+            self.shifts,
+            self.scales,
+            self.epsilon * self.horizon,
+            self.origin,
+        )
+
+
+_SAVED = ("log_weights", "shifts", "scales", "epsilon", "horizon", "origin")
