@@ -27,9 +27,9 @@ import numpy.typing as npt
 
 from pyprobe import _core
 
-__all__ = ["KINDS", "BridgeFit", "fit"]
+__all__ = ["KINDS", "STARTS", "BridgeFit", "Options", "Sample", "fit"]
 
-Vector: TypeAlias = npt.NDArray[np.float64]
+Vector: TypeAlias = npt.NDArray[Any]
 """Also matrices and stacks of them: float64 arrays."""
 
 _LEAST_STEP = 1e-3
@@ -45,6 +45,7 @@ _FLOOR = 1e-6
 _TRIAL_ROWS, _TRIAL_STEPS = 4000, 3
 """Rows and iterations that choose between the two starts."""
 _COOLING = 2.5
+_PARTS, _DRAW_STEPS = (1.0, 0.5, 0.25, 0.125, 0.06, 0.03), 10
 _LLOYD_STEPS = 5
 
 
@@ -73,6 +74,13 @@ class Sample(NamedTuple):
         return Sample(np.ascontiguousarray(self.points[rows]), weights / weights.sum())
 
 
+class Pair(NamedTuple):
+    """Two samples."""
+
+    sources: Sample
+    targets: Sample
+
+
 class Moments(NamedTuple):
     """The share of a sample that each component has: masses, means and covariances."""
 
@@ -97,6 +105,8 @@ class BridgeFit:
     ----------
     converged : bool
         Whether the loss, on the held-out rows or else on all, has ceased to fall.
+    stopped : bool
+        Whether the callback ended it.
     n_iter : int
         Iterations.
     loss : float
@@ -114,6 +124,7 @@ class BridgeFit:
     """
 
     converged: bool
+    stopped: bool
     n_iter: int
     loss: float
     validation_loss: float | None
@@ -121,6 +132,11 @@ class BridgeFit:
     mass_gap: float
     start: str
     collapsed: npt.NDArray[np.intp]
+
+    @property
+    def last_fall(self) -> float:
+        """How much the last iteration lowered the loss."""
+        return float(self.losses[-2] - self.losses[-1]) if len(self.losses) > 1 else math.inf
 
 
 class Kind:
@@ -181,7 +197,8 @@ class Spherical(Kind):
         return 0.5 * scales[:, None]
 
     def covariances(self, squares: Vector, means: Vector) -> Vector:
-        return np.maximum(squares[:, 0] - (means**2).sum(1), 0) / means.shape[1]
+        found: Vector = np.maximum(squares[:, 0] - (means**2).sum(1), 0) / means.shape[1]
+        return found
 
     def apply(self, scales: Vector, x: Vector) -> Vector:
         return scales[:, None] * x
@@ -200,13 +217,15 @@ class Diagonal(Kind):
         return 0.5 * scales
 
     def covariances(self, squares: Vector, means: Vector) -> Vector:
-        return np.maximum(squares - means**2, 0)
+        found: Vector = np.maximum(squares - means**2, 0)
+        return found
 
     def apply(self, scales: Vector, x: Vector) -> Vector:
         return scales * x
 
     def log_det(self, scales: Vector, dim: int) -> Vector:  # noqa: ARG002
-        return np.log(scales).sum(1)
+        found: Vector = np.log(scales).sum(1)
+        return found
 
     def identity(self, n: int, dim: int) -> Vector:
         return np.ones((n, dim))
@@ -225,16 +244,19 @@ class Full(Kind):
         rows, columns = np.triu_indices(dim)
         out = np.empty((n, dim, dim))
         out[:, rows, columns] = out[:, columns, rows] = squares
-        return out - means[:, :, None] * means[:, None]
+        found: Vector = out - means[:, :, None] * means[:, None]
+        return found
 
     def apply(self, scales: Vector, x: Vector) -> Vector:
-        return np.einsum("kij,kj->ki", scales, x)
+        found: Vector = np.einsum("kij,kj->ki", scales, x)
+        return found
 
     def inverse(self, scales: Vector) -> Vector:
         return _symmetric(np.linalg.inv(scales))
 
     def log_det(self, scales: Vector, dim: int) -> Vector:  # noqa: ARG002
-        return np.linalg.slogdet(scales)[1]
+        found: Vector = np.linalg.slogdet(scales)[1]
+        return found
 
     def bridge(self, first: Vector, second: Vector, epsilon: float) -> Vector:
         # S = R [(R C0 R + eps^2 / 4)^(1/2) + eps / 2]^-1 R with R R = C1: C0 may be singular.
@@ -373,13 +395,13 @@ def clustered_start(
     centres = _plus_plus(few, n, rng)
     for _ in range(_LLOYD_STEPS):
         labels = _nearest(few.points, centres)
-        masses = np.bincount(labels, few.weights, n)
-        seen = masses > 0
+        held = np.bincount(labels, few.weights, n)
+        seen = held > 0
         sums = np.stack([np.bincount(labels, few.weights * x, n) for x in few.points.T], axis=1)
-        centres[seen] = sums[seen] / masses[seen, None]
+        centres[seen] = sums[seen] / held[seen, None]
     labels = _nearest(few.points, centres)
-    masses = np.maximum(np.bincount(labels, few.weights, n), 0.5 / len(labels))
-    masses /= masses.sum()
+    counts: Vector = np.maximum(np.bincount(labels, few.weights, n), 0.5 / len(labels))
+    masses = counts / counts.sum()
     dim = few.points.shape[1]
     spread = few.weights @ (few.points - centres[labels]) ** 2
     mean = sources.weights @ sources.points
@@ -406,6 +428,39 @@ def clustered_start(
         heat = max(1.0, heat / _COOLING)
 
 
+def _draw_in(model: Model, pair: Pair, start: Parameters) -> Parameters:
+    """Return the start, or what is best on the way from it to the bridge of one component.
+
+    Where the noise is small beside the data, components far apart win and lose all that they have
+    with small changes of their weights: the fit would end with one of them. Near the single one
+    they come apart slowly.
+    """
+    kind, epsilon = model
+    n = len(start.shifts)
+    alone = kind.name, np.zeros((len(model.of_sources(start)[1]), 1)), np.zeros(1)
+    _, (_, x0, c0) = model.shares(pair.sources, alone)
+    _, (_, x1, c1) = model.shares(pair.targets, alone)
+    scale = kind.bridge(c0, kind.raised(c1, _FLOOR), epsilon)
+    shift = x1 - kind.apply(scale, x0)
+    masses = _core.bridge_pass(*pair.targets, model.of_targets(start), moments=False, gram=False)[1]
+    masses = 0.5 * masses + 0.5 / n
+    best, lowest = start, math.inf
+    for part in _PARTS:
+        moved = Parameters(
+            part * start.logits,
+            shift + part * (start.shifts - shift),
+            kind.between(np.repeat(scale, n, axis=0), start.scales, part),
+        )
+        logits, _ = balance(pair.sources, model.of_sources(moved), masses, _DRAW_STEPS)
+        moved = moved._replace(logits=logits - logits.mean())
+        value = loss(model, moved, *pair)
+        if value < lowest:
+            best, lowest = moved, value
+        else:
+            break
+    return best
+
+
 def _some(sample: Sample, n: int, rng: np.random.Generator) -> Sample:
     if len(sample.points) <= n:
         return sample
@@ -413,7 +468,8 @@ def _some(sample: Sample, n: int, rng: np.random.Generator) -> Sample:
 
 
 def _nearest(points: Vector, centres: Vector) -> npt.NDArray[np.intp]:
-    return ((centres**2).sum(1) - 2 * points @ centres.T).argmin(1)
+    found: npt.NDArray[np.intp] = ((centres**2).sum(1) - 2 * points @ centres.T).argmin(1)
+    return found
 
 
 def _plus_plus(sample: Sample, n: int, rng: np.random.Generator) -> Vector:
@@ -436,24 +492,23 @@ STARTS: dict[str, Callable[..., Parameters]] = {"broad": broad_start, "kmeans": 
 
 def descend(
     model: Model,
-    sources: Sample,
-    targets: Sample,
-    held_out: tuple[Sample, Sample] | None,
+    pair: Pair,
+    held_out: Pair | None,
     components: Parameters,
     options: Options,
 ) -> tuple[Parameters, dict[str, Any]]:
     """Return the best components met, and facts on the way to them."""
-    kind, epsilon = model
+    (sources, targets), (kind, epsilon) = pair, model
     best, lowest, waited = components, math.inf, 0
-    part, losses, converged, gap = 1.0, [], False, math.inf
-    value = math.inf
+    part, losses, gap = 1.0, [], math.inf
+    converged = stopped = False
     for step in range(options.max_iter + 1):
         first, (m, x0, c0) = _shrunk(model, sources, model.of_sources(components))
         second, (n, x1, c1) = _shrunk(model, targets, model.of_targets(components))
         value = first - second
         if step:
             losses.append(value)
-            go_on = options.reported(step, value)
+            stopped = not options.reported(step, value)
         seen = value if held_out is None else loss(model, components, *held_out)
         if seen < lowest:
             best, lowest, waited = components, seen, 0
@@ -463,7 +518,7 @@ def descend(
             converged = waited >= _PATIENCE
         if step and len(losses) > 1 and losses[-2] - losses[-1] < options.tol:
             converged = True
-        if converged or step == options.max_iter or (step and not go_on):
+        if converged or stopped or step == options.max_iter:
             break
 
         scales = kind.bridge(c0, kind.raised(c1, _FLOOR), epsilon)
@@ -490,6 +545,7 @@ def descend(
     n_iter = len(losses)
     facts = {
         "converged": converged,
+        "stopped": stopped and not converged,
         "n_iter": n_iter,
         "losses": np.array(losses),
         "lowest": lowest,
@@ -535,17 +591,19 @@ def fit(
         for sample, centre in zip((sources, targets), centres, strict=True)
     ]
     unit = math.sqrt(0.5 * float(spread[0].mean() + spread[1].mean())) or 1.0
-    pair = [
-        Sample((sample.points - centre) / unit, sample.weights)
-        for sample, centre in zip((sources, targets), centres, strict=True)
-    ]
+    pair = Pair(
+        *(
+            Sample((sample.points - centre) / unit, sample.weights)
+            for sample, centre in zip((sources, targets), centres, strict=True)
+        )
+    )
     model = Model(KINDS[covariance], epsilon / unit**2)
     fitted, held_out = _hold_out(pair, validation_fraction, rng)
 
     found: tuple[Parameters, dict[str, Any]] | None = None
     for _ in range(n_init):
         name, first = _choose(model, fitted, held_out, n_components, start, rng)
-        now = descend(model, *fitted, held_out, first, options)
+        now = descend(model, fitted, held_out, first, options)
         now[1]["start"] = name
         if found is None or now[1]["lowest"] < found[1]["lowest"]:
             found = now
@@ -575,9 +633,7 @@ def _collapsed(model: Model, scales: Vector) -> npt.NDArray[np.intp]:
     return np.flatnonzero(narrow if narrow.ndim == 1 else narrow.any(1))
 
 
-def _hold_out(
-    pair: list[Sample], fraction: float, rng: np.random.Generator
-) -> tuple[list[Sample], tuple[Sample, Sample] | None]:
+def _hold_out(pair: Pair, fraction: float, rng: np.random.Generator) -> tuple[Pair, Pair | None]:
     if fraction == 0:
         return pair, None
     kept, out = [], []
@@ -586,29 +642,29 @@ def _hold_out(
         n = max(1, round(fraction * len(order)))
         out.append(sample.take(order[:n]))
         kept.append(sample.take(order[n:]))
-    return kept, (out[0], out[1])
+    return Pair(*kept), Pair(*out)
 
 
 def _choose(
     model: Model,
-    pair: list[Sample],
-    held_out: tuple[Sample, Sample] | None,
+    pair: Pair,
+    held_out: Pair | None,
     n: int,
     start: str,
     rng: np.random.Generator,
 ) -> tuple[str, Parameters]:
     """Make the start, or of both the one that is better after a few iterations on a few rows."""
+    some = Pair(*(_some(sample, max(_TRIAL_ROWS, 20 * n), rng) for sample in pair))
     if start == "auto" and min(len(sample.points) for sample in pair) < 20 * n:
         start = "broad"  # few held-out rows would choose wrongly
     if start != "auto":
-        return start, STARTS[start](model, *pair, n, rng)
-    some = [_some(sample, max(_TRIAL_ROWS, 20 * n), rng) for sample in pair]
+        return start, _draw_in(model, some, STARTS[start](model, *pair, n, rng))
     best: tuple[float, str, Parameters] | None = None
     for name, make in STARTS.items():
-        first = make(model, *pair, n, rng)
-        after, _ = descend(model, *some, None, first, Options(_TRIAL_STEPS, 0.0))
+        first = _draw_in(model, some, make(model, *pair, n, rng))
+        after, _ = descend(model, some, None, first, Options(_TRIAL_STEPS, 0.0))
         value = loss(model, after, *(held_out or pair))
         if best is None or value < best[0]:
-            best = value, name, after
+            best = value, name, first  # what was fitted to few rows is not kept
     assert best is not None
     return best[1], best[2]

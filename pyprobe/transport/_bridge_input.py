@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from pyprobe._engine import Engine, select
-from pyprobe._validate import as_float_array, check_finite
+from pyprobe._validate import as_float_array, as_weights, check_finite
 from pyprobe.errors import DomainError, NotFiniteError, NotPositiveDefiniteError, ShapeError
+from pyprobe.transport._bridge_fit import Sample
 from pyprobe.transport._components import Time, Vector, normalize
 from pyprobe.typing import FloatArray
 
@@ -16,6 +17,7 @@ __all__ = [
     "as_log_weights",
     "as_origin",
     "as_rows",
+    "as_sample",
     "as_scales",
     "as_shifts",
     "as_time",
@@ -50,6 +52,26 @@ def as_rows(name: str, value: Any, dim: int, *, least: int = 0, batch: bool = Fa
         raise ShapeError(f"'{name}' must have at least one row; got shape {array.shape}.")
     check_finite(name, array)
     return array
+
+
+def as_sample(name: str, value: Any, weights_name: str, weights: Any) -> Sample:
+    """Return points, one a row, in float64, with weights that sum to one."""
+    array = _as_floats(name, value)
+    if array.ndim != 2 or array.shape[1] == 0:
+        hint = f" For points on a line pass {name}[:, None]." if array.ndim == 1 else ""
+        raise ShapeError(
+            f"'{name}' must have shape (n, d), one point a row; got {array.shape}.{hint}"
+        )
+    n = len(array)
+    if n < 2:
+        raise ShapeError(f"'{name}' must hold two points or more; got {n}.")
+    check_finite(name, array)
+    points = np.ascontiguousarray(array, dtype=np.float64)
+    if weights is None:
+        return Sample(points, np.full(n, 1 / n))
+    shares = as_weights(weights_name, weights, n, f"row of '{name}'")
+    kept = shares > 0
+    return Sample(points[kept], shares[kept] / shares.sum())
 
 
 def as_time(name: str, value: Any, horizon: float) -> float:

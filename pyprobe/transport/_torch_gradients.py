@@ -177,8 +177,10 @@ class Value(torch.autograd.Function):
                 gradients[2] = grad * divergence
         elif for_cost or for_epsilon:
             if for_cost:
-                dtype = solved.cost.dtype
-                in_cost = tuple(t.to(dtype).mul_(grad.to(dtype)) for t in solved.in_costs())
+                parts = [part.to(solved.cost.dtype) for part in solved.in_costs()]
+                if not (grad.is_cpu and grad == 1):  # elsewhere a look would wait for the device
+                    parts = [part.mul_(grad.to(part.dtype)) for part in parts]
+                in_cost = tuple(parts)
             if for_epsilon:
                 rows, columns, total = solved.sums
                 divergence = (rows @ f + columns @ g - total) / epsilon

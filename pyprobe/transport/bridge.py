@@ -17,15 +17,24 @@ else follows: the drift, the law at any time, paths without a step size.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from pyprobe import _io, _rng
-from pyprobe._validate import as_weights, check_positive_float, check_positive_int
-from pyprobe.errors import DomainError, ShapeError
+from pyprobe._validate import (
+    as_weights,
+    check_callback,
+    check_choice,
+    check_positive_float,
+    check_positive_int,
+)
+from pyprobe._warn import warn
+from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
+from pyprobe.progress import Callback, Progress
 from pyprobe.transport._bridge_costs import (
     KLEstimate,
     backward_weights,
@@ -33,10 +42,12 @@ from pyprobe.transport._bridge_costs import (
     kl_to_reference,
     mean_log_prob,
 )
+from pyprobe.transport._bridge_fit import KINDS, STARTS, BridgeFit, Options, Sample, fit
 from pyprobe.transport._bridge_input import (
     as_log_weights,
     as_origin,
     as_rows,
+    as_sample,
     as_scales,
     as_shifts,
     as_time,
@@ -79,8 +90,8 @@ class LightSchrodingerBridge(_io.Frozen):
         T; times run over [0, T].
     origin : array_like, shape (d,), optional
         o; default 0. Near the start of the process, it keeps the weights well scaled.
-    info : optional
-        How a fit went; None where there was none.
+    info : BridgeFit, optional
+        How the fit went; None where there was none.
 
     Raises
     ------
@@ -129,7 +140,7 @@ class LightSchrodingerBridge(_io.Frozen):
     epsilon: float
     horizon: float = 1.0
     origin: Vector | None = None
-    info: Any = None
+    info: BridgeFit | None = None
 
     def __post_init__(self) -> None:
         shifts = as_shifts(self.shifts)
@@ -218,6 +229,176 @@ class LightSchrodingerBridge(_io.Frozen):
             epsilon=epsilon,
             horizon=horizon,
             origin=given[2],
+        )
+
+    @classmethod
+    def fit(
+        cls,
+        x0: ArrayLike,
+        x1: ArrayLike,
+        *,
+        epsilon: float,
+        n_components: int = 50,
+        covariance: Literal["diag", "full", "spherical"] = "diag",
+        start: Literal["auto", "broad", "kmeans"] = "auto",
+        weights_x0: ArrayLike | None = None,
+        weights_x1: ArrayLike | None = None,
+        horizon: float = 1.0,
+        validation_fraction: float = 0.1,
+        max_iter: int = 100,
+        tol: float = 1e-5,
+        n_init: int = 1,
+        rng: Rng = None,
+        callback: Callback | None = None,
+    ) -> Self:
+        r"""Fit a bridge to a sample of starts and one of ends, which need not be paired.
+
+        Minimizes :math:`E \log c(x_0) - E \log v(x_1)`, which is the divergence of the bridge from
+        the true one up to a constant ([1]_, proposition 3.1). The samples are centred and brought
+        to a common scale first; it matters neither where they lie nor in which unit.
+
+        Parameters
+        ----------
+        x0 : array_like, shape (n, d)
+            Starts, at least 2.
+        x1 : array_like, shape (m, d)
+            Ends, at least 2.
+        epsilon : float
+            Variance of the noise per unit of time; see `suggest_epsilon`.
+        n_components : int, default 50
+            Components of the potential, at most as many as there are ends.
+        covariance : {"diag", "full", "spherical"}
+            Form of the components' scales. Full ones take :math:`d^2` numbers and turn the axes.
+        start : {"auto", "broad", "kmeans"}
+            Where the fit begins: from components that move all starts alike, to ends drawn at
+            random; from clusters of the ends; or from the better of the two after a few iterations
+            (the first, where a sample has fewer than 20 rows a component).
+        weights_x0, weights_x1 : array_like, shapes (n,) and (m,), optional
+            Nonnegative weights of the rows; default equal.
+        horizon : float, default 1
+            When the ends are reached.
+        validation_fraction : float, default 0.1
+            Part of either sample that is held out. The fit ends where the loss on it has ceased to
+            fall, and returns the bridge with the lowest: on finite samples the loss has no lower
+            bound, since a component can shrink onto a single point. 0 fits all rows to `tol`.
+        max_iter : int, default 100
+            The most iterations.
+        tol : float, default 1e-5
+            Fall of the loss, in nats an iteration, below which the fit ends.
+        n_init : int, default 1
+            Fits from different starts, of which the one with the lowest loss is returned.
+        rng : None, int, numpy.random.Generator or torch.Generator
+            Seed or source of the starts and of the rows held out.
+        callback : callable, optional
+            Called with a `pyprobe.progress.Progress` after every iteration, whose value is the
+            loss; returning ``True`` ends the fit with the best bridge so far.
+
+        Returns
+        -------
+        LightSchrodingerBridge
+            Its ``info`` says how the fit went.
+
+        Raises
+        ------
+        ShapeError      if the samples do not fit one another, or are too small.
+        DomainError     if a number is out of range or an option is unknown.
+        NotFiniteError  if a sample is infinite or NaN somewhere.
+
+        Warns
+        -----
+        ConvergenceWarning  if the loss still falls after `max_iter` iterations.
+        NumericalWarning    if `epsilon` is far off the scale of the data, or components have shrunk
+                            onto single points.
+
+        Notes
+        -----
+        A fixed-point iteration in which every component becomes the Gaussian Schrödinger bridge
+        between its shares of the two samples, shortened until the loss falls, and Newton's method
+        on the weights. An iteration costs O((n + m) k (d + k)) operations, with full scales O((n +
+        m) k (d^2 + k) + k d^3). Covariances are drawn towards their mean as if it had been seen on
+        2 points (d points where they are full). The same seed gives the same bits for any number of
+        threads.
+
+        References
+        ----------
+        .. [1] A. Korotin, N. Gushchin and E. Burnaev, "Light Schrödinger bridge", ICLR 2024,
+           arXiv:2310.01174.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> rng = np.random.default_rng(0)
+        >>> x0 = rng.normal(size=(2000, 2))
+        >>> x1 = 0.3 * rng.normal(size=(2000, 2)) + rng.choice([-3.0, 3.0], size=(2000, 1))
+        >>> bridge = LightSchrodingerBridge.fit(x0, x1, epsilon=0.5, n_components=5, rng=0)
+        >>> bridge.info.converged
+        True
+        >>> moved = bridge.sample(x0, rng=0)
+        >>> np.abs(moved.mean(axis=0) - x1.mean(axis=0)).max() < 0.3
+        True
+        """
+        sources = as_sample("x0", x0, "weights_x0", weights_x0)
+        targets = as_sample("x1", x1, "weights_x1", weights_x1)
+        if sources.points.shape[1] != targets.points.shape[1]:
+            raise ShapeError(
+                "'x0' and 'x1' must have as many columns as each other; got shapes "
+                f"{np.shape(x0)} and {np.shape(x1)}."
+            )
+        epsilon = check_positive_float("epsilon", epsilon)
+        horizon = check_positive_float("horizon", horizon)
+        check_choice("covariance", covariance, tuple(KINDS))
+        check_choice("start", start, ("auto", *STARTS))
+        fraction = check_positive_float("validation_fraction", validation_fraction, allow_zero=True)
+        if fraction > 0.5:
+            raise DomainError(f"'validation_fraction' must be at most 0.5; got {fraction:g}.")
+        n_components = check_positive_int("n_components", n_components)
+        n_fitted = len(targets.points) - round(fraction * len(targets.points))
+        if n_components > n_fitted:
+            raise DomainError(
+                f"'n_components' must be at most {n_fitted}, the number of rows of 'x1' that are "
+                f"fitted; got {n_components}. Take fewer components."
+            )
+        max_iter = check_positive_int("max_iter", max_iter)
+        n_init = check_positive_int("n_init", n_init)
+        tol = check_positive_float("tol", tol, allow_zero=True)
+        check_callback("callback", callback)
+        strength = epsilon * horizon
+        _check_strength(strength, sources, targets)
+
+        begin, steps = time.perf_counter(), 0
+
+        def report(_: int, value: float) -> bool:
+            nonlocal steps
+            steps += 1
+            if callback is None:
+                return True
+            elapsed = time.perf_counter() - begin
+            total = n_init * max_iter
+            progress = Progress(step=steps, total=total, value=value, elapsed=elapsed)
+            return callback(progress) is not True
+
+        found = fit(
+            sources,
+            targets,
+            epsilon=strength,
+            n_components=n_components,
+            covariance=covariance,
+            start=start,
+            validation_fraction=fraction,
+            n_init=n_init,
+            options=Options(max_iter, tol, report),
+            rng=np.random.default_rng(_rng.key(rng)),
+        )
+        _warn_of(found.info)
+        return cls(
+            log_weights=found.log_weights,
+            shifts=found.shifts,
+            scales=found.scales,
+            epsilon=epsilon,
+            horizon=horizon,
+            origin=found.origin,
+            info=found.info,
         )
 
     @property
@@ -892,3 +1073,45 @@ class LightSchrodingerBridge(_io.Frozen):
 
 
 _SAVED = ("log_weights", "shifts", "scales", "epsilon", "horizon", "origin")
+
+
+def _check_strength(strength: float, sources: Sample, targets: Sample) -> None:
+    """Warn where the noise is far off the scale of the data."""
+    means = [sample.weights @ sample.points for sample in (sources, targets)]
+    spread = sum(
+        float(sample.weights @ ((sample.points - mean) ** 2).sum(1))
+        for sample, mean in zip((sources, targets), means, strict=True)
+    )
+    distance = (float(((means[0] - means[1]) ** 2).sum()) + spread) / len(means[0])
+    if not distance > 0:
+        raise DomainError("'x0' and 'x1' must hold rows that differ; all are equal.")
+    ratio = strength / distance
+    if not 1e-4 <= ratio <= 1e3:
+        warn(
+            f"'epsilon' times 'horizon' = {strength:.3g} is {ratio:.1e} times the mean squared "
+            f"distance of the samples in a coordinate ({distance:.3g}): the bridge is nearly "
+            + ("deterministic" if ratio < 1 else "the noise alone")
+            + ". See suggest_epsilon, and check the unit of the data.",
+            NumericalWarning,
+        )
+
+
+def _warn_of(info: BridgeFit) -> None:
+    if not (info.converged or info.stopped):
+        fall = f", the last of which lowered the loss by {info.last_fall:.1e}"
+        warn(
+            f"LightSchrodingerBridge.fit stopped after {info.n_iter} iterations{fall} nats; the "
+            f"components' shares of the samples differ by up to {info.mass_gap:.1e}. Raise "
+            "max_iter or tol.",
+            ConvergenceWarning,
+        )
+    if len(info.collapsed):
+        some = ", ".join(map(str, info.collapsed[:5])) + (
+            ", ..." if len(info.collapsed) > 5 else ""
+        )
+        warn(
+            f"{len(info.collapsed)} components ({some}) have shrunk onto single points of 'x1', or "
+            "onto a plane in which it lies: take fewer components, more data, or hold more out "
+            "with validation_fraction.",
+            NumericalWarning,
+        )

@@ -13,6 +13,12 @@ pub trait Real: sealed::Sealed + Copy + PartialEq + Into<f64> + Send + Sync + 's
 
     /// The nearest value of this type.
     fn from_f64(value: f64) -> Self;
+
+    /// The same slice, where the type is double precision.
+    fn as_doubles(values: &mut [Self]) -> Option<&mut [f64]> {
+        let _ = values;
+        None
+    }
 }
 
 impl Real for f64 {
@@ -21,6 +27,11 @@ impl Real for f64 {
     #[inline(always)]
     fn from_f64(value: f64) -> Self {
         value
+    }
+
+    #[inline(always)]
+    fn as_doubles(values: &mut [Self]) -> Option<&mut [f64]> {
+        Some(values)
     }
 }
 

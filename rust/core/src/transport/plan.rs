@@ -129,7 +129,12 @@ impl<C: Cost> Plan<'_, C> {
             let mut row = vec![0.0; m];
             for (k, out) in rows.chunks_exact_mut(m).enumerate() {
                 control.check()?;
-                self.fill(start / m + k, &mut row);
+                let i = start / m + k;
+                if let Some(out) = T::as_doubles(out) {
+                    self.fill(i, out);
+                    continue;
+                }
+                self.fill(i, &mut row);
                 for (out, &value) in out.iter_mut().zip(&row) {
                     *out = T::from_f64(value);
                 }
@@ -207,19 +212,18 @@ impl<C: Cost> Plan<'_, C> {
     pub fn apply(&self, v: ArrayView2<'_, f64>, control: &Control) -> Result<Array2<f64>, Error> {
         let ((n, m), k) = (self.cost.shape(), v.ncols());
         check_rows("v", v, m)?;
+        let columns: Vec<f64> = v.t().iter().copied().collect();
         let out = self.fold(
             Vec::new,
             |out: &mut Vec<f64>, _, row, _| {
-                let start = out.len();
-                out.resize(start + k, 0.0);
-                let out = &mut out[start..];
-                for (&p, v) in row.iter().zip(v.rows()) {
-                    if p > 0.0 {
-                        for (out, v) in out.iter_mut().zip(v) {
-                            *out += p * v;
+                vectorize(
+                    #[inline(always)]
+                    || {
+                        for column in columns.chunks_exact(m) {
+                            out.push(dot(row, column));
                         }
-                    }
-                }
+                    },
+                );
             },
             |mut a, b| {
                 a.extend(b);
@@ -242,15 +246,16 @@ impl<C: Cost> Plan<'_, C> {
         let ((n, m), k) = (self.cost.shape(), u.ncols());
         check_rows("u", u, n)?;
         let out = self.fold(
-            || vec![0.0; m * k],
+            || vec![0.0; k * m],
             |out: &mut Vec<f64>, i, row, _| {
-                for (&p, out) in row.iter().zip(out.chunks_exact_mut(k.max(1))) {
-                    if p > 0.0 {
-                        for (out, u) in out.iter_mut().zip(u.row(i)) {
-                            *out += p * u;
+                vectorize(
+                    #[inline(always)]
+                    || {
+                        for (out, &u) in out.chunks_exact_mut(m).zip(u.row(i)) {
+                            add_rows(out, &[u], row);
                         }
-                    }
-                }
+                    },
+                );
             },
             |mut a, b| {
                 a.iter_mut().zip(&b).for_each(|(a, b)| *a += b);
@@ -258,7 +263,7 @@ impl<C: Cost> Plan<'_, C> {
             },
             control,
         )?;
-        Ok(shaped((m, k), out))
+        Ok(shaped((k, m), out).reversed_axes())
     }
 
     /// `<Q, C> + epsilon KL(Q | a b')` of the rounded plan `Q`.
@@ -528,6 +533,19 @@ pub fn log_kernel_sums<C: Cost>(
         Ok(())
     })?;
     Ok(shaped((n, k), out).reversed_axes())
+}
+
+#[inline(always)]
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut lanes = [0.0; 32];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<32>(), b.as_chunks::<32>());
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..32 {
+            lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
+        }
+    }
+    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sum_of(&lanes) + rest
 }
 
 fn check_rows(name: &'static str, array: ArrayView2<'_, f64>, n: usize) -> Result<(), Error> {
