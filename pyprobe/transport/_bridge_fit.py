@@ -177,7 +177,7 @@ class Kind:
         """Return covariances that are at least `floor`."""
         return np.maximum(covariances, floor)
 
-    def pseudo_count(self, dim: int) -> float:
+    def pseudo_count(self, dim: int) -> float:  # noqa: ARG002
         """Return how many points the pooled covariance counts for."""
         return 2.0
 
