@@ -17,6 +17,7 @@ equal.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import scipy.optimize
 
 from pyprobe import _core
 
@@ -38,6 +40,8 @@ _SHORTER, _LONGER = 0.4, 1.6
 _NEWTON_STEPS = 2
 _BALANCED = 1e-3
 """Distance of the components' two shares, summed, at which they need no further step."""
+_POLISH_STEPS = 20
+"""Iterations of L-BFGS where no step along the fixed point's direction lowers the loss."""
 _PATIENCE = 3
 """Iterations that the held-out loss may rise before the fit ends with its lowest."""
 _FLOOR = 1e-6
@@ -45,7 +49,9 @@ _FLOOR = 1e-6
 _TRIAL_ROWS, _TRIAL_STEPS = 4000, 3
 """Rows and iterations that choose between the two starts."""
 _COOLING = 2.5
-_PARTS, _DRAW_STEPS = (1.0, 0.5, 0.25, 0.125, 0.06, 0.03), 10
+_PARTS, _DRAW_STEPS = (1.0, 0.5, 0.25, 0.125, 0.06, 0.03, 0.015), 10
+_UNEVEN = 3.0
+"""Mean square of the components' shares of the targets, in units of that of equal ones."""
 _LLOYD_STEPS = 5
 
 
@@ -110,7 +116,8 @@ class BridgeFit:
     n_iter : int
         Iterations.
     loss : float
-        On the rows that were fitted. It has no zero; differences are divergences, in nats.
+        On the rows that were fitted, about their means. It has no zero; differences are
+        divergences, in nats.
     validation_loss : float or None
         On the rows held out, of the bridge that is returned.
     losses : ndarray, shape (n_iter,)
@@ -454,10 +461,11 @@ def _draw_in(model: Model, pair: Pair, start: Parameters) -> Parameters:
         logits, _ = balance(pair.sources, model.of_sources(moved), masses, _DRAW_STEPS)
         moved = moved._replace(logits=logits - logits.mean())
         value = loss(model, moved, *pair)
-        if value < lowest:
+        held = _core.bridge_pass(*pair.targets, model.of_targets(moved), moments=False, gram=False)[
+            1
+        ]
+        if value < lowest and n * (held @ held) < _UNEVEN:
             best, lowest = moved, value
-        else:
-            break
     return best
 
 
@@ -490,68 +498,144 @@ def _plus_plus(sample: Sample, n: int, rng: np.random.Generator) -> Vector:
 STARTS: dict[str, Callable[..., Parameters]] = {"broad": broad_start, "kmeans": clustered_start}
 
 
-def descend(
-    model: Model,
-    pair: Pair,
-    held_out: Pair | None,
-    components: Parameters,
-    options: Options,
-) -> tuple[Parameters, dict[str, Any]]:
-    """Return the best components met, and facts on the way to them."""
+class Watch:
+    """Takes note of every iteration, keeps the best components, and says when to end."""
+
+    def __init__(self, model: Model, held_out: Pair | None, options: Options) -> None:
+        self.model, self.held_out, self.options = model, held_out, options
+        self.best: Parameters | None = None
+        self.lowest = math.inf
+        self.losses: list[float] = []
+        self.waited = 0
+        self.converged = self.stopped = False
+
+    def start(self, parameters: Parameters, value: float) -> None:
+        """Take note of where the fit begins."""
+        self._judge(parameters, value)
+
+    def step(self, parameters: Parameters, value: float) -> bool:
+        """Take note of an iteration's end, and return whether to go on."""
+        self.losses.append(value)
+        self._judge(parameters, value)
+        fall = self.losses[-2] - value if len(self.losses) > 1 else math.inf
+        # On held-out rows the loss ends by rising; a small fall may be a slow beginning.
+        self.converged = self.waited >= _PATIENCE or 0 <= fall < self.options.tol
+        self.stopped = not self.options.reported(len(self.losses), value)
+        return self.left > 0 and not (self.converged or self.stopped)
+
+    @property
+    def left(self) -> int:
+        """Iterations that there may be."""
+        return self.options.max_iter - len(self.losses)
+
+    def _judge(self, parameters: Parameters, value: float) -> None:
+        seen = value if self.held_out is None else loss(self.model, parameters, *self.held_out)
+        if seen < self.lowest:
+            self.best, self.lowest, self.waited = parameters, seen, 0
+        elif self.held_out is not None:
+            self.waited += 1
+
+
+def descend(model: Model, pair: Pair, start: Parameters, watch: Watch) -> bool:
+    """Iterate from `start`; return whether it ended because no step lowered the loss."""
     (sources, targets), (kind, epsilon) = pair, model
-    best, lowest, waited = components, math.inf, 0
-    part, losses, gap = 1.0, [], math.inf
-    converged = stopped = False
-    for step in range(options.max_iter + 1):
-        first, (m, x0, c0) = _shrunk(model, sources, model.of_sources(components))
-        second, (n, x1, c1) = _shrunk(model, targets, model.of_targets(components))
+    now, part, is_first = start, 1.0, True
+    while True:
+        first, (_, x0, c0) = _shrunk(model, sources, model.of_sources(now))
+        second, (masses, x1, c1) = _shrunk(model, targets, model.of_targets(now))
         value = first - second
-        if step:
-            losses.append(value)
-            stopped = not options.reported(step, value)
-        seen = value if held_out is None else loss(model, components, *held_out)
-        if seen < lowest:
-            best, lowest, waited = components, seen, 0
-            gap = float(np.abs(m - n).max())
-        elif held_out is not None:
-            waited += 1
-            converged = waited >= _PATIENCE
-        if step and len(losses) > 1 and losses[-2] - losses[-1] < options.tol:
-            converged = True
-        if converged or stopped or step == options.max_iter:
-            break
+        if is_first:
+            watch.start(now, value)
+        elif not watch.step(now, value):
+            return False
+        is_first = False
 
         scales = kind.bridge(c0, kind.raised(c1, _FLOOR), epsilon)
         shifts = x1 - kind.apply(scales, x0)
         while True:
-            new_scales = kind.between(components.scales, scales, part)
-            new_shifts = (1 - part) * components.shifts + part * shifts
+            new_scales = kind.between(now.scales, scales, part)
+            new_shifts = (1 - part) * now.shifts + part * shifts
             # What a component has of the sources at their mean stays as it is.
-            change = kind.apply(components.scales, x0) - kind.apply(new_scales, x0)
-            change += 2 * (components.shifts - new_shifts)
-            moved = Parameters(
-                components.logits + (change * x0).sum(1) / (2 * epsilon), new_shifts, new_scales
-            )
-            logits, mean = balance(sources, model.of_sources(moved), n, _NEWTON_STEPS)
+            change = kind.apply(now.scales, x0) - kind.apply(new_scales, x0)
+            change += 2 * (now.shifts - new_shifts)
+            logits = now.logits + (change * x0).sum(1) / (2 * epsilon)
+            moved = Parameters(logits, new_shifts, new_scales)
+            logits, mean = balance(sources, model.of_sources(moved), masses, _NEWTON_STEPS)
             moved = moved._replace(logits=logits - logits.mean())
             found = _core.bridge_pass(*targets, model.of_targets(moved), moments=False, gram=False)
-            if mean - logits.mean() - found[0] < value or part < _LEAST_STEP:
+            if mean - logits.mean() - found[0] < value:
                 break
+            if part < _LEAST_STEP:
+                return True
             part *= _SHORTER
-        if not mean - logits.mean() - found[0] < value:
-            converged = True
-            break
-        components, part = moved, min(1.0, _LONGER * part)
-    n_iter = len(losses)
-    facts = {
-        "converged": converged,
-        "stopped": stopped and not converged,
-        "n_iter": n_iter,
-        "losses": np.array(losses),
-        "lowest": lowest,
-        "mass_gap": gap,
-    }
-    return best, facts
+        now, part = moved, min(1.0, _LONGER * part)
+
+
+def polish(model: Model, pair: Pair, start: Parameters, watch: Watch, max_iter: int) -> Parameters:
+    """Go on by L-BFGS in the log-weights, the shifts and the logarithms of the scales."""
+    (sources, targets), (kind, epsilon) = pair, model
+    n, dim = start.shifts.shape
+    last, value = start, math.inf
+
+    def unpacked(x: Vector) -> Parameters:
+        logits, shifts, logs = np.split(x, [n, n + n * dim])
+        return Parameters(logits, shifts.reshape(n, dim), np.exp(logs).reshape(start.scales.shape))
+
+    def look(x: Vector) -> tuple[float, Vector]:
+        nonlocal value
+        _, shifts, scales = found = unpacked(x)
+        passes = [
+            _core.bridge_pass(*sample, logits, moments=True, gram=False)
+            for sample, logits in (
+                (sources, model.of_sources(found)),
+                (targets, model.of_targets(found)),
+            )
+        ]
+        (first, m, sums0, _), (second, k, sums1, _) = passes
+        off = sums1[:dim].T - k[:, None] * shifts
+        in_shifts = (sums0[:dim].T - kind.apply(kind.inverse(scales), off)) / epsilon
+        # Sums of (x1 - r)^2, by coordinate or over all.
+        across = shifts * (2 * off + k[:, None] * shifts)
+        squares, spread, held = sums0[dim:].T, sums1[dim:].T, k[:, None]
+        if scales.ndim == 1:
+            squares, spread, held = squares[:, 0], spread[:, 0] - across.sum(1), dim * k
+        else:
+            spread = spread - across
+        in_logs = 0.5 * (scales * squares / epsilon + held - spread / (epsilon * scales))
+        value = first - second
+        return value, np.concatenate([m - k, in_shifts.ravel(), in_logs.ravel()])
+
+    def after(x: Vector) -> None:
+        nonlocal last
+        last = unpacked(x)
+        if not watch.step(last, value):
+            raise StopIteration
+
+    with contextlib.suppress(StopIteration):
+        scipy.optimize.minimize(
+            look,
+            np.concatenate([start.logits, start.shifts.ravel(), np.log(start.scales).ravel()]),
+            jac=True,
+            method="L-BFGS-B",
+            callback=after,
+            options={"maxcor": 20, "maxiter": min(max_iter, watch.left), "ftol": 0, "gtol": 0},
+        )
+    return last
+
+
+def minimize(model: Model, pair: Pair, start: Parameters, watch: Watch) -> None:
+    """Descend; where that gets stuck, go on by L-BFGS for a while."""
+    while descend(model, pair, start, watch) and watch.left > 0:
+        before = watch.losses[-1] if watch.losses else math.inf
+        if model.kind.name == "full" or watch.best is None:
+            watch.converged = True
+            return
+        start = polish(model, pair, watch.best, watch, _POLISH_STEPS)
+        if watch.left == 0:
+            return
+        if watch.converged or watch.stopped or before - watch.losses[-1] < watch.options.tol:
+            watch.converged = not watch.stopped
+            return
 
 
 def _shrunk(
@@ -600,21 +684,36 @@ def fit(
     model = Model(KINDS[covariance], epsilon / unit**2)
     fitted, held_out = _hold_out(pair, validation_fraction, rng)
 
-    found: tuple[Parameters, dict[str, Any]] | None = None
+    # The density of the ends, in their own unit.
+    constant = targets.points.shape[1] * math.log(unit)
+    reported = options.reported
+    options = options._replace(reported=lambda step, value: reported(step, value + constant))
+    watches: list[tuple[str, Watch]] = []
     for _ in range(n_init):
         name, first = _choose(model, fitted, held_out, n_components, start, rng)
-        now = descend(model, fitted, held_out, first, options)
-        now[1]["start"] = name
-        if found is None or now[1]["lowest"] < found[1]["lowest"]:
-            found = now
-    assert found is not None
-    (logits, shifts, scales), facts = found
-    lowest = facts.pop("lowest")
+        watches.append((name, Watch(model, held_out, options)))
+        minimize(model, fitted, first, watches[-1][1])
+        if watches[-1][1].stopped:
+            break
+    name, watch = min(watches, key=lambda pair: pair[1].lowest)
+    assert watch.best is not None
+    logits, shifts, scales = watch.best
+    value, m, *_ = _core.bridge_pass(
+        *fitted.sources, model.of_sources(watch.best), moments=False, gram=False
+    )
+    other, n, *_ = _core.bridge_pass(
+        *fitted.targets, model.of_targets(watch.best), moments=False, gram=False
+    )
     info = BridgeFit(
-        loss=loss(model, found[0], *fitted),
-        validation_loss=None if held_out is None else lowest,
-        collapsed=_collapsed(model, scales),
-        **facts,
+        converged=watch.converged,
+        stopped=watch.stopped,
+        n_iter=len(watch.losses),
+        loss=value - other + constant,
+        validation_loss=None if held_out is None else watch.lowest + constant,
+        losses=np.array(watch.losses) + constant,
+        mass_gap=float(np.abs(m - n).max()),
+        start=name,
+        collapsed=_collapsed(model, watch.best, fitted.targets),
     )
     return Fitted(logits - _log_sum(logits), centres[1] + unit * shifts, scales, centres[0], info)
 
@@ -624,13 +723,12 @@ def _log_sum(logits: Vector) -> float:
     return float(high + np.log(np.exp(logits - high).sum()))
 
 
-def _collapsed(model: Model, scales: Vector) -> npt.NDArray[np.intp]:
-    """Return the components that stand for single points, but for the floor."""
-    widths = scales if scales.ndim < 3 else np.linalg.eigvalsh(scales)
-    # The least that the floor lets through, with the variance of any sources.
-    least = 2 * _FLOOR / model.epsilon
-    narrow = widths <= least
-    return np.flatnonzero(narrow if narrow.ndim == 1 else narrow.any(1))
+def _collapsed(model: Model, found: Parameters, targets: Sample) -> npt.NDArray[np.intp]:
+    """Return the components whose share of the targets has no more variance than the floor."""
+    _, (masses, _, covariances) = model.shares(targets, model.of_targets(found))
+    least = covariances if covariances.ndim < 3 else np.linalg.eigvalsh(covariances)
+    narrow = least <= _FLOOR
+    return np.flatnonzero((narrow if narrow.ndim == 1 else narrow.any(1)) & (masses > 0))
 
 
 def _hold_out(pair: Pair, fraction: float, rng: np.random.Generator) -> tuple[Pair, Pair | None]:
@@ -662,8 +760,9 @@ def _choose(
     best: tuple[float, str, Parameters] | None = None
     for name, make in STARTS.items():
         first = _draw_in(model, some, make(model, *pair, n, rng))
-        after, _ = descend(model, some, None, first, Options(_TRIAL_STEPS, 0.0))
-        value = loss(model, after, *(held_out or pair))
+        watch = Watch(model, None, Options(_TRIAL_STEPS, 0.0))
+        minimize(model, some, first, watch)
+        value = loss(model, watch.best or first, *(held_out or pair))
         if best is None or value < best[0]:
             best = value, name, first  # what was fitted to few rows is not kept
     assert best is not None

@@ -1077,19 +1077,19 @@ _SAVED = ("log_weights", "shifts", "scales", "epsilon", "horizon", "origin")
 
 def _check_strength(strength: float, sources: Sample, targets: Sample) -> None:
     """Warn where the noise is far off the scale of the data."""
-    means = [sample.weights @ sample.points for sample in (sources, targets)]
-    spread = sum(
-        float(sample.weights @ ((sample.points - mean) ** 2).sum(1))
-        for sample, mean in zip((sources, targets), means, strict=True)
-    )
-    distance = (float(((means[0] - means[1]) ** 2).sum()) + spread) / len(means[0])
+    # About the means, which the fit takes away.
+    variances = [
+        sample.weights @ (sample.points - sample.weights @ sample.points) ** 2
+        for sample in (sources, targets)
+    ]
+    distance = float(sum(variance.mean() for variance in variances))
     if not distance > 0:
         raise DomainError("'x0' and 'x1' must hold rows that differ; all are equal.")
     ratio = strength / distance
     if not 1e-4 <= ratio <= 1e3:
         warn(
-            f"'epsilon' times 'horizon' = {strength:.3g} is {ratio:.1e} times the mean squared "
-            f"distance of the samples in a coordinate ({distance:.3g}): the bridge is nearly "
+            f"'epsilon' times 'horizon' = {strength:.3g} is {ratio:.1e} times the variance "
+            f"of the samples in a coordinate ({distance:.3g}): the bridge is nearly "
             + ("deterministic" if ratio < 1 else "the noise alone")
             + ". See suggest_epsilon, and check the unit of the data.",
             NumericalWarning,

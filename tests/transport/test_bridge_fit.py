@@ -1,0 +1,351 @@
+# ruff: noqa: E501 - one case a line
+"""The fit of light Schrödinger bridges, against closed forms and bridges that are known."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+import pyprobe
+from pyprobe.errors import (
+    ConvergenceWarning,
+    DomainError,
+    NotFiniteError,
+    NumericalWarning,
+    ShapeError,
+)
+from pyprobe.transport import LightSchrodingerBridge
+
+COVARIANCES = ("diag", "full", "spherical")
+fit = LightSchrodingerBridge.fit
+
+
+def correlated(rng, n, dim, scale=1.0):
+    """Normal draws with axes of different lengths, turned."""
+    root = rng.normal(size=(dim, dim)) / np.sqrt(dim) + np.eye(dim)
+    return scale * rng.normal(size=(n, dim)) @ root
+
+
+def known(dim, epsilon, n, rng, n_modes=5, scales=None):
+    """Draws of a bridge from N(0, I / 4) to modes on a sphere of radius 5, and the bridge itself.
+
+    Gushchin et al. 2023, section 4: the plain potential is a mixture of N(mu, I / 16).
+    """
+    mu = rng.normal(size=(n_modes, dim))
+    mu *= 5 / np.linalg.norm(mu, axis=1, keepdims=True)
+    width = 1 / 16
+    shifts = epsilon / (1 + epsilon / width) / width * mu
+    truth = LightSchrodingerBridge(
+        log_weights=-0.5 * (mu**2).sum(1) / (width + epsilon),
+        shifts=shifts,
+        scales=np.full(n_modes, 1 / (1 + epsilon / width)) if scales is None else scales,
+        epsilon=epsilon,
+    )
+    x0 = 0.5 * rng.normal(size=(n, dim))
+    return x0, truth.sample(0.5 * rng.normal(size=(n, dim)), rng=rng), truth
+
+
+def divergence(truth, found, dim, rng, n=4000):
+    """KL(truth | found), by draws: its mean and the standard error."""
+    x0 = 0.5 * rng.normal(size=(n, dim))
+    x1 = truth.sample(x0, rng=rng)
+    excess = truth.log_prob(x1, given=x0) - found.log_prob(x1, given=x0)
+    return excess.mean(), excess.std() / np.sqrt(n)
+
+
+@pytest.mark.parametrize("horizon", [1.0, 2.5])
+def test_one_full_component_is_the_gaussian_bridge(horizon):
+    # Janati et al. 2020: with A and B the covariances and s2 = epsilon T, the cross-covariance is
+    # (A^1/2 (4 A^1/2 B A^1/2 + s2^2 I)^1/2 A^-1/2 - s2 I) / 2.
+    rng = np.random.default_rng(0)
+    x0, x1 = correlated(rng, 500, 4) + 3.0, correlated(rng, 400, 4, 2.0) - 1.0
+    bridge = fit(
+        x0,
+        x1,
+        epsilon=0.3,
+        horizon=horizon,
+        n_components=1,
+        covariance="full",
+        validation_fraction=0,
+    )
+    s2 = 0.3 * horizon
+    a, b = np.cov(x0.T, bias=True), np.cov(x1.T, bias=True)
+    root = scipy.linalg.sqrtm(a)
+    inner = scipy.linalg.sqrtm(4 * root @ b @ root + s2**2 * np.eye(4))
+    cross = (root @ inner @ np.linalg.inv(root) - s2 * np.eye(4)) / 2
+    np.testing.assert_allclose(a @ bridge.scales[0], cross, atol=1e-10)
+    np.testing.assert_allclose(bridge.origin, x0.mean(0), atol=1e-12)
+    np.testing.assert_allclose(bridge.shifts[0], x1.mean(0), atol=1e-10)
+    assert bridge.info.converged
+    assert bridge.horizon == horizon
+
+
+@pytest.mark.parametrize("covariance", ["diag", "spherical"])
+def test_one_component_solves_its_own_quadratic(covariance):
+    rng = np.random.default_rng(1)
+    x0, x1 = correlated(rng, 300, 3), correlated(rng, 200, 3, 0.3)
+    bridge = fit(x0, x1, epsilon=0.7, n_components=1, covariance=covariance, validation_fraction=0)
+    c0, c1 = x0.var(0), x1.var(0)
+    if covariance == "spherical":
+        c0, c1 = c0.mean(), c1.mean()
+    s = bridge.scales[0]
+    np.testing.assert_allclose(s * c0 * s + 0.7 * s, c1, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("dim", "epsilon"), [(2, 0.1), (2, 1.0), (16, 1.0)])
+def test_a_known_bridge_is_found(dim, epsilon):
+    rng = np.random.default_rng(2)
+    x0, x1, truth = known(dim, epsilon, 20_000, rng)
+    bridge = fit(x0, x1, epsilon=epsilon, n_components=20, rng=0)
+    value, error = divergence(truth, bridge, dim, rng)
+    # 5 modes of 2 d + 1 parameters: half of them over n would be the best there is.
+    assert value < 20 * 5 * (2 * dim + 1) / (2 * 20_000) + 3 * error
+    assert bridge.info.validation_loss == pytest.approx(bridge.info.loss, abs=0.5)
+
+
+def test_full_scales_turn_the_axes():
+    rng = np.random.default_rng(3)
+    turns = [np.linalg.qr(rng.normal(size=(4, 4)))[0] for _ in range(3)]
+    scales = np.stack([q @ np.diag([0.02, 0.1, 0.3, 0.8]) @ q.T for q in turns])
+    x0, x1, truth = known(4, 1.0, 10_000, rng, 3, scales)
+    values = {
+        kind: divergence(
+            truth, fit(x0, x1, epsilon=1.0, n_components=6, covariance=kind, rng=0), 4, rng
+        )[0]
+        for kind in COVARIANCES
+    }
+    assert values["full"] < 0.02
+    assert values["full"] < 0.1 * values["diag"] < 0.1 * values["spherical"]
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("start", ["broad", "kmeans"])
+def test_the_loss_only_falls_and_the_shares_agree(covariance, start):
+    rng = np.random.default_rng(4)
+    x0, x1, _ = known(3, 0.5, 2000, rng)
+    bridge = fit(
+        x0,
+        x1,
+        epsilon=0.5,
+        n_components=8,
+        covariance=covariance,
+        start=start,
+        validation_fraction=0,
+        max_iter=200,
+        tol=1e-4,
+        rng=0,
+    )
+    losses = bridge.info.losses
+    assert (np.diff(losses) < 1e-9).all()
+    assert bridge.info.start == start
+    assert bridge.info.converged
+    assert bridge.info.mass_gap < 5e-3
+    assert bridge.info.loss == pytest.approx(-bridge.score(x0, x1), abs=1e-8)
+    assert bridge.info.validation_loss is None
+
+
+def test_components_do_not_merge_where_the_noise_is_small():
+    # Far apart at little noise, components win and lose everything with small changes of weight:
+    # without care, one of them gets all.
+    rng = np.random.default_rng(5)
+    centres = 2 * rng.normal(size=(6, 30))
+    x0 = centres[rng.integers(6, size=3000)] + 0.3 * rng.normal(size=(3000, 30))
+    x1 = 1.2 * centres[rng.integers(6, size=3000)] + 0.3 * rng.normal(size=(3000, 30))
+    single = fit(x0, x1, epsilon=0.2, n_components=1, rng=0)
+    for start in ("broad", "kmeans"):
+        bridge = fit(x0, x1, epsilon=0.2, n_components=10, start=start, rng=0)
+        assert bridge.info.validation_loss < single.info.validation_loss - 20
+        shares = np.bincount(bridge.conditional(x0).weights.argmax(1), minlength=10)
+        assert (shares > 0).sum() >= 6
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_it_matters_neither_where_the_samples_lie_nor_in_which_unit(covariance):
+    rng = np.random.default_rng(6)
+    x0, x1, _ = known(3, 0.5, 600, rng)
+    options = {"n_components": 5, "covariance": covariance, "rng": 0}
+    bridge = fit(x0, x1, epsilon=0.5, **options)
+    moved = fit(x0 + 1e4, x1 - 1e4, epsilon=0.5, **options)
+    scaled = fit(1e3 * x0, 1e3 * x1, epsilon=0.5e6, **options)
+    y = x0[:20]
+    mean = bridge.mean(y)
+    np.testing.assert_allclose(moved.mean(y + 1e4) + 1e4, mean, atol=1e-6)
+    np.testing.assert_allclose(scaled.mean(1e3 * y) / 1e3, mean, atol=1e-8)
+    single = fit((x0 + 1e2).astype(np.float32), x1.astype(np.float32), epsilon=0.5, **options)
+    np.testing.assert_allclose(single.mean(y + 1e2), mean, atol=1e-2)
+
+
+def test_weights_stand_for_repeated_rows():
+    rng = np.random.default_rng(7)
+    x0, x1 = correlated(rng, 60, 2), correlated(rng, 50, 2, 2.0)
+    times = rng.integers(0, 4, size=60), rng.integers(0, 4, size=50)
+    options = {"epsilon": 0.4, "n_components": 1, "covariance": "full", "validation_fraction": 0}
+    weighted = fit(x0, x1, weights_x0=times[0], weights_x1=10.0 * times[1], **options)
+    repeated = fit(np.repeat(x0, times[0], 0), np.repeat(x1, times[1], 0), **options)
+    np.testing.assert_allclose(weighted.scales, repeated.scales, rtol=1e-9)
+    np.testing.assert_allclose(weighted.shifts, repeated.shifts, rtol=1e-9)
+
+
+def test_little_noise_tends_to_the_optimal_map_and_much_to_independence():
+    rng = np.random.default_rng(8)
+    x0, x1 = correlated(rng, 400, 3), correlated(rng, 400, 3, 2.0) + 1.0
+    options = {"n_components": 1, "covariance": "full", "validation_fraction": 0}
+    x0, x1 = x0 / x0.std(0), x1 / x1.std(0)
+    sharp = fit(x0, x1, epsilon=1e-3, **options)
+    a, b = np.cov(x0.T, bias=True), np.cov(x1.T, bias=True)
+    root = scipy.linalg.sqrtm(a)
+    inverse = np.linalg.inv(root)
+    bures = inverse @ scipy.linalg.sqrtm(root @ b @ root) @ inverse
+    # They differ by epsilon / 2 times the inverse of A, to first order.
+    np.testing.assert_allclose(root @ (bures - sharp.scales[0]) @ root, 5e-4 * np.eye(3), atol=1e-5)
+    blurred = fit(x0, x1, epsilon=900.0, **options)
+    assert np.ptp(blurred.mean(x0), axis=0).max() < 0.1
+
+
+def test_a_seed_gives_the_same_bits_for_any_number_of_threads():
+    rng = np.random.default_rng(9)
+    x0, x1, _ = known(4, 0.5, 3000, rng)
+    before, found = pyprobe.get_num_threads(), []
+    try:
+        for n in (1, 2):
+            pyprobe.set_num_threads(n)
+            found.append(fit(x0, x1, epsilon=0.5, n_components=12, rng=3))
+    finally:
+        pyprobe.set_num_threads(before)
+    for name in ("log_weights", "shifts", "scales"):
+        np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name))
+    other = fit(x0, x1, epsilon=0.5, n_components=12, rng=4)
+    assert not np.array_equal(other.shifts, found[0].shifts)
+
+
+def test_the_best_of_several_starts_is_kept():
+    rng = np.random.default_rng(10)
+    x0, x1, _ = known(3, 0.2, 800, rng)
+    options = {"epsilon": 0.2, "n_components": 4, "validation_fraction": 0, "tol": 1e-3}
+    many = fit(x0, x1, n_init=4, rng=0, **options)
+    assert many.info.loss <= fit(x0, x1, n_init=1, rng=0, **options).info.loss + 1e-9
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_few_and_repeated_rows_are_no_reason_to_fail(covariance):
+    rng = np.random.default_rng(11)
+    x0, x1 = rng.normal(size=(30, 2)), np.repeat(rng.normal(size=(6, 2)), 5, axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumericalWarning)
+        bridge = fit(
+            x0,
+            x1,
+            epsilon=0.01,
+            n_components=20,
+            covariance=covariance,
+            validation_fraction=0,
+            tol=1e-3,
+        )
+    assert np.isfinite(bridge.sample(x0, rng=0)).all()
+    assert np.isfinite(bridge.log_prob(x1, given=x0)).all()
+
+
+def test_held_out_rows_stop_a_fit_that_would_only_learn_its_rows():
+    # 50 components for 150 rows, as in the sheet's example of what goes wrong without.
+    rng = np.random.default_rng(12)
+    x0, x1, truth = known(2, 0.5, 150, rng)
+    bridge = fit(x0, x1, epsilon=0.5, n_components=50, rng=0)
+    assert divergence(truth, bridge, 2, rng)[0] < 2.0
+
+
+def test_a_callback_sees_the_loss_and_may_end_the_fit():
+    rng = np.random.default_rng(13)
+    x0, x1, _ = known(3, 0.5, 1000, rng)
+    seen = []
+
+    def watch(progress):
+        seen.append(progress)
+        return len(seen) == 2
+
+    bridge = fit(x0, x1, epsilon=0.5, n_components=8, validation_fraction=0, rng=0, callback=watch)
+    assert [p.step for p in seen] == [1, 2]
+    assert seen[-1].total == 100
+    assert bridge.info.stopped
+    assert not bridge.info.converged
+    assert bridge.info.n_iter == 2
+    assert seen[-1].value == bridge.info.losses[-1]
+
+
+def test_what_is_not_to_be_trusted_is_said():
+    rng = np.random.default_rng(14)
+    x0, x1, _ = known(3, 0.5, 500, rng)
+    with pytest.warns(
+        ConvergenceWarning, match=r"stopped after 1 iterations.*Raise max_iter or tol"
+    ):
+        fit(x0, x1, epsilon=0.5, n_components=8, validation_fraction=0, max_iter=1, rng=0)
+    with pytest.warns(
+        NumericalWarning, match=r"'epsilon' times 'horizon' = 1e\+06 .* the noise alone"
+    ):
+        fit(x0, x1, epsilon=1e6, n_components=2, rng=0)
+    with pytest.warns(NumericalWarning, match="nearly deterministic"):
+        fit(x0, x1, epsilon=1e-6, n_components=1, rng=0)
+    flat = np.where(np.arange(3) == 1, 2.0, x1)
+    with pytest.warns(
+        NumericalWarning, match=r"1 components \(0\) have shrunk onto single points of 'x1'"
+    ):
+        fit(x0, flat, epsilon=0.5, n_components=1, rng=0)
+
+
+X0, X1 = np.zeros((5, 2)) + np.arange(5.0)[:, None], np.ones((6, 2)) * np.arange(6.0)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"x0": X0[:, 0]},
+            ShapeError,
+            r"'x0' must have shape \(n, d\), one point a row; got \(5,\)\. For points on a line pass x0\[:, None\]\.",
+        ),
+        ({"x1": X1[:1]}, ShapeError, "'x1' must hold two points or more; got 1."),
+        (
+            {"x1": X1[:, :1]},
+            ShapeError,
+            r"'x0' and 'x1' must have as many columns as each other; got shapes \(5, 2\) and \(6, 1\)\.",
+        ),
+        ({"x0": np.where(X0 > 3, np.nan, X0)}, NotFiniteError, "'x0' must be finite"),
+        ({"epsilon": 0.0}, DomainError, "'epsilon' must be finite and positive; got 0.0."),
+        (
+            {"n_components": 7},
+            DomainError,
+            "'n_components' must be at most 6, the number of rows of 'x1' that are fitted; got 7. Take fewer components.",
+        ),
+        ({"covariance": "tied"}, DomainError, "'covariance' must be"),
+        ({"start": "random"}, DomainError, "'start' must be"),
+        (
+            {"validation_fraction": 0.7},
+            DomainError,
+            "'validation_fraction' must be at most 0.5; got 0.7.",
+        ),
+        (
+            {"weights_x0": [-1, 1, 1, 1, 1]},
+            DomainError,
+            "'weights_x0' must be nonnegative; got -1.0 at index 0.",
+        ),
+        ({"weights_x1": np.zeros(6)}, DomainError, "'weights_x1' must not be all zero."),
+        (
+            {"x0": np.ones((5, 2)), "x1": np.ones((5, 2))},
+            DomainError,
+            "'x0' and 'x1' must hold rows that differ; all are equal.",
+        ),
+        ({"max_iter": 0}, DomainError, "'max_iter' must be"),
+        ({"callback": 3}, TypeError, "'callback' must be a function of one Progress"),
+    ],
+)
+def test_what_a_fit_cannot_use_is_said(change, error, message):
+    arguments = {
+        "x0": X0,
+        "x1": X1,
+        "epsilon": 0.5,
+        "n_components": 2,
+        "validation_fraction": 0.0,
+    } | change
+    with pytest.raises(error, match=message if "\\" in message else re.escape(message)):
+        fit(arguments.pop("x0"), arguments.pop("x1"), **arguments)
