@@ -10,11 +10,12 @@
 `LightSchrodingerBridge`  the random process between two samples, in closed form
 `suggest_epsilon`         a strength of its noise in proportion to squared distances
 
-`SinkhornResult`, `SinkhornDivergence`, `SinkhornBarycenter`, `GaussianMixtureBatch` and
-`KLEstimate` are what they return.
+`SinkhornResult`, `SinkhornDivergence`, `SinkhornBarycenter`, `GaussianMixtureBatch`, `BridgeFit`
+and `KLEstimate` are what they return.
 """
 
 from pyprobe.transport._bridge_costs import KLEstimate
+from pyprobe.transport._bridge_fit import BridgeFit
 from pyprobe.transport.barycenter import SinkhornBarycenter, sinkhorn_barycenter
 from pyprobe.transport.batch import sinkhorn_batch
 from pyprobe.transport.bridge import LightSchrodingerBridge
@@ -25,6 +26,7 @@ from pyprobe.transport.points import sinkhorn_points
 from pyprobe.transport.sinkhorn import SinkhornResult, relative_epsilon, sinkhorn
 
 __all__ = [
+    "BridgeFit",
     "GaussianMixtureBatch",
     "KLEstimate",
     "LightSchrodingerBridge",
