@@ -54,13 +54,16 @@ pub fn bridge_pass<'py>(
     ))
 }
 
-/// The log-sum-exp of every row's logits, and the responsibilities, shapes (n,) and (n, k).
+/// Shapes (n,) and (n, k).
+type Shares<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray2<f64>>);
+
+/// The log-sum-exp of every row's logits, and the responsibilities.
 #[pyfunction]
 pub fn bridge_responsibilities<'py>(
     py: Python<'py>,
     x: PyReadonlyArray2<'py, f64>,
     logits: Logits<'py>,
-) -> PyResult<(Bound<'py, PyArray1<f64>>, Bound<'py, PyArray2<f64>>)> {
+) -> PyResult<Shares<'py>> {
     let (x, components) = (x.as_array(), components(&logits));
     let (values, shares) = gate::run(py, work(x.nrows(), components), |control| {
         bridge::responsibilities(x, components, control)
