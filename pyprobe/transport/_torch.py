@@ -458,8 +458,6 @@ class _Graph:
     @cached_property
     def correction(self) -> Correction | None:
         """What gives the plan the weights as marginals beside forbidden pairs: found on the CPU."""
-        if self.native is not None:
-            return self.native._problem.correction  # noqa: SLF001
         solved = self.solved
         if isinstance(solved.cost, Points) or any(map(math.isfinite, solved.penalties)):
             return None
@@ -560,10 +558,14 @@ class _TensorResult(SinkhornResult):
     def rounded_plan(self) -> Tensor:
         return self._rounded(self._feasible_plan())
 
-    def _feasible_plan(self) -> Tensor:
+    def _feasible_plan(self) -> Tensor:  # type: ignore[override]
         graph = self._graph
         a, b, plan = graph.a, graph.b, graph.plan()
-        if graph.correction is not None:
+        if graph.native is not None:
+            if graph.native._problem.corrected is not None:  # noqa: SLF001
+                feasible = torch.from_numpy(graph.native._feasible_plan())  # noqa: SLF001
+                return plan + (feasible - plan).detach()
+        elif graph.correction is not None:
             i, j, mass, _ = (torch.as_tensor(part, device=a.device) for part in graph.correction)
             # A constant: the marginals, and so what they miss, change with nothing.
             corrected = plan.index_put((i.long(), j.long()), mass, accumulate=True)

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -178,37 +178,43 @@ class SinkhornResult:
 
         Rows and columns that carry too much are scaled down, and what is missing is added as a
         product (Altschuler, Weed and Rigollet 2017, algorithm 2). Beside forbidden pairs it is
-        added to, or taken from, entries that form a tree; before convergence these may be too
-        small, and the product is used, which falls on forbidden pairs.
+        added to, or taken from, entries that form a tree, which takes a sort of all pairs and the
+        memory of ten matrices; where an entry is too small for that, the plan is first brought
+        nearer to its marginals. That may fail far from convergence, and where some allowed pairs
+        can carry nothing in any plan; then the product is used, which falls on forbidden pairs.
         """
+        return self._feasible_plan().astype(self._problem.cost.dtype, copy=False)
+
+    def _feasible_plan(self) -> Vector:
         problem = self._problem
-        dense = np.asarray(self.plan(), dtype=np.float64)
-        if problem.correction is not None:
-            i, j, mass, _ = problem.correction
+        if problem.corrected is not None:
+            near, (i, j, mass, _) = problem.corrected
+            dense = _core.transport_plan(near.plan).astype(np.float64, copy=False)
             dense[i, j] = np.maximum(dense[i, j] + mass, 0.0)
         else:
             x, y, u, v = problem.rounding
-            dense = x[:, None] * dense * y + np.outer(u, v)
-        return dense.astype(problem.cost.dtype, copy=False)
+            dense = x[:, None] * _core.transport_plan(problem.plan) * y + np.outer(u, v)
+        return dense
 
     @cached_property
     def gap(self) -> float:
         """The regularized cost of `rounded_plan` minus `value`: how far either can be from optimal.
 
-        Both bound the optimum, whether or not the iteration converged. Infinite where a plan far
-        from convergence is rounded onto forbidden pairs. Not defined with penalties.
+        Both bound the optimum, whether or not the iteration converged. Infinite where
+        `rounded_plan` falls on forbidden pairs. Not defined with penalties.
         """
         problem = self._problem
         if problem.is_unbalanced:
             raise DomainError(
                 "'gap' compares plans that meet the weights; with 'unbalanced' there are none."
             )
-        a, b, added = problem.a, problem.b, problem.correction
-        if added is None:
+        a, b = problem.a, problem.b
+        if problem.corrected is None:
             rounded = _core.transport_rounded_value(problem.plan, a, b, problem.rounding)
             return rounded - float(self.value)
+        near, added = problem.corrected
         as_it_is = np.ones_like(a), np.ones_like(b), np.zeros_like(a), np.zeros_like(b)
-        rounded = _core.transport_rounded_value(problem.plan, a, b, as_it_is)
+        rounded = _core.transport_rounded_value(near.plan, a, b, as_it_is)
         costs = np.asarray(problem.cost)[added.i, added.j].astype(np.float64)
         pairs, after = a[added.i] * b[added.j], added.before + added.mass
         entropy = xlogy(after, after / pairs) - xlogy(added.before, added.before / pairs)
@@ -257,14 +263,37 @@ class _Problem:
         return x, y, u, v / total if total > 0 else v
 
     @cached_property
-    def correction(self) -> Correction | None:
-        """What gives the plan the weights as marginals beside forbidden pairs, where it can."""
+    def corrected(self) -> tuple[_Problem, Correction] | None:
+        """Potentials near these, and what gives their plan the weights beside forbidden pairs."""
         if isinstance(self.cost, Clouds) or self.is_unbalanced or (self.cost < math.inf).all():
             return None
-        rows, columns, _ = self.sums
-        scaled = self.cost.astype(np.float64) / self.epsilon
-        exponents = self.phi[:, None] + self.gamma - scaled
-        return correction(exponents, self.a - rows, self.b - columns)
+        for near in (self, *self._nearer()):
+            rows, columns, _ = near.sums
+            scaled = self.cost.astype(np.float64) / self.epsilon
+            exponents = near.phi[:, None] + near.gamma - scaled
+            found = correction(exponents, self.a - rows, self.b - columns)
+            if found is not None:
+                return near, found
+        return None
+
+    def _nearer(self) -> Iterator[_Problem]:
+        """Yield potentials whose plan meets the weights to rounding, as nearly as can be."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            f, g = (
+                np.where(weights > 0, self.epsilon * (scaled - np.log(weights)), 0.0)
+                for scaled, weights in ((self.phi, self.a), (self.gamma, self.b))
+            )
+        options = SolverOptions("auto", 1e-15, 1000, None, None, MEMORY)
+        found = _core.sinkhorn(
+            self.cost,
+            self.a,
+            self.b,
+            self.epsilon,
+            self.penalties,
+            start=(f, g),
+            **options.of_kernel(),
+        )
+        yield replace(self, phi=found["phi"], gamma=found["gamma"])
 
     def apply(self, v: ArrayLike, name: str, *, transpose: bool) -> FloatArray:
         vector = as_float_array(name, v)

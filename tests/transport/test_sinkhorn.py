@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from transport_problems import assignment, clouds, grid, marginal_error, skewed, uniform
 
 import pyprobe
-from pyprobe.errors import ConvergenceWarning, NumericalWarning
-from pyprobe.transport import relative_epsilon, sinkhorn
+from pyprobe.errors import ConvergenceWarning, NumericalWarning, PyprobeError
+from pyprobe.transport import relative_epsilon, sinkhorn, sinkhorn_batch
 
 METHODS = ("auto", "log", "scaling", "newton")
 PROBLEMS = {
@@ -527,3 +527,37 @@ def test_ctrl_c_ends_a_long_solve():
         sinkhorn(a, b, cost, epsilon=1e-5, method="log", max_iter=10**7)
     thread.join()
     assert time.perf_counter() - begin < 2.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("epsilon", "rho", "far"), [(0.1, 1.0, 1e4), (1.0, 1.0, 1e6), (0.01, 3.0, 1e5)]
+)
+def test_what_is_too_far_to_be_carried_vanishes(method, epsilon, rho, far):
+    # No plan: rho for each side's mass, and epsilon times the mass of a b'.
+    for a, b in (([1.0], [1.0]), ([0.3, 0.7, 0.0], [0.5, 0.5])):
+        cost = far + np.random.default_rng(0).random((len(a), len(b)))
+        result = sinkhorn(a, b, cost, epsilon=epsilon, unbalanced=rho, method=method)
+        assert result.converged
+        assert result.value == pytest.approx(2 * rho + epsilon, rel=1e-14)
+        assert result.plan().max() == 0.0
+
+
+def test_a_gap_beside_forbidden_pairs_is_finite_once_converged():
+    # A band, whose points at the ends hang by entries smaller than the tolerance.
+    n = 60
+    offset = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    cost = np.where(offset <= 3, np.random.default_rng(3).random((n, n)), np.inf)
+    result = sinkhorn(None, None, cost, epsilon=0.01)
+    plan = result.rounded_plan()
+    assert -1e-12 < result.gap < 1e-8
+    assert plan[cost == np.inf].max() == 0.0
+    for axis in (0, 1):
+        np.testing.assert_allclose(plan.sum(axis), 1 / n, rtol=1e-13)
+    assert (plan * np.where(cost < np.inf, cost, 0)).sum() <= result.transport_cost + 1e-8
+
+
+def test_a_batch_says_which_problem_cannot_be_solved():
+    far = np.array([[0.0, 1.0], [1e308, 1e308]])
+    with pytest.raises(PyprobeError, match=r"problem 1: 'a' has mass at index 1, but every pair"):
+        sinkhorn_batch(None, None, [np.eye(2), far], epsilon=1e-9, method="log")

@@ -34,7 +34,10 @@ pub enum Error {
         got: f64,
     },
     /// A point with mass that no finite cost connects to the other side.
-    #[error("'{name}' has mass at index {index}, but every pair of that point is forbidden")]
+    #[error(
+        "'{name}' has mass at index {index}, but every pair of that point is forbidden, or its cost \
+         overflows: give it a finite cost, or no weight"
+    )]
     Infeasible {
         /// The weights at fault.
         name: &'static str,

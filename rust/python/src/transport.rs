@@ -1,5 +1,7 @@
 //! `pyprobe.transport`: entropic optimal transport.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use numpy::{Element, IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -86,6 +88,11 @@ fn work<C: Cost>(cost: &C, passes: usize) -> usize {
     n.saturating_mul(m).saturating_mul(passes).saturating_mul(EXPONENTIAL) / 1000
 }
 
+/// Passes to reckon with: so many at least that no iteration runs long where no signal is looked for.
+fn passes(max_iter: usize) -> usize {
+    20.max(max_iter / 50)
+}
+
 /// Solves a problem; a dict of what was found. `watch(n_iter, error)` is called now and then, and
 /// answers whether to go on.
 #[pyfunction]
@@ -127,10 +134,9 @@ pub fn sinkhorn<'py>(
     };
     let found = with_cost!(cost, |cost| {
         let problem = Problem { cost, a, b, epsilon, penalties };
-        // So many iterations at most that none runs long where no signal is looked for.
         gate::run_watched(
             py,
-            work(cost, 20.max(max_iter / 50)),
+            work(cost, passes(max_iter)),
             |control| transport::sinkhorn(&problem, &options, start, control),
             look,
         )
@@ -158,7 +164,7 @@ pub fn sinkhorn_symmetric<'py>(
     let penalties = (penalty, penalty);
     let found = with_cost!(cost, |cost| {
         let problem = Problem { cost, a, b: a, epsilon, penalties };
-        gate::run(py, work(cost, 20), |control| {
+        gate::run(py, work(cost, passes(max_iter)), |control| {
             transport::sinkhorn_symmetric(&problem, &options, start, control)
         })
     })?;
@@ -218,9 +224,20 @@ pub fn sinkhorn_batch<'py>(
             let (a, b) = (a.as_slice()?, b.as_slice()?);
             problems.push(Problem { cost, a, b, epsilon, penalties });
         }
-        let work = costs.iter().map(|cost| work(cost, 20)).sum();
+        let work = costs.iter().map(|cost| work(cost, passes(options.max_iter))).sum();
+        let failed = AtomicUsize::new(0);
         let found = gate::run(py, work, |control| {
-            transport::sinkhorn_batch(&problems, options, control).map_err(|(_, error)| error)
+            transport::sinkhorn_batch(&problems, options, control).map_err(|(index, error)| {
+                failed.store(index, Ordering::Relaxed);
+                error
+            })
+        });
+        let found = found.map_err(|error| {
+            if !error.is_instance_of::<gate::PyprobeError>(py) {
+                return error;
+            }
+            let index = failed.load(Ordering::Relaxed);
+            PyErr::from_type(error.get_type(py), format!("problem {index}: {}", error.value(py)))
         })?;
         found.into_iter().map(|found| solution(py, found)).collect()
     }
@@ -322,13 +339,7 @@ pub fn transport_sums<'py>(
 pub fn transport_position_gradient<'py>(
     py: Python<'py>,
     plan: PlanOf<'py>,
-) -> PyResult<(
-    Bound<'py, PyArray2<f64>>,
-    Bound<'py, PyArray2<f64>>,
-    Bound<'py, PyArray1<f64>>,
-    Bound<'py, PyArray1<f64>>,
-    f64,
-)> {
+) -> PyResult<(Bound<'py, PyArray2<f64>>, Bound<'py, PyArray2<f64>>)> {
     fn run<T: Real + Element>(
         py: Python<'_>,
         x: &PyReadonlyArray2<'_, T>,
@@ -350,14 +361,7 @@ pub fn transport_position_gradient<'py>(
         Costs::SingleClouds(x, y, metric) => run(py, &x, &y, &metric, epsilon, potentials)?,
         _ => return Err(PyTypeError::new_err("a matrix of costs has no points")),
     };
-    let sums = found.sums;
-    Ok((
-        found.x.into_pyarray(py),
-        found.y.into_pyarray(py),
-        sums.rows.into_pyarray(py),
-        sums.columns.into_pyarray(py),
-        sums.cost,
-    ))
+    Ok((found.x.into_pyarray(py), found.y.into_pyarray(py)))
 }
 
 /// `P v`, or `P' v` where `transpose`, for a matrix `v`.

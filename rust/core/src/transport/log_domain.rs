@@ -52,23 +52,23 @@ pub(super) fn sweep<C: Cost>(
     }
 }
 
-/// Sets the potentials of the columns whose sums have left the range to where their sums are their
-/// weights, by a log-sum-exp each, in one pass over the rows.
+/// The columns whose sums have left the range, each with the potential that a half step gives it: by a
+/// log-sum-exp, in one pass over the rows.
 ///
 /// # Errors
 /// [`Error::Infeasible`] where a column has nowhere to come from; [`Error::Cancelled`].
 pub(super) fn rescue_columns<C: Cost>(
     gibbs: Gibbs<'_, C>,
     weights: &Marginal,
-    state: &mut Potentials,
-    columns: &mut [f64],
+    state: &Potentials,
+    columns: &[f64],
     control: &Control,
-) -> Result<(), Error> {
+) -> Result<Vec<(usize, f64)>, Error> {
     let lost: Vec<usize> = (0..columns.len())
         .filter(|&j| weights.weights[j] > 0.0 && !SUMS.contains(&columns[j]))
         .collect();
     if lost.is_empty() {
-        return Ok(());
+        return Ok(vec![]);
     }
     let mut highs = vec![f64::NEG_INFINITY; lost.len()];
     let mut totals = vec![0.0; lost.len()];
@@ -90,14 +90,13 @@ pub(super) fn rescue_columns<C: Cost>(
             }
         }
     }
-    for ((&j, high), total) in lost.iter().zip(highs).zip(totals) {
+    let mut found = Vec::with_capacity(lost.len());
+    for ((j, high), total) in lost.into_iter().zip(highs).zip(totals) {
         if high == f64::NEG_INFINITY {
             return Err(Error::Infeasible { name: "b", index: j });
         }
-        // The whole half step, after which the one that follows, relaxed or not, moves nothing.
-        let at_one = -high - total.ln();
-        state.gamma[j] = weights.log_weights[j] + at_one / (1.0 + weights.slack);
-        columns[j] = math::exp(state.gamma[j] - at_one);
+        let sum = high + total.ln();
+        found.push((j, weights.log_weights[j] - sum / (1.0 + weights.slack)));
     }
-    Ok(())
+    Ok(found)
 }

@@ -187,3 +187,55 @@ fn lanes(values: &[f64]) -> (&[[f64; LANES]], &[f64]) {
 fn lanes_mut(values: &mut [f64]) -> (&mut [[f64; LANES]], &mut [f64]) {
     values.as_chunks_mut()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A half step of one point: its potential, its factor, and how far its sum is off.
+    fn by_hand(side: &Marginal, i: usize, potential: f64, sum: f64, omega: f64) -> (f64, f64, f64) {
+        let weight = side.weights[i];
+        if weight == 0.0 {
+            return (potential, 0.0, 0.0);
+        }
+        let full = weight.ln() + (potential - sum.ln()) / (1.0 + side.slack);
+        let moved = potential + omega * (full - potential);
+        let factor = (moved - potential).exp();
+        let target = weight * (-side.slack * (moved - weight.ln())).exp();
+        (moved, factor, (sum * factor - target).abs())
+    }
+
+    #[test]
+    fn a_half_step_is_that_of_the_formula_for_any_number_of_points() {
+        for n in [1, 3, 4, 5, 31, 64, 70] {
+            let weights: Vec<f64> =
+                (0..n).map(|i| if i % 5 == 2 { 0.0 } else { 0.1 * i as f64 + 0.2 }).collect();
+            for (slack, omega) in [(0.0, 1.0), (0.0, 1.6), (0.4, 1.0), (0.4, 1.6)] {
+                let side = Marginal::new(&weights, slack);
+                let logs = side.log_weights.iter().enumerate();
+                let start: Vec<f64> = logs.map(|(i, log)| log + (i as f64).sin()).collect();
+                let sums: Vec<f64> = (0..n).map(|i| (i as f64 * 1.7).cos().exp()).collect();
+                let (mut now, mut factors) = (start.clone(), vec![f64::NAN; n]);
+                let error = side.half_step(0, &mut now, &sums, omega, &mut factors);
+                let mut total = 0.0;
+                for i in 0..n {
+                    let (moved, factor, part) = by_hand(&side, i, start[i], sums[i], omega);
+                    total += part;
+                    let is_still = weights[i] == 0.0 && now[i] == f64::NEG_INFINITY;
+                    assert!(is_still || (moved - now[i]).abs() < 1e-13);
+                    assert!((factor - factors[i]).abs() <= 1e-13 * factor);
+                }
+                assert!((error - total).abs() < 1e-12 * (1.0 + total));
+                let after: Vec<f64> = sums.iter().zip(&factors).map(|(s, f)| s * f).collect();
+                assert!((side.error(&now, &after) - total).abs() < 1e-12 * (1.0 + total));
+                // Some rows of a side move as they do among all.
+                if n > 8 {
+                    let (mut part, mut few) = (start[3..8].to_vec(), [0.0; 5]);
+                    side.half_step(3, &mut part, &sums[3..8], omega, &mut few);
+                    let pairs = few.iter().zip(&factors[3..8]);
+                    assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-15));
+                }
+            }
+        }
+    }
+}

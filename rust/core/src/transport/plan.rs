@@ -42,16 +42,13 @@ impl Sums {
     }
 }
 
-/// How the cost of a plan between two clouds changes with their points, the plan held, and what it
-/// sums to.
+/// How the cost of a plan between two clouds changes with their points, the plan held.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PositionGradient {
     /// `sum_j P_ij grad_1 c(x_i, y_j)`, shape (n, d).
     pub x: Array2<f64>,
     /// `sum_i P_ij grad_2 c(x_i, y_j)`, shape (m, d).
     pub y: Array2<f64>,
-    /// The plan's sums.
-    pub sums: Sums,
 }
 
 /// The entries of a plan that reach a threshold, row by row.
@@ -333,7 +330,7 @@ pub fn position_gradient<T: Real>(
                 for (r, weights) in weights.iter_mut().enumerate() {
                     let weights = &mut weights.as_flattened_mut()[..m];
                     if first + r < rows.end {
-                        pulls.weigh(&plan, metric, first + r, weights);
+                        Pulls::weigh(&plan, metric, first + r, weights);
                         for (group, &value) in group.iter_mut().zip(x.row(first + r)) {
                             group[r] = value.into();
                         }
@@ -352,22 +349,11 @@ pub fn position_gradient<T: Real>(
     let mut in_y = Array2::from_shape_fn((m, d), |(j, k)| {
         -found.y[j / Points::LANES * d + k][j % Points::LANES]
     });
-    // sum_ij pull_ij (x_i - y_j), about a center that keeps it from cancelling.
-    let center: Vec<f64> =
-        x.outer_iter().next().into_iter().flatten().map(|&value| value.into()).collect();
-    let mut sums = found.sums;
-    for (points, gradient) in [(x, &in_x), (y, &in_y)] {
-        for (point, gradient) in points.rows().into_iter().zip(gradient.rows()) {
-            for ((&value, &center), slope) in point.iter().zip(&center).zip(gradient) {
-                sums.cost += (value.into() - center) * slope;
-            }
-        }
-    }
     if metric == Metric::SquaredEuclidean {
         in_x *= 2.0;
         in_y *= 2.0;
     }
-    Ok(PositionGradient { x: in_x, y: in_y, sums })
+    Ok(PositionGradient { x: in_x, y: in_y })
 }
 
 /// Rows whose points are compared with a panel while it is at hand.
@@ -381,19 +367,16 @@ type Panels = Vec<[f64; Points::LANES]>;
 struct Pulls {
     x: Vec<f64>,
     y: Panels,
-    sums: Sums,
 }
 
 impl Pulls {
     fn new(m: usize, d: usize) -> Self {
-        let y = vec![[0.0; Points::LANES]; m.div_ceil(Points::LANES) * d];
-        Self { x: vec![], y, sums: Sums { rows: vec![], columns: vec![0.0; m], cost: 0.0 } }
+        Self { x: vec![], y: vec![[0.0; Points::LANES]; m.div_ceil(Points::LANES) * d] }
     }
 
     /// Writes row `i` of the plan, divided by the distance where that is not squared.
-    fn weigh(&mut self, plan: &Plan<'_, Clouds>, metric: Metric, i: usize, weights: &mut [f64]) {
-        self.sums.rows.push(plan.fill(i, weights));
-        self.sums.columns.iter_mut().zip(&*weights).for_each(|(column, p)| *column += p);
+    fn weigh(plan: &Plan<'_, Clouds>, metric: Metric, i: usize, weights: &mut [f64]) {
+        plan.fill(i, weights);
         if metric == Metric::Euclidean {
             let mut distances = vec![0.0; weights.len()];
             vectorize(
@@ -440,7 +423,6 @@ impl Pulls {
         self.x.extend(other.x);
         let pairs = self.y.as_flattened_mut().iter_mut().zip(other.y.as_flattened());
         pairs.for_each(|(a, b)| *a += b);
-        self.sums = self.sums.merge(other.sums);
         self
     }
 }
@@ -577,13 +559,8 @@ mod tests {
                 position_gradient(x.view(), y.view(), metric, 0.9, &potentials, &control).unwrap();
             let clouds = Clouds::new(x.view(), y.view(), metric).unwrap();
             let plan = Plan { cost: &clouds, epsilon: 0.9, potentials: &potentials };
-            let (dense, sums) =
-                (plan.dense::<f64>(&control).unwrap(), plan.sums(&control).unwrap());
-            assert_eq!(found.sums.rows, sums.rows);
-            assert!((found.sums.cost / sums.cost - 1.0).abs() < 1e-13);
-            for (one, other) in found.sums.columns.iter().zip(&sums.columns) {
-                assert!((one / other - 1.0).abs() < 1e-13);
-            }
+            let (dense, total) =
+                (plan.dense::<f64>(&control).unwrap(), plan.sums(&control).unwrap().cost);
             let cost_of = |x: &Array2<f64>, y: &Array2<f64>| {
                 let clouds = Clouds::new(x.view(), y.view(), metric).unwrap();
                 let mut row = vec![0.0; m];
@@ -601,8 +578,8 @@ mod tests {
                 };
                 let in_x = (cost_of(&moved(&x, h), &y) - cost_of(&moved(&x, -h), &y)) / (2.0 * h);
                 let in_y = (cost_of(&x, &moved(&y, h)) - cost_of(&x, &moved(&y, -h))) / (2.0 * h);
-                assert!((found.x[[i, k]] - in_x).abs() < 1e-7 * sums.cost, "{metric:?}");
-                assert!((found.y[[i, k]] - in_y).abs() < 1e-7 * sums.cost, "{metric:?}");
+                assert!((found.x[[i, k]] - in_x).abs() < 1e-7 * total, "{metric:?}");
+                assert!((found.y[[i, k]] - in_y).abs() < 1e-7 * total, "{metric:?}");
             }
         }
     }

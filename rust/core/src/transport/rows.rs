@@ -4,7 +4,7 @@ use core::f64::consts::LOG2_E;
 
 use super::cost::Cost;
 use crate::parallel::for_each_chunk_with;
-use crate::simd::vectorize;
+use crate::simd::{larger, vectorize};
 use crate::special::math::exp2_or_zero;
 use crate::{Control, Error};
 
@@ -202,11 +202,6 @@ pub(super) fn largest<C: Cost>(
 }
 
 #[inline(always)]
-fn larger(a: f64, b: f64) -> f64 {
-    if a > b { a } else { b }
-}
-
-#[inline(always)]
 pub(super) fn sum(lanes: [f64; 8]) -> f64 {
     let [a, b, c, d, e, f, g, h] = lanes;
     ((a + b) + (c + d)) + ((e + f) + (g + h))
@@ -296,7 +291,7 @@ pub(super) fn plan_rows<C: Cost>(
         if fresh || !SUMS.contains(total) {
             let high = largest(gibbs, i, gamma, row);
             if high == f64::NEG_INFINITY {
-                stranded = Some(i);
+                stranded = stranded.or(Some(i));
                 continue;
             }
             *phi = -high;
@@ -344,4 +339,38 @@ pub(super) fn visit<C: Cost>(
         block.buffer = buffer;
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_added_and_summed_as_the_definition_says() {
+        for m in [1, 7, 8, 33, 130] {
+            for n in 1..20 {
+                let rows: Vec<f64> = (0..n * m).map(|k| (k as f64 * 0.7).sin()).collect();
+                let weights: Vec<f64> = (0..n).map(|i| (i as f64).cos()).collect();
+                let mut columns: Vec<f64> = (0..m).map(|j| j as f64).collect();
+                vectorize(
+                    #[inline(always)]
+                    || add_rows(&mut columns, &weights, &rows),
+                );
+                for (j, column) in columns.iter().enumerate() {
+                    let sum: f64 = (0..n).map(|i| weights[i] * rows[i * m + j]).sum();
+                    assert!((column - j as f64 - sum).abs() < 1e-13 * (1.0 + j as f64));
+                }
+                let total: f64 = rows.iter().sum();
+                assert!((sum_of(&rows) - total).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn groups_fill_lanes_and_fit_the_cache() {
+        for (m, size) in [(1, 32), (32, 32), (128, 16), (500, 4), (512, 4), (5000, 4)] {
+            assert_eq!(group_size(m, 4), size);
+        }
+        assert_eq!(group_size(5000, 8), 8);
+    }
 }

@@ -298,15 +298,13 @@ impl<'a, C: Cost> Solver<'a, C> {
 
     /// The half step of the columns.
     fn move_columns(&mut self, omega: f64) -> Result<(), Error> {
-        log_domain::rescue_columns(
-            self.gibbs,
-            &self.columns,
-            &mut self.state,
-            &mut self.sums,
-            self.control,
-        )?;
+        let (weights, sums) = (&self.columns, &mut self.sums);
+        let rescued =
+            log_domain::rescue_columns(self.gibbs, weights, &self.state, sums, self.control)?;
+        rescued.iter().for_each(|&(j, _)| sums[j] = 1.0); // any number with a logarithm
         let gamma = &mut self.state.gamma;
-        self.columns.half_step(0, gamma, &self.sums, omega, &mut self.factors);
+        weights.half_step(0, gamma, sums, omega, &mut self.factors);
+        rescued.into_iter().for_each(|(j, potential)| gamma[j] = potential);
         self.translate();
         Ok(())
     }
