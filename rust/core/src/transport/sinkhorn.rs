@@ -301,10 +301,14 @@ impl<'a, C: Cost> Solver<'a, C> {
         let (weights, sums) = (&self.columns, &mut self.sums);
         let rescued =
             log_domain::rescue_columns(self.gibbs, weights, &self.state, sums, self.control)?;
-        rescued.iter().for_each(|&(j, _)| sums[j] = 1.0); // any number with a logarithm
+        for &(j, _) in &rescued {
+            sums[j] = 1.0; // any number with a logarithm
+        }
         let gamma = &mut self.state.gamma;
         weights.half_step(0, gamma, sums, omega, &mut self.factors);
-        rescued.into_iter().for_each(|(j, potential)| gamma[j] = potential);
+        for (j, potential) in rescued {
+            gamma[j] = potential;
+        }
         self.translate();
         Ok(())
     }
