@@ -31,11 +31,11 @@ from torch import Tensor, is_grad_enabled
 from torch._C import _are_functorch_transforms_active as _are_transforms_active
 from torch._C import _is_tracing
 from torch._C import _len_torch_dispatch_stack as _count_modes
-from torch._C._functorch import is_functorch_wrapped_tensor as _is_wrapped
+from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-__all__ = ["Op", "check_eager", "is_plain", "once", "op"]
+__all__ = ["Op", "check_eager", "is_plain", "is_wrapped", "once", "op"]
 
 Marks: TypeAlias = tuple[bool, ...]
 """One for each input."""
@@ -92,7 +92,7 @@ def check_eager(name: str, tensors: Iterable[Tensor]) -> None:
             "outside, or from a function under torch.compiler.disable."
         )
     for tensor in tensors:
-        if _is_wrapped(tensor):
+        if is_wrapped(tensor):
             raise RuntimeError(
                 f"'{name}' cannot be transformed by torch.func (grad, vmap, jvp, hessian): "
                 "differentiate with torch.autograd, and loop over what would be mapped."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ __all__ = [
     "as_masses",
     "as_number",
     "as_penalties",
+    "check_balanced",
+    "check_costs",
     "check_epsilon",
     "check_reachable",
     "movable_share",
@@ -66,25 +68,33 @@ def as_cost(value: Any) -> FloatArray:
             "'cost' must hold real numbers; got dtype bool. A mask of forbidden pairs is written "
             "numpy.where(allowed, cost, numpy.inf)."
         )
+    if value is None:
+        raise TypeError("'cost' is None; it must be a matrix of shape (n, m), after the weights.")
     cost = as_float_array("cost", value)
     if cost.ndim != 2:
+        hints = {1: " Weights come first, 'cost' after them.", 3: " Batches go to sinkhorn_batch."}
         raise ShapeError(
             f"'cost' must be a matrix of shape (n, m); got shape {cost.shape}."
-            + (" Batches go to sinkhorn_batch." if cost.ndim == 3 else "")
+            + hints.get(cost.ndim, "")
         )
     if 0 in cost.shape:
         raise ShapeError(f"'cost' must have at least one row and one column; got {cost.shape}.")
+    check_costs(cost)
+    return np.ascontiguousarray(cost)
+
+
+def check_costs(cost: FloatArray) -> None:
+    """Raise `NotFiniteError` where a cost is NaN or minus infinity."""
     with np.errstate(invalid="ignore"):
-        least = float(cost.min())  # NaN where an entry is
+        least = float(cost.min(initial=math.inf))  # NaN where an entry is
     if math.isnan(least) or least == -math.inf:
         bad = np.isnan(cost) | (cost == -np.inf)
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise NotFiniteError(
             f"'cost' must not be NaN or minus infinity; got {int(bad.sum())} such "
             f"{'entry' if bad.sum() == 1 else 'entries'}, the first ({cost[first]}) at index "
-            f"{first}. Plus infinity forbids a pair."
+            f"{first[0] if len(first) == 1 else first}. Plus infinity forbids a pair."
         )
-    return np.ascontiguousarray(cost)
 
 
 METRICS = ("sqeuclidean", "euclidean", "cityblock")
@@ -119,11 +129,12 @@ def as_masses(
     penalties: tuple[float, float],
     *,
     names: tuple[str, str] = ("a", "b"),
+    of: Literal["cost", "points"] = "cost",
 ) -> tuple[Vector, Vector]:
     """Return both weights as float64; None stands for equal ones of mass 1.
 
     Unless a penalty stands for a marginal, the masses must be equal; `b` is scaled by what little
-    they may differ.
+    they may differ. `of` says what a message is to call what they weigh.
     """
     n, m = shape
     given = tuple(
@@ -134,6 +145,13 @@ def as_masses(
     for name, length, expected in zip(names, lengths, shape, strict=True):
         if length is not None and length != (expected,):
             swapped = lengths == ((m,), (n,)) and n != m
+            if of == "points":
+                raise ShapeError(
+                    f"'{'x' if name == names[0] else 'y'}' has {expected} "
+                    f"{'point' if expected == 1 else 'points'}, so '{name}' must have shape "
+                    f"({expected},); got {length}."
+                    + (f" Exchange '{names[0]}' and '{names[1]}'?" if swapped else "")
+                )
             raise ShapeError(
                 f"'cost' has shape ({n}, {m}), so '{names[0]}' must have shape ({n},) and "
                 f"'{names[1]}' ({m},); got '{name}' of shape {length}."
@@ -192,6 +210,14 @@ def as_penalties(value: Any) -> tuple[float, float]:
     if not all(number > 0 for number in numbers):
         raise DomainError(f"'unbalanced' must be positive, or infinite on a side; got {value!r}.")
     return numbers[0], numbers[1]
+
+
+def check_balanced(name: str, penalties: tuple[float, float]) -> None:
+    """Raise `DomainError` where penalties stand for marginals that `name` is to meet."""
+    if any(map(math.isfinite, penalties)):
+        raise DomainError(
+            f"'{name}' is of plans that meet the weights; with 'unbalanced' there are none."
+        )
 
 
 def check_reachable(

@@ -98,9 +98,9 @@ class Solved:
         """Return the plan, or its transpose, times a vector or a matrix."""
         if self.native is None:
             return twin.apply(self.cost, self.epsilon, *self.potentials, v, transpose=transpose)
-        matrix = v.reshape(len(v), -1).contiguous().numpy(force=True)
+        matrix = v.reshape(len(v), math.prod(v.shape[1:])).contiguous().numpy(force=True)
         found = _core.transport_apply(self.native.plan, matrix, transpose=transpose)
-        return torch.from_numpy(found).reshape(-1, *v.shape[1:])
+        return torch.from_numpy(found).reshape(len(found), *v.shape[1:])
 
     def in_costs(self) -> tuple[Tensor, ...]:
         """Return the value's gradients in what the costs are made of, in float64."""

@@ -177,7 +177,7 @@ def sinkhorn_divergence(
                 results.append(_torch.solve_symmetric(problem, number, penalties, tol, max_iter))
         else:
             clouds = as_clouds(x, y, metric)
-            weights = as_masses(a, b, clouds.shape, penalties)
+            weights = as_masses(a, b, clouds.shape, penalties, of="points")
             results = _solve(clouds, weights, number, penalties, options)
     if engine is Engine.NATIVE_TORCH:
         problems = _torch.debiased(given, metric, epsilon, penalties)

@@ -46,6 +46,8 @@ from pyprobe.transport._check import (
     as_masses,
     as_number,
     as_penalties,
+    check_balanced,
+    check_costs,
     check_epsilon,
     check_reachable,
     movable_share,
@@ -157,7 +159,7 @@ class SinkhornResult:
             raise ShapeError(f"'y' must have shape (m, d), one point a row; got {points.shape}.")
         sums = np.asarray(self._problem.sums[0])[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
-            found: FloatArray = np.asarray(self.apply(points)) / sums
+            found: FloatArray = self._problem.apply(points, "y", transpose=False) / sums
         return found
 
     def sparse_plan(self, threshold: float = 0.0) -> scipy.sparse.csr_array:
@@ -179,9 +181,10 @@ class SinkhornResult:
         Rows and columns that carry too much are scaled down, and what is missing is added as a
         product (Altschuler, Weed and Rigollet 2017, algorithm 2). Beside forbidden pairs it is
         added to, or taken from, entries that form a tree; before convergence these may be too
-        small, and the product is used, which falls on forbidden pairs.
+        small, and the product is used, which falls on forbidden pairs. Not defined with penalties.
         """
         problem = self._problem
+        check_balanced("rounded_plan", problem.penalties)
         dense = np.asarray(self.plan(), dtype=np.float64)
         if problem.correction is not None:
             i, j, mass, _ = problem.correction
@@ -273,7 +276,9 @@ class _Problem:
             raise ShapeError(
                 f"'{name}' must have shape ({length},) or ({length}, k); got {vector.shape}."
             )
-        matrix = np.ascontiguousarray(vector.reshape(length, -1), dtype=np.float64)
+        check_finite(name, vector)
+        width = math.prod(vector.shape[1:])
+        matrix = np.ascontiguousarray(vector.reshape(length, width), dtype=np.float64)
         found = _core.transport_apply(self.plan, matrix, transpose=transpose)
         return found.reshape(len(found), *vector.shape[1:]).astype(self.cost.dtype, copy=False)
 
@@ -590,7 +595,8 @@ def relative_epsilon(
 
     Raises
     ------
-    DomainError  if the scale of the costs is not positive.
+    DomainError     if the scale of the costs is not positive.
+    NotFiniteError  if a cost is NaN or minus infinity.
 
     Examples
     --------
@@ -601,6 +607,8 @@ def relative_epsilon(
     check_choice("scale", scale, ("max", "mean", "std"))
     fraction = check_positive_float("fraction", fraction)
     values: Any = cost if select(cost) is not Engine.NATIVE else as_float_array("cost", cost)
+    if not (values > -math.inf).all():
+        check_costs(values if isinstance(values, np.ndarray) else values.numpy(force=True))
     finite = values[values < math.inf]
     if len(finite) == 0:
         raise DomainError("'cost' must have finite entries; got none.")

@@ -183,6 +183,20 @@ def test_points_of_a_plan_have_areas_in_proportion_to_their_weights(clouds):
     np.testing.assert_allclose(ax.collections[2].get_sizes(), 20, rtol=1e-6)
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+@pytest.mark.parametrize("of_points", [False, True])
+def test_plans_of_tensors_are_drawn_like_those_of_arrays(clouds, wanted, of_points):
+    torch = pytest.importorskip("torch")
+    x, y = clouds
+    expected = plot.transport_plan(sinkhorn_points(x, y, epsilon=0.5), x, y)
+    tensors = tuple(torch.tensor(points, requires_grad=wanted) for points in clouds)
+    result = sinkhorn_points(*tensors, epsilon=0.5)
+    ax = plot.transport_plan(result, *(tensors if of_points else clouds))
+    for found, known in zip(ax.collections[1:], expected.collections[1:], strict=True):
+        np.testing.assert_allclose(found.get_offsets(), known.get_offsets())
+        np.testing.assert_allclose(found.get_sizes(), known.get_sizes())
+
+
 def test_a_plan_without_points_is_drawn_as_its_matrix(clouds):
     result = sinkhorn_points(*clouds, epsilon=0.5)
     ax = plot.transport_plan(result)
