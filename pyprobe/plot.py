@@ -6,7 +6,7 @@ shows the figure, changes a style, or computes anything that the model does not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -351,8 +351,10 @@ def convergence(
         named = [(results.method, results)]
     elif isinstance(results, Mapping):
         named = list(results.items())
-    else:
+    elif isinstance(results, Iterable):
         named = [(getattr(result, "method", ""), result) for result in results]
+    else:
+        named = [("", results)]
     for _, result in named:
         _check_result("results", result)
     if not named:

@@ -97,6 +97,8 @@ def check_costs(cost: FloatArray) -> None:
         )
 
 
+FAR = 1e150
+"""Between points with larger coordinates distances, or their squares, may overflow."""
 METRICS = ("sqeuclidean", "euclidean", "cityblock")
 
 
@@ -119,7 +121,20 @@ def as_clouds(x: Any, y: Any, metric: str) -> Clouds:
             f"'x' and 'y' must have points of equal dimension; got shapes {first.shape} and "
             f"{second.shape}."
         )
+    if max(float(np.abs(matrix).max()) for matrix in matrices) > FAR:
+        _check_distances(np.concatenate(matrices, dtype=np.float64), metric)
     return Clouds(matrices[0], matrices[1], metric)
+
+
+def _check_distances(points: Vector, metric: str) -> None:
+    with np.errstate(over="ignore"):
+        spans = points.max(axis=0) - points.min(axis=0)
+        largest = spans.sum() if metric == "cityblock" else (spans**2).sum()
+    if not np.isfinite(largest):
+        raise NotFiniteError(
+            "'x' and 'y' must lie so near that neither distances nor their squares overflow. "
+            "Divide both by a common scale."
+        )
 
 
 def as_masses(
@@ -196,6 +211,8 @@ def as_penalties(value: Any) -> tuple[float, float]:
     """Return the penalties of the two sides; None, or infinity on a side, means none."""
     if value is None:
         return math.inf, math.inf
+    if getattr(value, "ndim", 0) == 1:
+        value = value.tolist()
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
         raise ShapeError(f"'unbalanced' must be a number or a pair of them; got {value!r}.")
@@ -231,18 +248,25 @@ def check_reachable(
     allowed = cost < np.inf
     if allowed.all():
         return
-    for name, weights, reach in (
-        ("a", a, allowed[:, b > 0].any(axis=1)),
-        ("b", b, allowed[a > 0].any(axis=0)),
+    for name, weights, reach, penalty in (
+        ("a", a, allowed[:, b > 0].any(axis=1), penalties[0]),
+        ("b", b, allowed[a > 0].any(axis=0), penalties[1]),
     ):
         stranded = (weights > 0) & ~reach
         if stranded.any():
             index = int(stranded.argmax())
-            line = "row" if name == "a" else "column"
+            line, other = ("row", "b") if name == "a" else ("column", "a")
             raise DomainError(
                 f"'{name}' has weight {weights[index]:.6g} at index {index}, but {line} {index} of "
-                "'cost' is infinite wherever the other side has weight: no plan can move that "
-                "mass. Give it a finite cost, or no weight."
+                "'cost' is infinite wherever the other side has weight: no plan can move that mass."
+                + (
+                    " Give it a finite cost, or no weight."
+                    if math.isinf(penalty)
+                    # Of an empty row, a_i is the divergence in the penalty, a_i |b| in the entropy.
+                    else " Such a point is refused although its mass could vanish: give it a "
+                    f"finite cost, or weight 0 and add ({penalty:.6g} + epsilon * sum({other})) "
+                    "times its weight to the value."
+                )
             )
     if not any(map(math.isfinite, penalties)):
         _check_groups(a, b, allowed)

@@ -24,6 +24,7 @@ from pyprobe._validate import check_finite, check_positive_float
 from pyprobe.errors import DomainError, ShapeError
 from pyprobe.transport import _torch_solver as twin
 from pyprobe.transport._check import (
+    FAR,
     Clouds,
     as_clouds,
     as_cost,
@@ -207,7 +208,7 @@ def check_points(
     if (
         fits
         and x.shape[1:] == y.shape[1:]
-        and bool(x.isfinite().all() & y.isfinite().all())
+        and all(bool((t.double().abs() < FAR).all()) for t in (x, y))
         and _sound_weights(a, b, (len(x), len(y)), x.device, penalties) is not None
     ):
         return

@@ -82,7 +82,8 @@ def sinkhorn_batch(
     Warns
     -----
     ConvergenceWarning  if problems end with a marginal error above `tol`; says which.
-    NumericalWarning    if `epsilon` is below 1e-6 of the range of a problem's costs; says which.
+    NumericalWarning    if `epsilon` is below 1e-6 of the range of a problem's costs, or 1e-7 of the
+                        largest; says which.
 
     Notes
     -----
@@ -252,8 +253,11 @@ def _split(a: Any, b: Any, cost: Any, epsilon: Any) -> list[_Given]:
 
 def _listed(name: str, weights: Any) -> Any:
     """Return weights as they are where that is an array or None, else as a list."""
-    ndim, dtype = getattr(weights, "ndim", None), getattr(weights, "dtype", object)
-    if weights is None or (ndim and dtype != object):
+    ndim, kind = (
+        getattr(weights, "ndim", None),
+        getattr(getattr(weights, "dtype", None), "kind", ""),
+    )
+    if weights is None or (ndim and kind != "O"):
         return weights
     if ndim == 0 or not isinstance(weights, Iterable):
         raise TypeError(

@@ -79,6 +79,9 @@ def sinkhorn_points(
 
     Notes
     -----
+    The NumericalWarning of `sinkhorn` for an epsilon that is lost beside the costs is not given:
+    the costs are never all seen.
+
     An iteration costs O(n m d) operations and n m exponentials. Distances are formed from
     differences of coordinates: nothing cancels, however far the clouds lie from the origin.
 

@@ -15,7 +15,7 @@ from pyprobe.errors import (
     ShapeError,
 )
 from pyprobe.special import bessel_ratio
-from pyprobe.transport import sinkhorn, sinkhorn_points
+from pyprobe.transport import sinkhorn, sinkhorn_divergence, sinkhorn_points
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("agg")
@@ -243,6 +243,10 @@ def test_what_is_no_result_and_points_that_do_not_fit_are_refused(clouds):
         plot.transport_plan(result.plan())
     with pytest.raises(TypeError, match=r"'results' must be a SinkhornResult.*several; got ndarr"):
         plot.convergence([result.errors])
+    for other in (sinkhorn_divergence(x, y, epsilon=0.5), 3):
+        message = rf"'results' must be a SinkhornResult.*several; got {type(other).__name__}"
+        with pytest.raises(TypeError, match=message):
+            plot.convergence(other)
     with pytest.raises(ShapeError, match="'results' must hold at least one result; got none"):
         plot.convergence([])
     with pytest.raises(TypeError, match="'x' and 'y' must be given together"):

@@ -65,6 +65,40 @@ def test_sinkhorn_says_what_is_wrong(a, b, cost, options, error, message):
         sinkhorn(a, b, cost, **{"epsilon": 1.0, **options})
 
 
+def test_points_that_could_only_vanish_are_refused_and_their_weight_has_a_known_price():
+    stranded = replaced(COST, 3, INF)
+    message = (
+        "could vanish: give it a finite cost, or weight 0 and add (2 + epsilon * sum(b)) times"
+    )
+    with pytest.raises(DomainError, match=re.escape(message)):
+        sinkhorn(A, B, stranded, epsilon=0.1, unbalanced=2.0)
+    with pytest.raises(DomainError, match="Give it a finite cost, or no weight"):
+        sinkhorn(A, B, stranded, epsilon=0.1, unbalanced=(None, 2.0))
+    options = {"epsilon": 0.1, "unbalanced": 2.0, "tol": 1e-12}
+    far = sinkhorn(A, B, replaced(COST, 3, 1e4), **options).value
+    without = sinkhorn(replaced(A, 3, 0), B, stranded, **options).value
+    assert far == pytest.approx(without + (2.0 + 0.1 * B.sum()) * 0.2, abs=1e-9)
+
+
+def test_penalties_may_be_an_array():
+    pair = sinkhorn(A, B, COST, epsilon=1.0, unbalanced=[1.0, 2.0])
+    array = sinkhorn(A, B, COST, epsilon=1.0, unbalanced=np.array([1.0, 2.0]))
+    assert pair.value == array.value
+
+
+@pytest.mark.parametrize("answer", [1, "stop", [0]])
+def test_only_true_ends_the_work(answer):
+    assert not sinkhorn(A, B, COST, epsilon=1.0, callback=lambda _: answer).stopped
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean"])
+def test_distances_that_overflow_are_refused(metric):
+    far = np.array([0.0, 1e200])
+    with pytest.raises(NotFiniteError, match=r"'x' and 'y' must lie so near .* a common scale"):
+        sinkhorn_points(far, far, epsilon=1.0, metric=metric)
+    assert sinkhorn_points(far, far, epsilon=1e199, metric="cityblock").converged
+
+
 def test_masks_that_no_plan_can_obey_are_found():
     blocks = np.full((4, 4), INF)
     blocks[:2, :2] = blocks[2:, 2:] = 1.0
@@ -207,5 +241,6 @@ def test_relative_epsilon_needs_a_scale():
 
 
 def test_a_divergence_knows_no_sides():
-    with pytest.raises(TypeError, match="'unbalanced' must be a number here"):
-        sinkhorn_divergence(np.eye(2), np.eye(2), epsilon=1.0, unbalanced=(1.0, 2.0))
+    for pair in ((1.0, None), np.array([1.0, 2.0])):
+        with pytest.raises(TypeError, match="'unbalanced' must be a number here"):
+            sinkhorn_divergence(np.eye(2), np.eye(2), epsilon=1.0, unbalanced=pair)
