@@ -236,6 +236,8 @@ def _split(a: Any, b: Any, cost: Any, epsilon: Any) -> list[_Given]:
                 f"{tuple(cost.shape)}. One matrix serves all problems where 'a' or 'b' has a row "
                 "for each."
             )
+        if shared and not hasattr(cost, "detach"):
+            cost = as_cost(cost)  # converted once
         costs = [cost] * shared[0] if shared else list(cost)
     elif isinstance(cost, Iterable):
         costs = list(cost)
@@ -253,11 +255,8 @@ def _split(a: Any, b: Any, cost: Any, epsilon: Any) -> list[_Given]:
 
 def _listed(name: str, weights: Any) -> Any:
     """Return weights as they are where that is an array or None, else as a list."""
-    ndim, kind = (
-        getattr(weights, "ndim", None),
-        getattr(getattr(weights, "dtype", None), "kind", ""),
-    )
-    if weights is None or (ndim and kind != "O"):
+    ndim, dtype = getattr(weights, "ndim", None), getattr(weights, "dtype", None)
+    if weights is None or (ndim and getattr(dtype, "kind", "") != "O"):
         return weights
     if ndim == 0 or not isinstance(weights, Iterable):
         raise TypeError(
