@@ -317,3 +317,11 @@ def test_twin_solves_the_system_of_the_gradient(monkeypatch, direct, singular):
     x, y = solver.solve_adjoint(plan, r, q, rows, columns, singular=singular)
     torch.testing.assert_close(r * x + plan @ y, rows, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(x @ plan + q * y, columns, rtol=1e-9, atol=1e-9)
+
+
+def test_the_twin_refuses_distances_that_overflow():
+    x = torch.tensor([[0.0], [1e200]], dtype=torch.float64)
+    given, none = (x, x, None, None), as_penalties(None)
+    _torch.check_points(given, "cityblock", none, "log")
+    with pytest.raises(NotFiniteError, match="'x' and 'y' must lie so near"):
+        _torch.check_points(given, "euclidean", none, "log")
