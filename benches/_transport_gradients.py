@@ -19,6 +19,7 @@ TOL = 1e-300
 """Out of reach, so that all make as many iterations as they may."""
 FEW = 5
 """Iterations before a backward pass that is measured alone."""
+POINTS = "x, y"
 SHARE = 10
 """Of the iterations, POT's log mode makes so many times fewer."""
 
@@ -36,7 +37,8 @@ def gradients(n: int, n_iter: int, n_memory: int) -> str:
         + beside_peers(n, n_iter)
         + f"\n\n`value.backward()` alone, in units of one iteration of the log method at n = {n}, "
         "by what requires a gradient; and by how much it raises the peak of a fresh process, with "
-        f"n = {n_memory}, where a matrix of costs has {8e-6 * n_memory**2:.0f} MB.\n\n"
+        f"n = {n_memory}, where a matrix of costs has {8e-6 * n_memory**2:.0f} MB. Points are "
+        "in space (d = 3), and their unit is an iteration without a matrix.\n\n"
         + backward_alone(n, n_memory)
     )
 
@@ -95,15 +97,11 @@ def in_costs(n: int, n_iter: int) -> dict[str, Side]:
 
 
 def in_points(n: int, n_iter: int) -> dict[str, Side]:
-    """Return the sides with points as leaves; nothing of ours while it takes no tensors."""
+    """Return the sides with points as leaves."""
     rng = np.random.default_rng(0)
     x, y = (torch.from_numpy(points) for points in (rng.random((n, 2)), rng.random((n, 2)) ** 1.5))
     epsilon = FRACTION * float(squared_distances(x, y).max())
     weights = torch.full((n,), 1 / n, dtype=torch.float64)
-    try:
-        our_value_of_points("log", epsilon, x, y, 1)
-    except TypeError:
-        return {}
 
     def of_points(value: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         return lambda x, y, k: value(epsilon, squared_distances(x, y), weights, weights, k)
@@ -201,20 +199,24 @@ def pot_envelope(
 
 
 def backward_alone(n: int, n_memory: int) -> str:
-    iteration: list[float] = []
     times: dict[str, list[float]] = {
-        wanted: [] for wanted in ("a", "epsilon", "cost", "a, b, epsilon")
+        wanted: [] for wanted in ("a", "epsilon", "cost", "a, b, epsilon", POINTS)
     }
-    steps = {"ours": Steps(lambda k: partial(value_in, "cost", n, k), FEW, FEW + 20)}
+    iterations: dict[str, list[float]] = {"cost": [], POINTS: []}
+    steps = {
+        unit: Steps(lambda k, unit=unit: partial(value_in, unit, n, k), FEW, FEW + 20)
+        for unit in iterations
+    }
     for _ in range(7):
-        iteration += time_steps(steps, rounds=1)["ours"]
+        for unit, seconds in time_steps(steps, rounds=1).items():
+            iterations[unit] += seconds
         for wanted, found in times.items():
             found.append(backward_time(wanted, n))
     rows = [
         [
             wanted,
             1e3 * statistics.median(found),
-            f"**{median_ratio(found, iteration):.3g}**",
+            f"**{median_ratio(found, iterations.get(wanted, iterations['cost'])):.3g}**",
             elsewhere(backward_peak, wanted, n_memory),
         ]
         for wanted, found in times.items()
@@ -225,6 +227,11 @@ def backward_alone(n: int, n_memory: int) -> str:
 
 def value_in(wanted: str, n: int, n_iter: int) -> Any:
     """Return the value in the graph of those of the data that are wanted."""
+    if wanted == POINTS:
+        rng = np.random.default_rng(0)
+        points = rng.random((n, 3)), rng.random((n, 3)) ** 1.5
+        x, y = (torch.from_numpy(p).requires_grad_() for p in points)
+        return our_value_of_points("log", 3 * FRACTION, x, y, n_iter)
     problem = cloud(n, 2, FRACTION)
     data = {
         "epsilon": torch.tensor(problem.epsilon, dtype=torch.float64),
@@ -246,5 +253,5 @@ def backward_time(wanted: str, n: int) -> float:
 
 def backward_peak(wanted: str, n: int) -> float | None:
     """Return by how many MB the backward pass raises the peak of this process."""
-    value_in("cost, a, b, epsilon", 10, FEW).backward()
+    value_in(POINTS if wanted == POINTS else "cost, a, b, epsilon", 10, FEW).backward()
     return peak_rise(value_in(wanted, n, FEW).backward)

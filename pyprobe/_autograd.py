@@ -31,11 +31,23 @@ from torch import Tensor, is_grad_enabled
 from torch._C import _are_functorch_transforms_active as _are_transforms_active
 from torch._C import _is_tracing
 from torch._C import _len_torch_dispatch_stack as _count_modes
-from torch._C._functorch import is_functorch_wrapped_tensor as _is_wrapped
+from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped
+from torch._C._functorch import is_legacy_batchedtensor as is_batched
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-__all__ = ["Op", "check_eager", "is_plain", "once", "op"]
+from pyprobe.errors import PyprobeError
+
+__all__ = [
+    "Op",
+    "check_eager",
+    "check_one_by_one",
+    "is_batched",
+    "is_plain",
+    "is_wrapped",
+    "once",
+    "op",
+]
 
 Marks: TypeAlias = tuple[bool, ...]
 """One for each input."""
@@ -92,7 +104,7 @@ def check_eager(name: str, tensors: Iterable[Tensor]) -> None:
             "outside, or from a function under torch.compiler.disable."
         )
     for tensor in tensors:
-        if _is_wrapped(tensor):
+        if is_wrapped(tensor):
             raise RuntimeError(
                 f"'{name}' cannot be transformed by torch.func (grad, vmap, jvp, hessian): "
                 "differentiate with torch.autograd, and loop over what would be mapped."
@@ -102,6 +114,15 @@ def check_eager(name: str, tensors: Iterable[Tensor]) -> None:
                 f"'{name}' has no derivatives in forward mode: differentiate in reverse, with "
                 "torch.autograd.grad or backward()."
             )
+
+
+def check_one_by_one(what: str, *grads: Tensor | None) -> None:
+    """Raise where what comes down a backward pass is a batch of gradients; `what` is plural."""
+    if any(grad is not None and is_batched(grad) for grad in grads):
+        raise PyprobeError(
+            f"{what} have no rule for batched gradients. Take one at a time (vectorize=False, "
+            "is_grads_batched=False)."
+        )
 
 
 def once(message: str, gradients: Sequence[Tensor | None], *inputs: Tensor) -> list[Tensor | None]:

@@ -6,7 +6,7 @@ shows the figure, changes a style, or computes anything that the model does not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -281,8 +281,7 @@ def transport_plan(
             )
         points.append(matrix)
     n_lines = check_positive_int("n_lines", n_lines)
-    from_rows = _array(result.apply(np.ones(m)))
-    to_columns = _array(result.apply_transpose(np.ones(n)))
+    from_rows, to_columns = _marginals(result)
     tails, heads, masses = _heaviest(result, n_lines, float(from_rows.sum()))
     ax = _axes(ax, figsize=(6, 5))
     from matplotlib.collections import LineCollection
@@ -352,8 +351,10 @@ def convergence(
         named = [(results.method, results)]
     elif isinstance(results, Mapping):
         named = list(results.items())
-    else:
+    elif isinstance(results, Iterable):
         named = [(getattr(result, "method", ""), result) for result in results]
+    else:
+        named = [("", results)]
     for _, result in named:
         _check_result("results", result)
     if not named:
@@ -381,6 +382,21 @@ def _check_result(name: str, value: Any) -> None:
         raise TypeError(
             f"'{name}' must be a SinkhornResult of pyprobe.transport"
             f"{', or several' if name == 'results' else ''}; got {type(value).__name__}."
+        )
+
+
+def _marginals(result: SinkhornResult) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return what leaves the rows and what reaches the columns."""
+    f: Any = result.f
+    n, m = len(f), len(result.g)
+    if isinstance(f, np.ndarray):
+        return np.asarray(result.apply(np.ones(m))), np.asarray(result.apply_transpose(np.ones(n)))
+    import torch
+
+    with torch.no_grad():  # in a graph the plan would be formed
+        return (
+            _array(result.apply(f.new_ones(m))),
+            _array(result.apply_transpose(f.new_ones(n))),
         )
 
 

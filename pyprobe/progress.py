@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from pyprobe.errors import MissingDependencyError
 
 __all__ = ["Callback", "Progress", "bar"]
@@ -35,6 +37,11 @@ class Progress:
 
 Callback: TypeAlias = Callable[[Progress], bool | None]
 """Called after each step; returning ``True`` stops the algorithm early."""
+
+
+def ends(answer: object) -> bool:
+    """Whether a callback's answer ends the work: ``True``, also NumPy's, and nothing else."""
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)
 
 
 def bar(description: str = "") -> Callback:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pyprobe._warn import warn
 from pyprobe.errors import NumericalWarning
-from pyprobe.progress import Callback, Progress
+from pyprobe.progress import Callback, Progress, ends
 from pyprobe.typing import FloatArray
 
 __all__ = ["EMInfo", "Expectation", "expectation_maximization"]
@@ -146,7 +146,7 @@ def expectation_maximization(
         if callback is not None:
             elapsed = time.perf_counter() - begin
             progress = Progress(step=len(trace) - 1, total=max_iter, value=value, elapsed=elapsed)
-            stopped = callback(progress) is True
+            stopped = ends(callback(progress))
     return parameters, EMInfo(
         converged=converged,
         stopped=stopped,

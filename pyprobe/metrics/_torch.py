@@ -17,12 +17,11 @@ from torch import Tensor, is_grad_enabled
 # Private, but the only way to ask; see `pyprobe._autograd`.
 from torch._C import _are_functorch_transforms_active as _are_transforms_active
 from torch._C import _is_tracing
-from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from pyprobe import _core
-from pyprobe._autograd import is_plain
+from pyprobe._autograd import check_one_by_one, is_plain
 from pyprobe.errors import DomainError, NotFiniteError, PyprobeError, ShapeError
 from pyprobe.metrics import _numpy
 from pyprobe.metrics._numpy import (
@@ -146,11 +145,7 @@ class _PairSums(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         (grad,) = grads
-        if is_legacy_batchedtensor(grad):
-            raise PyprobeError(
-                "sums over pairs of points have no rule for batched gradients. Take one at a time "
-                "(vectorize=False, is_grads_batched=False)."
-            )
+        check_one_by_one("sums over pairs of points", grad)
         x, y, a, b = inputs = ctx.saved_tensors
         _, need_x, need_y, need_a, need_b = ctx.needs_input_grad
         found: list[Tensor | None] = [None] * 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ __all__ = [
     "as_masses",
     "as_number",
     "as_penalties",
+    "check_balanced",
+    "check_costs",
     "check_epsilon",
     "check_reachable",
     "movable_share",
@@ -66,27 +68,37 @@ def as_cost(value: Any) -> FloatArray:
             "'cost' must hold real numbers; got dtype bool. A mask of forbidden pairs is written "
             "numpy.where(allowed, cost, numpy.inf)."
         )
+    if value is None:
+        raise TypeError("'cost' is None; it must be a matrix of shape (n, m), after the weights.")
     cost = as_float_array("cost", value)
     if cost.ndim != 2:
+        hints = {1: " Weights come first, 'cost' after them.", 3: " Batches go to sinkhorn_batch."}
         raise ShapeError(
             f"'cost' must be a matrix of shape (n, m); got shape {cost.shape}."
-            + (" Batches go to sinkhorn_batch." if cost.ndim == 3 else "")
+            + hints.get(cost.ndim, "")
         )
     if 0 in cost.shape:
         raise ShapeError(f"'cost' must have at least one row and one column; got {cost.shape}.")
+    check_costs(cost)
+    return np.ascontiguousarray(cost)
+
+
+def check_costs(cost: FloatArray) -> None:
+    """Raise `NotFiniteError` where a cost is NaN or minus infinity."""
     with np.errstate(invalid="ignore"):
-        least = float(cost.min())  # NaN where an entry is
+        least = float(cost.min(initial=math.inf))  # NaN where an entry is
     if math.isnan(least) or least == -math.inf:
         bad = np.isnan(cost) | (cost == -np.inf)
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise NotFiniteError(
             f"'cost' must not be NaN or minus infinity; got {int(bad.sum())} such "
             f"{'entry' if bad.sum() == 1 else 'entries'}, the first ({cost[first]}) at index "
-            f"{first}. Plus infinity forbids a pair."
+            f"{first[0] if len(first) == 1 else first}. Plus infinity forbids a pair."
         )
-    return np.ascontiguousarray(cost)
 
 
+FAR = 1e150
+"""Between points with larger coordinates distances, or their squares, may overflow."""
 METRICS = ("sqeuclidean", "euclidean", "cityblock")
 
 
@@ -109,7 +121,20 @@ def as_clouds(x: Any, y: Any, metric: str) -> Clouds:
             f"'x' and 'y' must have points of equal dimension; got shapes {first.shape} and "
             f"{second.shape}."
         )
+    if max(float(np.abs(matrix).max()) for matrix in matrices) > FAR:
+        _check_distances(np.concatenate(matrices, dtype=np.float64), metric)
     return Clouds(matrices[0], matrices[1], metric)
+
+
+def _check_distances(points: Vector, metric: str) -> None:
+    with np.errstate(over="ignore"):
+        spans = points.max(axis=0) - points.min(axis=0)
+        largest = spans.sum() if metric == "cityblock" else (spans**2).sum()
+    if not np.isfinite(largest):
+        raise NotFiniteError(
+            "'x' and 'y' must lie so near that neither distances nor their squares overflow. "
+            "Divide both by a common scale."
+        )
 
 
 def as_masses(
@@ -119,11 +144,12 @@ def as_masses(
     penalties: tuple[float, float],
     *,
     names: tuple[str, str] = ("a", "b"),
+    of: Literal["cost", "points"] = "cost",
 ) -> tuple[Vector, Vector]:
     """Return both weights as float64; None stands for equal ones of mass 1.
 
     Unless a penalty stands for a marginal, the masses must be equal; `b` is scaled by what little
-    they may differ.
+    they may differ. `of` says what a message is to call what they weigh.
     """
     n, m = shape
     given = tuple(
@@ -134,6 +160,13 @@ def as_masses(
     for name, length, expected in zip(names, lengths, shape, strict=True):
         if length is not None and length != (expected,):
             swapped = lengths == ((m,), (n,)) and n != m
+            if of == "points":
+                raise ShapeError(
+                    f"'{'x' if name == names[0] else 'y'}' has {expected} "
+                    f"{'point' if expected == 1 else 'points'}, so '{name}' must have shape "
+                    f"({expected},); got {length}."
+                    + (f" Exchange '{names[0]}' and '{names[1]}'?" if swapped else "")
+                )
             raise ShapeError(
                 f"'cost' has shape ({n}, {m}), so '{names[0]}' must have shape ({n},) and "
                 f"'{names[1]}' ({m},); got '{name}' of shape {length}."
@@ -178,6 +211,8 @@ def as_penalties(value: Any) -> tuple[float, float]:
     """Return the penalties of the two sides; None, or infinity on a side, means none."""
     if value is None:
         return math.inf, math.inf
+    if getattr(value, "ndim", 0) == 1:
+        value = value.tolist()
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
         raise ShapeError(f"'unbalanced' must be a number or a pair of them; got {value!r}.")
@@ -194,6 +229,14 @@ def as_penalties(value: Any) -> tuple[float, float]:
     return numbers[0], numbers[1]
 
 
+def check_balanced(name: str, penalties: tuple[float, float]) -> None:
+    """Raise `DomainError` where penalties stand for marginals that `name` is to meet."""
+    if any(map(math.isfinite, penalties)):
+        raise DomainError(
+            f"'{name}' is of plans that meet the weights; with 'unbalanced' there are none."
+        )
+
+
 def check_reachable(
     a: FloatArray, b: FloatArray, cost: FloatArray, penalties: tuple[float, float]
 ) -> None:
@@ -205,18 +248,25 @@ def check_reachable(
     allowed = cost < np.inf
     if allowed.all():
         return
-    for name, weights, reach in (
-        ("a", a, allowed[:, b > 0].any(axis=1)),
-        ("b", b, allowed[a > 0].any(axis=0)),
+    for name, weights, reach, penalty in (
+        ("a", a, allowed[:, b > 0].any(axis=1), penalties[0]),
+        ("b", b, allowed[a > 0].any(axis=0), penalties[1]),
     ):
         stranded = (weights > 0) & ~reach
         if stranded.any():
             index = int(stranded.argmax())
-            line = "row" if name == "a" else "column"
+            line, other = ("row", "b") if name == "a" else ("column", "a")
             raise DomainError(
                 f"'{name}' has weight {weights[index]:.6g} at index {index}, but {line} {index} of "
-                "'cost' is infinite wherever the other side has weight: no plan can move that "
-                "mass. Give it a finite cost, or no weight."
+                "'cost' is infinite wherever the other side has weight: no plan can move that mass."
+                + (
+                    " Give it a finite cost, or no weight."
+                    if math.isinf(penalty)
+                    # Of an empty row, a_i is the divergence in the penalty, a_i |b| in the entropy.
+                    else " Such a point is refused although its mass could vanish: give it a "
+                    f"finite cost, or weight 0 and add ({penalty:.6g} + epsilon * sum({other})) "
+                    "times its weight to the value."
+                )
             )
     if not any(map(math.isfinite, penalties)):
         _check_groups(a, b, allowed)

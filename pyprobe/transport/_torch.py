@@ -18,12 +18,20 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from pyprobe._autograd import check_eager
+from pyprobe._autograd import check_eager, is_wrapped
 from pyprobe._engine import select
-from pyprobe._validate import check_positive_float
+from pyprobe._validate import check_finite, check_positive_float
 from pyprobe.errors import DomainError, ShapeError
 from pyprobe.transport import _torch_solver as twin
-from pyprobe.transport._check import Clouds, as_clouds, as_cost, as_masses, check_reachable
+from pyprobe.transport._check import (
+    FAR,
+    Clouds,
+    as_clouds,
+    as_cost,
+    as_masses,
+    check_balanced,
+    check_reachable,
+)
 from pyprobe.transport._rounding import Correction, correction
 from pyprobe.transport._torch_gradients import Potentials, Solved, Value, plan_of
 from pyprobe.transport._torch_points import Points, finite_costs, leaves, with_leaves
@@ -200,12 +208,12 @@ def check_points(
     if (
         fits
         and x.shape[1:] == y.shape[1:]
-        and bool(x.isfinite().all() & y.isfinite().all())
+        and all(bool((t.double().abs() < FAR).all()) for t in (x, y))
         and _sound_weights(a, b, (len(x), len(y)), x.device, penalties) is not None
     ):
         return
     clouds = as_clouds(_on_cpu(x), _on_cpu(y), metric)
-    as_masses(_on_cpu(a), _on_cpu(b), clouds.shape, penalties)
+    as_masses(_on_cpu(a), _on_cpu(b), clouds.shape, penalties, of="points")
 
 
 def _check_method(method: str, tensor: Tensor) -> None:
@@ -477,6 +485,8 @@ class _Graph:
         if tensor.ndim not in (1, 2) or tensor.shape[0] != n:
             shape = tuple(tensor.shape)
             raise ShapeError(f"'{name}' must have shape ({n},) or ({n}, k); got {shape}.")
+        if tensor.is_cpu and not is_wrapped(tensor):  # elsewhere a look would wait for the device
+            check_finite(name, tensor.numpy(force=True))
         return tensor
 
 
@@ -556,6 +566,7 @@ class _TensorResult(SinkhornResult):
         return self._rounded((graph.plan() * finite).sum())
 
     def rounded_plan(self) -> Tensor:
+        check_balanced("rounded_plan", self._graph.solved.penalties)
         return self._rounded(self._feasible_plan())
 
     def _feasible_plan(self) -> Tensor:  # type: ignore[override]

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from pyprobe import _core
-from pyprobe._autograd import once
+from pyprobe._autograd import check_one_by_one, is_batched, once
 from pyprobe.transport import _torch_solver as twin
 from pyprobe.transport._torch_points import Points, finite_costs, leaves, with_leaves
 
@@ -98,9 +98,9 @@ class Solved:
         """Return the plan, or its transpose, times a vector or a matrix."""
         if self.native is None:
             return twin.apply(self.cost, self.epsilon, *self.potentials, v, transpose=transpose)
-        matrix = v.reshape(len(v), -1).contiguous().numpy(force=True)
+        matrix = v.reshape(len(v), math.prod(v.shape[1:])).contiguous().numpy(force=True)
         found = _core.transport_apply(self.native.plan, matrix, transpose=transpose)
-        return torch.from_numpy(found).reshape(-1, *v.shape[1:])
+        return torch.from_numpy(found).reshape(len(found), *v.shape[1:])
 
     def in_costs(self) -> tuple[Tensor, ...]:
         """Return the value's gradients in what the costs are made of, in float64."""
@@ -176,7 +176,9 @@ class Value(torch.autograd.Function):
         elif for_cost or for_epsilon:
             if for_cost:
                 parts = [part.to(solved.cost.dtype) for part in solved.in_costs()]
-                if not (grad.is_cpu and grad == 1):  # elsewhere a look would wait for the device
+                if is_batched(grad):
+                    parts = [part * grad.to(part.dtype) for part in parts]
+                elif not (grad.is_cpu and grad == 1):  # elsewhere a look would wait for the device
                     parts = [part.mul_(grad.to(part.dtype)) for part in parts]
                 in_cost = tuple(parts)
             if for_epsilon:
@@ -218,6 +220,7 @@ class Potentials(torch.autograd.Function):
         inputs = ctx.saved_tensors
         if grads[0] is None and grads[1] is None:
             return (None,) * (len(inputs) + 1)
+        check_one_by_one("the potentials and the plan of 'sinkhorn'", *grads)
         solved, needs = ctx.solved, ctx.needs_input_grad[1:]
         with torch.no_grad():
             in_a, in_b, in_cost, in_epsilon = pull_back(

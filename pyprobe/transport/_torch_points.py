@@ -1,8 +1,10 @@
 """Two clouds of tensors as the matrix of costs that they stand for.
 
 `Points` is read as a matrix is: its shape, blocks of rows, its transpose and, where nothing else
-will do, all of it. Differences of coordinates are formed in float64 before anything else: nothing
-cancels, and no device rounds products.
+will do, all of it. Distances are made of differences of coordinates, formed in float64 before
+anything else: nothing cancels. In gradients that holds of the native pass. Those of other devices,
+and second derivatives, subtract products of weights and coordinates, which are taken from the mean
+of `y`: what is lost is of the order of rounding times the extent of the clouds, wherever they lie.
 """
 
 from __future__ import annotations

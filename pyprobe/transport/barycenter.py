@@ -20,7 +20,7 @@ from pyprobe._validate import (
 )
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, ShapeError
-from pyprobe.progress import Callback, Progress
+from pyprobe.progress import Callback, Progress, ends
 from pyprobe.transport._check import Vector, as_cost, check_epsilon
 from pyprobe.typing import Array, ArrayLike, FloatArray
 
@@ -194,7 +194,7 @@ def sinkhorn_barycenter(
         if callback is not None:
             elapsed = time.perf_counter() - begin
             progress = Progress(step=step, total=max_iter, value=error, elapsed=elapsed)
-            stopped = callback(progress) is True
+            stopped = ends(callback(progress))
     if not (error <= tol or stopped):  # not a number, too
         warn(
             f"sinkhorn_barycenter stopped after {step} iterations with marginal error {error:.1e} "

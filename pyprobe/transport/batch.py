@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -60,8 +60,9 @@ def sinkhorn_batch(
         vector of shape (n,) serves all problems.
     b : array_like, shape (B, m), or sequence of B vectors, or None
         Weights of the columns.
-    cost : array_like, shape (B, n, m), or sequence of B matrices
-        Costs; the matrices of a sequence may differ in shape. Plus infinity forbids a pair.
+    cost : array_like, shape (B, n, m) or (n, m), or sequence of B matrices
+        Costs; the matrices of a sequence may differ in shape. A single array serves all problems
+        where `a` or `b` holds the weights of each. Plus infinity forbids a pair.
     epsilon : float or array_like, shape (B,)
         Strength of the entropy, for all or each; numbers go with any library.
     method, tol, max_iter, unbalanced
@@ -81,7 +82,8 @@ def sinkhorn_batch(
     Warns
     -----
     ConvergenceWarning  if problems end with a marginal error above `tol`; says which.
-    NumericalWarning    if `epsilon` is below 1e-6 of the range of a problem's costs; says which.
+    NumericalWarning    if `epsilon` is below 1e-6 of the range of a problem's costs, or 1e-7 of the
+                        largest; says which.
 
     Notes
     -----
@@ -225,12 +227,25 @@ def _engine_of(problems: list[_Given]) -> Engine:
 
 def _split(a: Any, b: Any, cost: Any, epsilon: Any) -> list[_Given]:
     """Return the problems one by one; a tensor is taken apart once, for all their gradients."""
-    if hasattr(cost, "ndim") and cost.ndim != 3:
-        raise ShapeError(
+    a, b = _listed("a", a), _listed("b", b)
+    if hasattr(cost, "ndim"):
+        shared = [len(w) for w in (a, b) if cost.ndim == 2 and not _serves_all(w)]
+        if cost.ndim != 3 and not shared:
+            raise ShapeError(
+                "'cost' must have shape (B, n, m), or be a sequence of matrices; got "
+                f"{tuple(cost.shape)}. One matrix serves all problems where 'a' or 'b' has a row "
+                "for each."
+            )
+        if shared and not hasattr(cost, "detach"):
+            cost = as_cost(cost)  # converted once
+        costs = [cost] * shared[0] if shared else list(cost)
+    elif isinstance(cost, Iterable):
+        costs = list(cost)
+    else:
+        raise TypeError(
             "'cost' must have shape (B, n, m), or be a sequence of matrices; got "
-            f"{tuple(cost.shape)}."
+            f"{type(cost).__name__}."
         )
-    costs = list(cost)
     n = len(costs)
     if n == 0:
         raise ShapeError("'cost' must hold at least one problem; got none.")
@@ -238,15 +253,34 @@ def _split(a: Any, b: Any, cost: Any, epsilon: Any) -> list[_Given]:
     return list(zip(*parts, strict=True))
 
 
+def _listed(name: str, weights: Any) -> Any:
+    """Return weights as they are where that is an array or None, else as a list."""
+    ndim, dtype = getattr(weights, "ndim", None), getattr(weights, "dtype", None)
+    if weights is None or (ndim and getattr(dtype, "kind", "") != "O"):
+        return weights
+    if ndim == 0 or not isinstance(weights, Iterable):
+        raise TypeError(
+            f"'{name}' must be one vector for all problems, or hold one for each; got a single "
+            f"{type(weights).__name__}."
+        )
+    return list(weights)
+
+
+def _serves_all(weights: Any) -> bool:
+    """Whether listed weights are one vector, or None, for all problems."""
+    if isinstance(weights, list):
+        return all(np.ndim(weight) == 0 and weight is not None for weight in weights)
+    return weights is None or weights.ndim == 1
+
+
 def _each(name: str, weights: Any, n_problems: int) -> Sequence[Any]:
     """Return the weights of each problem."""
     if weights is None:
         return [None] * n_problems
-    if getattr(weights, "ndim", 0) == 1 and weights.dtype != object:
-        return [weights] * n_problems
+    if _serves_all(weights):
+        is_list = isinstance(weights, list)
+        return [as_float_array(name, weights) if is_list else weights] * n_problems
     each = list(weights)
-    if all(np.ndim(weight) == 0 and weight is not None for weight in each):
-        return [as_float_array(name, each)] * n_problems
     if len(each) != n_problems:
         raise ShapeError(
             f"'{name}' must hold the weights of {n_problems} problems; got {len(each)}."
@@ -256,8 +290,18 @@ def _each(name: str, weights: Any, n_problems: int) -> Sequence[Any]:
 
 def _each_epsilon(epsilon: Any, n_problems: int) -> Sequence[Any]:
     """Return epsilon for each problem: numbers, which go with any library, or 0-d tensors."""
+    if isinstance(epsilon, (list, tuple)) and any(hasattr(e, "detach") for e in epsilon):
+        each = list(epsilon)
+        if len(each) != n_problems:
+            raise ShapeError(f"'epsilon' must hold {n_problems} numbers; got {len(each)}.")
+        return each
     if not hasattr(epsilon, "detach"):
-        epsilon = np.asarray(epsilon, dtype=np.float64)
+        try:
+            epsilon = np.asarray(epsilon, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"'epsilon' must be a number or {n_problems} of them; got {epsilon!r}."
+            ) from None
     if epsilon.shape not in ((), (n_problems,)):
         raise ShapeError(
             f"'epsilon' must be a number or have shape ({n_problems},); got {tuple(epsilon.shape)}."

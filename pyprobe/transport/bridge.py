@@ -34,7 +34,7 @@ from pyprobe._validate import (
 )
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
-from pyprobe.progress import Callback, Progress
+from pyprobe.progress import Callback, Progress, ends
 from pyprobe.transport._bridge_costs import (
     KLEstimate,
     backward_weights,
@@ -376,7 +376,7 @@ class LightSchrodingerBridge(_io.Frozen):
             elapsed = time.perf_counter() - begin
             total = n_init * max_iter
             progress = Progress(step=steps, total=total, value=value, elapsed=elapsed)
-            return callback(progress) is not True
+            return not ends(callback(progress))
 
         found = fit(
             sources,

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from pyprobe import _core
 from pyprobe._engine import Engine, select
 from pyprobe._validate import check_choice, check_positive_float, check_positive_int
@@ -149,7 +151,7 @@ def sinkhorn_divergence(
     """
     tol = check_positive_float("tol", tol)
     max_iter = check_positive_int("max_iter", max_iter)
-    if isinstance(unbalanced, (tuple, list)):
+    if unbalanced is not None and np.ndim(unbalanced) > 0:
         raise TypeError(
             "'unbalanced' must be a number here: the problems of a cloud with itself know no "
             f"sides; got {unbalanced!r}."
@@ -177,7 +179,7 @@ def sinkhorn_divergence(
                 results.append(_torch.solve_symmetric(problem, number, penalties, tol, max_iter))
         else:
             clouds = as_clouds(x, y, metric)
-            weights = as_masses(a, b, clouds.shape, penalties)
+            weights = as_masses(a, b, clouds.shape, penalties, of="points")
             results = _solve(clouds, weights, number, penalties, options)
     if engine is Engine.NATIVE_TORCH:
         problems = _torch.debiased(given, metric, epsilon, penalties)
@@ -199,7 +201,8 @@ def sinkhorn_divergence(
     if not converged:
         warn(
             f"sinkhorn_divergence stopped with marginal error {error:.1e} > tol {tol:.1e}: the "
-            "value may be off by as much, and negative; raise max_iter or epsilon.",
+            "value's error is of that order at worst, and may make it negative; raise max_iter or "
+            "epsilon.",
             ConvergenceWarning,
         )
     return SinkhornDivergence(

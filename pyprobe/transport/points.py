@@ -79,6 +79,9 @@ def sinkhorn_points(
 
     Notes
     -----
+    The NumericalWarning of `sinkhorn` for an epsilon that is lost beside the costs is not given:
+    the costs are never all seen.
+
     An iteration costs O(n m d) operations and n m exponentials. Distances are formed from
     differences of coordinates: nothing cancels, however far the clouds lie from the origin.
 
@@ -108,7 +111,7 @@ def sinkhorn_points(
     >>> np.allclose(moved, y.mean(axis=0) - x.mean(axis=0))
     True
     """
-    check_choice("method", method, METHODS)
+    check_choice("method", method, METHODS[:-1])
     check_callback("callback", callback)
     check_choice("metric", metric, METRICS)
     penalties = as_penalties(unbalanced)
@@ -129,7 +132,7 @@ def sinkhorn_points(
         costs = _torch.as_points(given[0], given[1], metric)
         return _torch.solve((*given[2:], costs, epsilon), number, penalties, options)
     clouds = as_clouds(x, y, metric)
-    weights = as_masses(a, b, clouds.shape, penalties)
+    weights = as_masses(a, b, clouds.shape, penalties, of="points")
     found = solve(*weights, clouds, number, penalties, options)
     if engine is Engine.NATIVE:
         return found

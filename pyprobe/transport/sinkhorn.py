@@ -38,7 +38,7 @@ from pyprobe._validate import (
 )
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
-from pyprobe.progress import Callback, Progress
+from pyprobe.progress import Callback, Progress, ends
 from pyprobe.transport._check import (
     Clouds,
     Vector,
@@ -46,6 +46,8 @@ from pyprobe.transport._check import (
     as_masses,
     as_number,
     as_penalties,
+    check_balanced,
+    check_costs,
     check_epsilon,
     check_reachable,
     movable_share,
@@ -63,6 +65,10 @@ MAX_NEWTON = 200
 MEMORY = 2**31
 _RESOLUTION = 1e-6
 """Below this part of the range of the costs, epsilon resolves nothing that rounding leaves."""
+_OFFSET = 1e-7
+"""The same of the largest cost, where a constant makes it large: its rounding counts, no more."""
+_ROUNDING = 1e-14
+"""No iteration brings a relative marginal error much below this."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -100,8 +106,12 @@ class SinkhornResult:
 
     Notes
     -----
-    Large arrays are methods, made anew at each call; the costs are kept by reference, so they must
-    not be changed while the result is in use.
+    Large arrays are methods, made anew at each call; the costs, or the points, are kept by
+    reference. After they have been changed in place, as by an optimizer's step, what is computed is
+    of the new ones with the old potentials.
+
+    Of tensors in a graph, all that the result gives shares that graph: where a backward pass of
+    something else follows ``value.backward()``, that needs ``retain_graph=True``.
     """
 
     f: Array
@@ -157,7 +167,7 @@ class SinkhornResult:
             raise ShapeError(f"'y' must have shape (m, d), one point a row; got {points.shape}.")
         sums = np.asarray(self._problem.sums[0])[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
-            found: FloatArray = np.asarray(self.apply(points)) / sums
+            found: FloatArray = self._problem.apply(points, "y", transpose=False) / sums
         return found
 
     def sparse_plan(self, threshold: float = 0.0) -> scipy.sparse.csr_array:
@@ -182,7 +192,9 @@ class SinkhornResult:
         memory of ten matrices; where an entry is too small for that, the plan is first brought
         nearer to its marginals. That may fail far from convergence, and where some allowed pairs
         can carry nothing in any plan; then the product is used, which falls on forbidden pairs.
+        Not defined with penalties.
         """
+        check_balanced("rounded_plan", self._problem.penalties)
         return self._feasible_plan().astype(self._problem.cost.dtype, copy=False)
 
     def _feasible_plan(self) -> Vector:
@@ -302,7 +314,9 @@ class _Problem:
             raise ShapeError(
                 f"'{name}' must have shape ({length},) or ({length}, k); got {vector.shape}."
             )
-        matrix = np.ascontiguousarray(vector.reshape(length, -1), dtype=np.float64)
+        check_finite(name, vector)
+        width = math.prod(vector.shape[1:])
+        matrix = np.ascontiguousarray(vector.reshape(length, width), dtype=np.float64)
         found = _core.transport_apply(self.plan, matrix, transpose=transpose)
         return found.reshape(len(found), *vector.shape[1:]).astype(self.cost.dtype, copy=False)
 
@@ -358,8 +372,9 @@ def sinkhorn(
         :math:`\rho\, \mathrm{KL}(P^T 1 | b)`, in the unit of the costs: mass may appear and vanish.
         A pair gives each side its own; None or infinity keeps a side exact.
     callback : callable, optional
-        Called now and then with a `Progress`, its ``value`` the marginal error; returning ``True``
-        ends the iteration with what has been found.
+        Called now and then with a `Progress`, its ``value`` the marginal error, and at the end;
+        where the problem is small, at the end alone. Returning ``True`` ends the iteration with
+        what has been found.
 
     Returns
     -------
@@ -377,7 +392,8 @@ def sinkhorn(
     Warns
     -----
     ConvergenceWarning  if the marginal error is above `tol` at the end.
-    NumericalWarning    if `epsilon` is below 1e-6 of the range of the costs.
+    NumericalWarning    if `epsilon` is below 1e-6 of the range of the costs, or 1e-7 of the
+                        largest.
 
     Notes
     -----
@@ -562,7 +578,8 @@ def _watch(
 
     def watch(step: int, value: float) -> bool:
         elapsed = time.perf_counter() - begin
-        return callback(Progress(step=step, total=total, value=value, elapsed=elapsed)) is not True
+        progress = Progress(step=step, total=total, value=value, elapsed=elapsed)
+        return not ends(callback(progress))
 
     return watch, watch
 
@@ -578,22 +595,36 @@ def unresolved(epsilon: float, cost: Array) -> str | None:
     least, most = float(cost.min()), float(cost.max())
     if most == math.inf and least < math.inf:
         most = float(cost[cost < math.inf].max())
-    if not epsilon < _RESOLUTION * (most - least):  # not a number, too: all is infinite
+    if most == math.inf:
         return None
-    return (
-        f"'epsilon' = {epsilon:.3g} is below 1e-6 of the range of the costs ({most - least:.3g}): "
-        "rounding is no longer small beside it. For so little entropy use an exact solver, "
-        "such as scipy.optimize.linear_sum_assignment."
-    )
+    if epsilon < _RESOLUTION * (most - least):
+        return (
+            f"'epsilon' = {epsilon:.3g} is below 1e-6 of the range of the costs "
+            f"({most - least:.3g}): rounding is no longer small beside it. For so little entropy "
+            "use an exact solver, such as scipy.optimize.linear_sum_assignment; where huge costs "
+            "stand for forbidden pairs, write numpy.inf."
+        )
+    largest = max(-least, most)
+    if epsilon < _OFFSET * largest:
+        return (
+            f"the rounding of costs as large as {largest:.3g} is no longer small beside 'epsilon' "
+            f"= {epsilon:.3g}. Subtract a constant from 'cost': without penalties nothing changes "
+            "but the value, by that constant times the mass."
+        )
+    return None
 
 
 def _warn(result: SinkhornResult, rate: float | None, tol: float) -> None:
-    fall = f", falling by {1 - rate:.1e} an iteration" if rate is not None else ""
+    fall = f", falling by a fraction of {1 - rate:.1e} an iteration" if rate is not None else ""
     newton = f" and {result.n_newton} Newton steps" if result.n_newton else ""
+    if result.marginal_error < _ROUNDING:
+        remedy = ": that is rounding, which more iterations leave as it is; raise tol."
+    else:
+        remedy = f"{fall}; raise max_iter or epsilon"
+        remedy += "." if newton else ", or use method='newton'."
     warn(
         f"sinkhorn stopped after {result.n_iter} iterations{newton} with marginal error "
-        f"{result.marginal_error:.1e} > tol {tol:.1e}{fall}; raise max_iter or epsilon"
-        + ("." if newton else ", or use method='newton'."),
+        f"{result.marginal_error:.1e} > tol {tol:.1e}{remedy}",
         ConvergenceWarning,
     )
 
@@ -619,7 +650,8 @@ def relative_epsilon(
 
     Raises
     ------
-    DomainError  if the scale of the costs is not positive.
+    DomainError     if the scale of the costs is not positive.
+    NotFiniteError  if a cost is NaN or minus infinity.
 
     Examples
     --------
@@ -630,6 +662,8 @@ def relative_epsilon(
     check_choice("scale", scale, ("max", "mean", "std"))
     fraction = check_positive_float("fraction", fraction)
     values: Any = cost if select(cost) is not Engine.NATIVE else as_float_array("cost", cost)
+    if not (values > -math.inf).all():
+        check_costs(values if isinstance(values, np.ndarray) else values.numpy(force=True))
     finite = values[values < math.inf]
     if len(finite) == 0:
         raise DomainError("'cost' must have finite entries; got none.")

@@ -15,7 +15,7 @@ from pyprobe.errors import (
     ShapeError,
 )
 from pyprobe.special import bessel_ratio
-from pyprobe.transport import sinkhorn, sinkhorn_points
+from pyprobe.transport import sinkhorn, sinkhorn_divergence, sinkhorn_points
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("agg")
@@ -183,6 +183,20 @@ def test_points_of_a_plan_have_areas_in_proportion_to_their_weights(clouds):
     np.testing.assert_allclose(ax.collections[2].get_sizes(), 20, rtol=1e-6)
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+@pytest.mark.parametrize("of_points", [False, True])
+def test_plans_of_tensors_are_drawn_like_those_of_arrays(clouds, wanted, of_points):
+    torch = pytest.importorskip("torch")
+    x, y = clouds
+    expected = plot.transport_plan(sinkhorn_points(x, y, epsilon=0.5), x, y)
+    tensors = tuple(torch.tensor(points, requires_grad=wanted) for points in clouds)
+    result = sinkhorn_points(*tensors, epsilon=0.5)
+    ax = plot.transport_plan(result, *(tensors if of_points else clouds))
+    for found, known in zip(ax.collections[1:], expected.collections[1:], strict=True):
+        np.testing.assert_allclose(found.get_offsets(), known.get_offsets())
+        np.testing.assert_allclose(found.get_sizes(), known.get_sizes())
+
+
 def test_a_plan_without_points_is_drawn_as_its_matrix(clouds):
     result = sinkhorn_points(*clouds, epsilon=0.5)
     ax = plot.transport_plan(result)
@@ -229,6 +243,10 @@ def test_what_is_no_result_and_points_that_do_not_fit_are_refused(clouds):
         plot.transport_plan(result.plan())
     with pytest.raises(TypeError, match=r"'results' must be a SinkhornResult.*several; got ndarr"):
         plot.convergence([result.errors])
+    for other in (sinkhorn_divergence(x, y, epsilon=0.5), 3):
+        message = rf"'results' must be a SinkhornResult.*several; got {type(other).__name__}"
+        with pytest.raises(TypeError, match=message):
+            plot.convergence(other)
     with pytest.raises(ShapeError, match="'results' must hold at least one result; got none"):
         plot.convergence([])
     with pytest.raises(TypeError, match="'x' and 'y' must be given together"):

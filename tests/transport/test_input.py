@@ -44,7 +44,8 @@ def replaced(array, index, value):
         (A, B, replaced(COST, (slice(None), 2), INF), {}, DomainError, "'b' has weight 0.25 at index 2, but column 2 of 'cost' is infinite"),
         (B, A, COST, {}, ShapeError, "'cost' has shape (5, 4), so 'a' must have shape (5,) and 'b' (4,); got 'a' of shape (4,). Transpose 'cost'?"),
         (A, B[:3], COST, {}, ShapeError, "got 'b' of shape (3,)."),
-        (A, B, COST[0], {}, ShapeError, "'cost' must be a matrix of shape (n, m); got shape (4,)"),
+        (A, B, COST[0], {}, ShapeError, "'cost' must be a matrix of shape (n, m); got shape (4,). Weights come first"),
+        (A, B, None, {}, TypeError, "'cost' is None; it must be a matrix of shape (n, m), after the weights"),
         (A, B, COST[None], {}, ShapeError, "Batches go to sinkhorn_batch"),
         (A, B, COST[:0], {}, ShapeError, "'cost' must have at least one row and one column; got (0, 4)"),
         (A, B, COST > 3, {}, TypeError, "'cost' must hold real numbers; got dtype bool. A mask of forbidden pairs is written numpy.where"),
@@ -62,6 +63,40 @@ def replaced(array, index, value):
 def test_sinkhorn_says_what_is_wrong(a, b, cost, options, error, message):
     with pytest.raises(error, match=re.escape(message)):
         sinkhorn(a, b, cost, **{"epsilon": 1.0, **options})
+
+
+def test_points_that_could_only_vanish_are_refused_and_their_weight_has_a_known_price():
+    stranded = replaced(COST, 3, INF)
+    message = (
+        "could vanish: give it a finite cost, or weight 0 and add (2 + epsilon * sum(b)) times"
+    )
+    with pytest.raises(DomainError, match=re.escape(message)):
+        sinkhorn(A, B, stranded, epsilon=0.1, unbalanced=2.0)
+    with pytest.raises(DomainError, match="Give it a finite cost, or no weight"):
+        sinkhorn(A, B, stranded, epsilon=0.1, unbalanced=(None, 2.0))
+    options = {"epsilon": 0.1, "unbalanced": 2.0, "tol": 1e-12}
+    far = sinkhorn(A, B, replaced(COST, 3, 1e4), **options).value
+    without = sinkhorn(replaced(A, 3, 0), B, stranded, **options).value
+    assert far == pytest.approx(without + (2.0 + 0.1 * B.sum()) * 0.2, abs=1e-9)
+
+
+def test_penalties_may_be_an_array():
+    pair = sinkhorn(A, B, COST, epsilon=1.0, unbalanced=[1.0, 2.0])
+    array = sinkhorn(A, B, COST, epsilon=1.0, unbalanced=np.array([1.0, 2.0]))
+    assert pair.value == array.value
+
+
+@pytest.mark.parametrize("answer", [1, "stop", [0]])
+def test_only_true_ends_the_work(answer):
+    assert not sinkhorn(A, B, COST, epsilon=1.0, callback=lambda _: answer).stopped
+
+
+@pytest.mark.parametrize("metric", ["sqeuclidean", "euclidean"])
+def test_distances_that_overflow_are_refused(metric):
+    far = np.array([0.0, 1e200])
+    with pytest.raises(NotFiniteError, match=r"'x' and 'y' must lie so near .* a common scale"):
+        sinkhorn_points(far, far, epsilon=1.0, metric=metric)
+    assert sinkhorn_points(far, far, epsilon=1e199, metric="cityblock").converged
 
 
 def test_masks_that_no_plan_can_obey_are_found():
@@ -87,9 +122,12 @@ def test_masses_that_differ_by_rounding_are_made_equal():
     assert free.converged
 
 
-def test_the_gap_is_not_defined_with_penalties():
+def test_gap_and_rounded_plan_are_not_defined_with_penalties():
+    result = sinkhorn(A, B, COST, epsilon=1.0, unbalanced=2.0)
     with pytest.raises(DomainError, match="'gap' compares plans that meet the weights"):
-        _ = sinkhorn(A, B, COST, epsilon=1.0, unbalanced=2.0).gap
+        _ = result.gap
+    with pytest.raises(DomainError, match="'rounded_plan' is of plans that meet the weights"):
+        result.rounded_plan()
 
 
 def test_products_refuse_what_does_not_fit():
@@ -100,6 +138,18 @@ def test_products_refuse_what_does_not_fit():
         result.apply_transpose(B)
     with pytest.raises(ShapeError, match=r"'y' must have shape \(m, d\)"):
         result.barycentric_map(B)
+    with pytest.raises(NotFiniteError, match=r"'v' must be finite; got 1 .*\(nan\) at index 1"):
+        result.apply(replaced(B, 1, np.nan))
+    with pytest.raises(NotFiniteError, match="'u' must be finite"):
+        result.apply_transpose(replaced(A, 0, INF))
+    with pytest.raises(NotFiniteError, match="'y' must be finite"):
+        result.barycentric_map(np.full((4, 2), -INF))
+    assert result.apply(np.zeros((4, 0))).shape == (5, 0)
+
+
+def test_points_have_no_sparse_newton_iterations():
+    with pytest.raises(DomainError, match=r"'log', 'scaling', 'newton'; got 'sns'"):
+        sinkhorn_points(A, B, epsilon=1.0, method="sns")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +159,9 @@ def test_products_refuse_what_does_not_fit():
         (np.zeros((0, 2)), np.zeros((3, 2)), {}, ShapeError, "'x' must hold at least one point"),
         (np.zeros((3, 2)), np.full((3, 2), np.nan), {}, NotFiniteError, "'y' must be finite; got 6"),
         (np.zeros((3, 2)), np.zeros((3, 2)), {"metric": "cosine"}, DomainError, "'metric' must be one of 'sqeuclidean', 'euclidean', 'cityblock'; got 'cosine'"),
-        (np.zeros((3, 2)), np.zeros((3, 2)), {"a": np.ones(2)}, ShapeError, "'a'"),
+        (np.zeros((3, 2)), np.zeros((3, 2)), {"a": np.ones(2)}, ShapeError, "'x' has 3 points, so 'a' must have shape (3,); got (2,)."),
+        (np.zeros((3, 2)), np.zeros((1, 2)), {"b": np.ones(2)}, ShapeError, "'y' has 1 point, so 'b' must have shape (1,); got (2,)."),
+        (np.zeros((3, 2)), np.zeros((2, 2)), {"a": np.ones(2), "b": np.ones(3)}, ShapeError, "got (2,). Exchange 'a' and 'b'?"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("function", [sinkhorn_points, sinkhorn_divergence])
@@ -139,6 +191,27 @@ def test_batches_name_the_problem():
     assert len(sinkhorn_batch(A.tolist(), None, costs, epsilon=1.0)) == 2
     with pytest.raises(ShapeError, match="'cost' must hold at least one problem"):
         sinkhorn_batch(None, None, [], epsilon=1.0)
+    with pytest.raises(TypeError, match="'epsilon' must be a number or 2 of them; got 'a'"):
+        sinkhorn_batch(None, None, costs, epsilon="a")
+    with pytest.raises(TypeError, match="or be a sequence of matrices; got NoneType"):
+        sinkhorn_batch(None, None, None, epsilon=1.0)
+    with pytest.raises(TypeError, match="problem 1: 'cost' is None"):
+        sinkhorn_batch(None, None, [COST, None], epsilon=1.0)
+    for a in (0.5, np.float64(0.5)):
+        with pytest.raises(TypeError, match="'a' must be one vector for all problems, or hold"):
+            sinkhorn_batch(a, None, costs, epsilon=1.0)
+
+
+def test_one_matrix_serves_all_the_weights_of_a_batch():
+    b = np.stack([B, [0.1, 0.2, 0.3, 0.4], B[::-1]])
+    for given in (b, list(b)):
+        results = sinkhorn_batch(None, given, COST, epsilon=1.0)
+        expected = sinkhorn_batch(None, b, np.stack([COST] * 3), epsilon=1.0)
+        assert [r.value for r in results] == [r.value for r in expected]
+    with pytest.raises(ShapeError, match="'b' must hold the weights of 2 problems; got 3"):
+        sinkhorn_batch([A, A], b, COST, epsilon=1.0)
+    with pytest.raises(ShapeError, match="One matrix serves all problems where 'a' or 'b'"):
+        sinkhorn_batch(A, B, COST, epsilon=1.0)
 
 
 def test_barycenters_say_what_is_wrong():
@@ -162,8 +235,12 @@ def test_relative_epsilon_needs_a_scale():
         relative_epsilon([[0.0, 0.0]])
     with pytest.raises(DomainError, match="'cost' must have finite entries"):
         relative_epsilon([[INF]])
+    for bad in (np.nan, -INF):
+        with pytest.raises(NotFiniteError, match="'cost' must not be NaN or minus infinity; got 1"):
+            relative_epsilon([[bad, 1.0]])
 
 
 def test_a_divergence_knows_no_sides():
-    with pytest.raises(TypeError, match="'unbalanced' must be a number here"):
-        sinkhorn_divergence(np.eye(2), np.eye(2), epsilon=1.0, unbalanced=(1.0, 2.0))
+    for pair in ((1.0, None), np.array([1.0, 2.0])):
+        with pytest.raises(TypeError, match="'unbalanced' must be a number here"):
+            sinkhorn_divergence(np.eye(2), np.eye(2), epsilon=1.0, unbalanced=pair)

@@ -490,8 +490,19 @@ def test_a_result_that_is_not_to_be_trusted_says_so():
     assert not result.converged
     assert "converged=False" in repr(result)
     sinkhorn([1.0], [1.0], [[0.0]], epsilon=1.0)  # no range: no warning
-    with pytest.warns(NumericalWarning, match="below 1e-6 of the range"):
+    with pytest.warns(NumericalWarning, match=r"below 1e-6 of the range.*write numpy\.inf"):
         sinkhorn(None, None, [[0.0, 1e8]], epsilon=1.0)
+    with pytest.warns(NumericalWarning, match=r"costs as large as 3e\+07 is .*Subtract a constant"):
+        sinkhorn(None, None, [[-3e7, 1 - 3e7]], epsilon=1.0)
+    sinkhorn(None, None, [[9e6, 9e6 + 1]], epsilon=1.0)
+
+
+def test_what_stops_at_rounding_is_told_to_raise_the_tolerance():
+    a, b, cost = assignment(np.random.default_rng(17), 40)
+    with pytest.warns(ConvergenceWarning, match=r"tol 1\.0e-18: that is rounding, .*; raise tol\."):
+        sinkhorn(a, b, cost, epsilon=0.5, method="log", max_iter=1000, tol=1e-18)
+    with pytest.warns(ConvergenceWarning, match=r"falling by a fraction of .* an iteration; raise"):
+        sinkhorn(a, b, cost, epsilon=0.01, method="log", max_iter=100)
 
 
 def test_a_callback_sees_the_error_fall_and_can_end_the_iteration():
@@ -507,6 +518,10 @@ def test_a_callback_sees_the_error_fall_and_can_end_the_iteration():
     assert result.stopped
     assert not result.converged
     assert seen[-1].step >= seen[0].step
+    numpys = sinkhorn(
+        a, b, cost, epsilon=2e-5, method="log", max_iter=10**6, callback=lambda _: np.True_
+    )
+    assert numpys.stopped
     assert seen[-1].value == pytest.approx(result.marginal_error)
     assert marginal_error(result.plan(), a, b) == pytest.approx(result.marginal_error, abs=1e-11)
 

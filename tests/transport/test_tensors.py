@@ -5,8 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
-from pyprobe.transport import sinkhorn, sinkhorn_barycenter, sinkhorn_batch
+from pyprobe.errors import (
+    ConvergenceWarning,
+    DomainError,
+    NotFiniteError,
+    NumericalWarning,
+    ShapeError,
+)
+from pyprobe.transport import relative_epsilon, sinkhorn, sinkhorn_barycenter, sinkhorn_batch
 
 torch = pytest.importorskip("torch")
 from torch.autograd import grad, gradcheck, gradgradcheck
@@ -297,3 +303,46 @@ def test_forbidden_pairs_stay_forbidden_in_a_barycenter():
     found = sinkhorn_barycenter(None, *tensors(rows, cost), **EASY)
     np.testing.assert_array_equal(found.barycenter, expected.barycenter)
     assert barycenter.SinkhornBarycenter is type(found)
+
+
+def test_one_matrix_serves_all_the_weights_of_a_batch_and_gathers_their_gradients():
+    a, _, cost, _ = leaves()
+    results = sinkhorn_batch(a, None, cost[0], epsilon=0.2)
+    (found,) = grad(total(results), cost)
+    one_by_one = [sinkhorn(weights, None, cost[0], epsilon=0.2) for weights in a]
+    np.testing.assert_allclose(found, grad(total(one_by_one), cost)[0], atol=1e-12)
+
+
+def test_epsilons_of_a_batch_may_be_a_list_of_tensors():
+    *_, cost, epsilon = leaves()
+    each = list(epsilon)
+    found = grad(total(sinkhorn_batch(None, None, cost, epsilon=each)), epsilon)[0]
+    expected = grad(total(sinkhorn_batch(None, None, cost, epsilon=epsilon)), epsilon)[0]
+    assert torch.equal(found, expected)
+    with pytest.raises(ShapeError, match="'epsilon' must hold 4 numbers; got 3"):
+        sinkhorn_batch(None, None, cost, epsilon=each[:3])
+
+
+def test_what_a_plan_of_tensors_is_multiplied_by_is_finite_and_may_be_empty():
+    a, b, cost = (t[0] for t in tensors(*problems()))
+    result = sinkhorn(a, b, cost, epsilon=0.2)
+    with pytest.raises(NotFiniteError, match="'v' must be finite; got 5"):
+        result.apply(torch.full((5,), math.nan))
+    with pytest.raises(NotFiniteError, match="'u' must be finite"):
+        result.apply_transpose(torch.full((6, 1), math.inf))
+    with pytest.raises(NotFiniteError, match="'y' must be finite"):
+        result.barycentric_map(torch.full((5, 2), math.nan))
+    assert result.apply(torch.zeros(5, 0)).shape == (6, 0)
+    assert result.apply_transpose(torch.zeros(6, 0)).shape == (5, 0)
+
+
+def test_plans_of_tensors_with_penalties_are_not_rounded():
+    a, b, cost = (t[0] for t in tensors(*problems()))
+    result = sinkhorn(a, b, cost, epsilon=0.2, unbalanced=1.0)
+    with pytest.raises(DomainError, match="'rounded_plan' is of plans that meet the weights"):
+        result.rounded_plan()
+
+
+def test_relative_epsilon_of_tensors_finds_what_is_not_finite():
+    with pytest.raises(NotFiniteError, match="'cost' must not be NaN or minus infinity; got 1"):
+        relative_epsilon(torch.tensor([[math.nan, 1.0]]))
