@@ -406,6 +406,7 @@ def _connect(
         value=dual.to(dtype),
         epsilon=epsilon,
         **facts,
+        # A result of tensors holds them where another holds arrays; mypy counts no unpacked tuples.
         _problem=_Graph(*inputs, costs, *potentials, dual, solved, native),  # type: ignore[arg-type,call-arg]
     )
 
@@ -569,7 +570,7 @@ class _TensorResult(SinkhornResult):
         check_balanced("rounded_plan", self._graph.solved.penalties)
         return self._rounded(self._feasible_plan())
 
-    def _feasible_plan(self) -> Tensor:  # type: ignore[override]
+    def _feasible_plan(self) -> Tensor:  # type: ignore[override]  # a tensor for an array
         graph = self._graph
         a, b, plan = graph.a, graph.b, graph.plan()
         if graph.native is not None:

@@ -86,9 +86,9 @@ def sinkhorn_points(
     differences of coordinates: nothing cancels, however far the clouds lie from the origin.
 
     Differentiable in `x`, `y`, `a`, `b` and `epsilon` by torch's autograd, as `sinkhorn` in what it
-    takes. The first derivatives of ``value`` take a pass over the plan, about as long as two
-    iterations, and memory of the order of the points. Whatever else is asked for in a graph or
-    differentiated (``f``, ``plan``, ``apply``, ``barycentric_map``, ``transport_cost``, second
+    takes. The first derivatives of ``value`` take a pass over the plan, of one to three iterations,
+    more in many dimensions, and memory of the order of the points. Whatever else is asked for in a
+    graph or differentiated (``f``, ``plan``, ``apply``, ``barycentric_map``, ``transport_cost``, second
     derivatives) forms matrices of the size of the plan; under ``torch.no_grad()``, or of a detached
     result, nothing does. Where points coincide ``"euclidean"`` has the derivative 0, and
     ``"cityblock"`` in each coordinate that does.

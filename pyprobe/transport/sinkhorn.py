@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -279,17 +279,22 @@ class _Problem:
         """Potentials near these, and what gives their plan the weights beside forbidden pairs."""
         if isinstance(self.cost, Clouds) or self.is_unbalanced or (self.cost < math.inf).all():
             return None
-        for near in (self, *self._nearer()):
-            rows, columns, _ = near.sums
-            scaled = self.cost.astype(np.float64) / self.epsilon
-            exponents = near.phi[:, None] + near.gamma - scaled
-            found = correction(exponents, self.a - rows, self.b - columns)
-            if found is not None:
-                return near, found
-        return None
+        found = self.missing()
+        if found is not None:
+            return self, found
+        near = self._nearer()
+        found = near.missing()
+        return None if found is None else (near, found)
 
-    def _nearer(self) -> Iterator[_Problem]:
-        """Yield potentials whose plan meets the weights to rounding, as nearly as can be."""
+    def missing(self) -> Correction | None:
+        """Return what gives this very plan the weights beside forbidden pairs, where it can."""
+        rows, columns, _ = self.sums
+        scaled = np.asarray(self.cost, dtype=np.float64) / self.epsilon
+        exponents = self.phi[:, None] + self.gamma - scaled
+        return correction(exponents, self.a - rows, self.b - columns)
+
+    def _nearer(self) -> _Problem:
+        """Return potentials whose plan meets the weights to rounding, as nearly as can be."""
         with np.errstate(invalid="ignore", divide="ignore"):
             f, g = (
                 np.where(weights > 0, self.epsilon * (scaled - np.log(weights)), 0.0)
@@ -305,7 +310,7 @@ class _Problem:
             start=(f, g),
             **options.of_kernel(),
         )
-        yield replace(self, phi=found["phi"], gamma=found["gamma"])
+        return replace(self, phi=found["phi"], gamma=found["gamma"])
 
     def apply(self, v: ArrayLike, name: str, *, transpose: bool) -> FloatArray:
         vector = as_float_array(name, v)

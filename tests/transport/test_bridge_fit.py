@@ -161,6 +161,22 @@ def test_components_do_not_merge_where_the_noise_is_small():
         assert (shares > 0).sum() >= 6
 
 
+@pytest.mark.filterwarnings("ignore:LightSchrodingerBridge.fit stopped")
+@pytest.mark.parametrize("start", ["broad", "kmeans"])
+def test_a_start_is_drawn_towards_the_single_bridge(start):
+    # Skewed and correlated, without clusters: from the starts themselves all components become one.
+    rng = np.random.default_rng(5)
+    x0, x1 = (
+        2 * rng.gamma(1.0, size=(3000, 30)) @ (rng.normal(size=(30, 30)) / np.sqrt(30))
+        for _ in range(2)
+    )
+    losses = [
+        fit(x0, x1, epsilon=0.2, n_components=k, start=start, max_iter=30, rng=0).info
+        for k in (1, 10)
+    ]
+    assert losses[1].validation_loss < losses[0].validation_loss - 10
+
+
 @pytest.mark.parametrize("covariance", COVARIANCES)
 def test_it_matters_neither_where_the_samples_lie_nor_in_which_unit(covariance):
     rng = np.random.default_rng(6)

@@ -148,7 +148,7 @@ pub fn pass(
     })
 }
 
-/// The log-sum-exp of every row's logits, and the responsibilities, shape (n, k), if `shares`.
+/// The log-sum-exp of every row's logits, and the responsibilities, shape (n, k).
 ///
 /// # Errors
 /// As [`pass`]; [`Error::Memory`].
