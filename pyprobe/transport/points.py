@@ -88,9 +88,9 @@ def sinkhorn_points(
     Differentiable in `x`, `y`, `a`, `b` and `epsilon` by torch's autograd, as `sinkhorn` in what it
     takes. The first derivatives of ``value`` take a pass over the plan, of one to three iterations,
     more in many dimensions, and memory of the order of the points. Whatever else is asked for in a
-    graph or differentiated (``f``, ``plan``, ``apply``, ``barycentric_map``, ``transport_cost``, second
-    derivatives) forms matrices of the size of the plan; under ``torch.no_grad()``, or of a detached
-    result, nothing does. Where points coincide ``"euclidean"`` has the derivative 0, and
+    graph or differentiated (``f``, ``plan``, ``apply``, ``barycentric_map``, ``transport_cost``,
+    second derivatives) forms matrices of the size of the plan; under ``torch.no_grad()``, or of a
+    detached result, nothing does. Where points coincide ``"euclidean"`` has the derivative 0, and
     ``"cityblock"`` in each coordinate that does.
 
     Engines: native, also for torch tensors on the CPU, which are not copied; torch elsewhere, for
