@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 

@@ -296,6 +296,7 @@ class TorchBridge(Forms, nn.Module):
         self.log_scales = _parameter(np.log(scales))
         k, d = bridge.shifts.shape
         turns = None if axes is None else _parameter(np.zeros((k, d * (d - 1) // 2)))
+        self.turns: nn.Parameter | None
         self.register_parameter("turns", turns)
         self.axes: Tensor | None
         self.register_buffer("axes", None if axes is None else torch.from_numpy(axes))
@@ -399,7 +400,7 @@ class TorchBridge(Forms, nn.Module):
 
     def _bases(self) -> Tensor | None:
         """Return the eigenvectors of full scales, (k, d, d)."""
-        if self.axes is None:
+        if self.axes is None or self.turns is None:
             return None
         k, d = self._sizes
         rows, columns = torch.tril_indices(d, d, -1, device=self.turns.device)
@@ -407,12 +408,13 @@ class TorchBridge(Forms, nn.Module):
         lower = empty.index_put((rows, columns), self.turns.double().mT).movedim(-1, 0)
         skew = (lower - lower.mT) / 2
         eye = torch.eye(d, dtype=skew.dtype, device=skew.device)
-        return self.axes.double() @ torch.linalg.solve(eye - skew, eye + skew)
+        turned: Tensor = torch.linalg.solve(eye - skew, eye + skew)
+        return self.axes.double() @ turned
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TorchBridge:
         # Places move with the module, but keep the digits that float32 would take.
         exact = {name: getattr(self, name) for name in ("origin", "center", "axes")}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, before in exact.items():
             after = getattr(self, name)
             if after is not None and after.dtype != before.dtype:

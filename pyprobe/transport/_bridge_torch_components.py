@@ -7,9 +7,9 @@ D^{-1} r`, beside :math:`\log \alpha - \tfrac12 \log |D|`. Where the time is one
 the scales lie along the axes, these are products of matrices. Otherwise there are numbers for each
 row, component and coordinate anyway, and :math:`z = y - t r` is formed first, as in `_components`.
 
-Everything runs in float64, whatever the dtype of the rows and of the parameters: places are taken
-from the frame before they lose digits, and no product of matrices is one that a device, or autocast,
-would do in a shorter format. All is differentiable to any order: nothing here decomposes a matrix.
+Everything runs in float64, whatever the dtype of the rows and of the parameters: no place loses
+digits before it is taken from the frame, and no product of matrices is done in a shorter format, as
+devices (TF32) and autocast would. All is differentiable to any order: nothing decomposes a matrix.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Components:
         if self.bases is None:
             return y.unsqueeze(-2)
         stacked = self.bases.movedim(-3, -2).flatten(-2)
-        return (y @ stacked).unflatten(-1, self.bases.shape[:2])
+        return (y @ stacked).reshape(*y.shape[:-1], *self.bases.shape[:2])
 
     def turn_back(self, h: Tensor) -> Tensor:
         """Return vectors (..., k, d) that are given in the eigenbases."""

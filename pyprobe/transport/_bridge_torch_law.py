@@ -79,7 +79,7 @@ class BridgeLaw(Distribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """Return the law with its batch expanded to `batch_shape`."""
-        new = self._get_checked_instance(BridgeLaw, _instance)
+        new = self._get_checked_instance(BridgeLaw, _instance)  # type: ignore[no-untyped-call]
         shape = Size(batch_shape)
         try:
             fits = torch.broadcast_shapes(self.batch_shape, shape) == shape
@@ -206,7 +206,8 @@ class BridgeLaw(Distribution):
     def _variances(self) -> Tensor:
         """Variances of the components in their eigenbases: (k, d), or (..., k, d)."""
         c, (s, t) = self._components, self._times
-        return c.epsilon * self._over(2) * c.denominators(t) / c.denominators(s)
+        variances: Tensor = c.epsilon * self._over(2) * c.denominators(t) / c.denominators(s)
+        return variances
 
     def _over(self, n: int) -> Any:
         """Return how long it takes, to broadcast over `n` more dimensions."""
@@ -233,7 +234,8 @@ def _random_step(
     s, t = times
     before, after = (1 - s) + s * eigenvalues, (1 - t) + t * eigenvalues
     mean = (eigenvalues - 1) / before * (y - s * shift) + shift
-    return (t - s) * mean + (epsilon * (t - s) * after / before).sqrt() * noise
+    step: Tensor = (t - s) * mean + (epsilon * (t - s) * after / before).sqrt() * noise
+    return step
 
 
 class _Quantiles(torch.autograd.Function):
@@ -252,7 +254,7 @@ class _Quantiles(torch.autograd.Function):
         x, *mixture = ctx.saved_tensors
         leaves = [tensor.detach().requires_grad_() for tensor in mixture]
         with torch.enable_grad():
-            moving = _moving(x, *leaves, ctx.is_full)
+            moving = _moving(x, leaves[0], leaves[1], leaves[2], is_full=ctx.is_full)
         found = torch.autograd.grad(moving, leaves, grads[0].detach())
         needs = ctx.needs_input_grad[1:4]
         wanted = [g if needed else None for g, needed in zip(found, needs, strict=True)]
@@ -268,7 +270,7 @@ _FIRST_ORDER = (
 
 
 def _moving(
-    x: Tensor, log_shares: Tensor, locs: Tensor, factors: Tensor, is_full: bool
+    x: Tensor, log_shares: Tensor, locs: Tensor, factors: Tensor, *, is_full: bool
 ) -> Tensor:
     """Return `x`, with the first derivatives that keep every conditional quantile in place.
 
@@ -276,7 +278,8 @@ def _moving(
     weights these coordinates have tilted. `factors` are deviations (..., k, d), or lower triangular
     factors (..., k, d, d) of the covariances, which whiten one coordinate after the other.
     """
-    columns, whitened = [], []
+    columns: list[Tensor] = []
+    whitened: list[Tensor] = []
     for j in range(x.shape[-1]):
         center, width = locs[..., j], factors[..., j, j] if is_full else factors[..., j]
         if is_full and j:

@@ -878,11 +878,9 @@ class LightSchrodingerBridge(_io.Frozen):
         generator = np.random.default_rng(_rng.key(rng))
         places = rows.astype(np.float64, copy=False)
         found = kl_to_reference(self._components, places, n, generator)
-        return replace(
-            found,
-            value=found.value.astype(rows.dtype, copy=False),
-            standard_error=found.standard_error.astype(rows.dtype, copy=False),
-        )
+        parts: Any = found.value, found.standard_error
+        value, error = (part.astype(rows.dtype, copy=False) for part in parts)
+        return replace(found, value=value, standard_error=error)
 
     @_takes_tensors
     def backward_weights(self, x1: ArrayLike, x0: ArrayLike) -> Array:
