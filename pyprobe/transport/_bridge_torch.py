@@ -7,9 +7,8 @@ gradient and they lie on the CPU, and otherwise by the forms of a bridge that st
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -483,9 +482,9 @@ def forms_of(bridge: LightSchrodingerBridge, device: torch.device) -> Forms:
     return kept[device]
 
 
-def call(method: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """Run a method of the value on tensors of one device."""
-    given = dict(inspect.signature(method).bind(*arguments, **options).arguments)
+def call(method: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Run a method of the value on tensors of one device; its arguments by their names."""
+    given = dict(arguments)
     bridge: LightSchrodingerBridge = given.pop("self")
     name = method.__name__
     tensors = {key: value for key, value in given.items() if isinstance(value, Tensor)}

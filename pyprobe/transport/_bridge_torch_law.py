@@ -9,13 +9,20 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Size, Tensor
+
+# Private, but the only way to ask.
+from torch._C import _is_tracing
+from torch.compiler import is_compiling
 from torch.distributions import Distribution, constraints
 
 from pyprobe._autograd import once
-from pyprobe.errors import ShapeError
-from pyprobe.transport._bridge_torch_components import Components, Time
+from pyprobe.errors import DomainError, ShapeError
+from pyprobe.transport._bridge_torch_components import Components, Time, turned
 
 __all__ = ["BridgeLaw", "log_transition"]
+
+_BLOCK = 2**22
+"""The most numbers of axes that are gathered at a time."""
 
 
 def log_transition(c: Components, x: Tensor, t: Time, start: Tensor, s: float) -> Tensor:
@@ -143,6 +150,11 @@ class BridgeLaw(Distribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw, with gradients of first order in the place, the time and the parameters."""
+        if is_compiling() or _is_tracing():
+            raise DomainError(
+                "draws of a bridge that carry gradients cannot be traced or compiled: the trace "
+                "would lose the gradients. Use Trace_ELBO instead of JitTrace_ELBO, or sample()."
+            )
         c, (s, _) = self._components, self._times
         x = self._draw(Size(sample_shape), None)
         y = c.place(self._start, s)
@@ -179,27 +191,14 @@ class BridgeLaw(Distribution):
         ).reshape(-1, c.dim)
         rows = y.expand(shape).reshape(-1, c.dim)
         if isinstance(t, Tensor):
-            t = t.expand(shape[:-1]).reshape(-1, 1)
-        if c.bases is None:
-            steps = _random_step(
-                c.eigenvalues[which], c.shifts[which], rows, (s, t), c.epsilon, noise
-            )
+            times = t.expand(shape[:-1]).reshape(-1, 1)
         else:
-            steps = torch.empty_like(rows)
-            turned_shifts = c.turned_shifts
-            for k in which.unique().tolist():
-                own = which == k
-                times = s, t[own] if isinstance(t, Tensor) else t
-                step = _random_step(
-                    c.eigenvalues[k],
-                    turned_shifts[k],
-                    rows[own] @ c.bases[k],
-                    times,
-                    c.epsilon,
-                    noise[own],
-                )
-                steps[own] = step @ c.bases[k].mT
-        moved = start.expand(shape).reshape(-1, c.dim) + (t - s) * c.velocity
+            times = rows.new_full((len(rows), 1), t)
+        # In blocks, as every row of full scales takes the axes of its component along.
+        size = len(rows) if c.bases is None else max(1, _BLOCK // c.dim**2)
+        parts = zip(*(whole.split(size) for whole in (which, rows, times, noise)), strict=True)
+        steps = torch.cat([_random_step(c, s, *part) for part in parts])
+        moved = start.expand(shape).reshape(-1, c.dim) + (times - s) * c.velocity
         return (moved + steps).reshape(shape)
 
     @property
@@ -223,19 +222,17 @@ class BridgeLaw(Distribution):
 
 
 def _random_step(
-    eigenvalues: Tensor,
-    shift: Tensor,
-    y: Tensor,
-    times: tuple[float, Any],
-    epsilon: float,
-    noise: Tensor,
+    c: Components, s: float, which: Tensor, y: Tensor, t: Tensor, noise: Tensor
 ) -> Tensor:
-    """Return a step with its noise, beside the frame's, in the eigenbasis of its component."""
-    s, t = times
+    """Return a step of the component `which` of each row, with its noise, beside the frame's."""
+    bases = None if c.bases is None else c.bases[which]
+    if bases is not None:
+        y = turned(bases.mT, y)
+    eigenvalues, shift = c.eigenvalues[which], c.turned_shifts[which]
     before, after = (1 - s) + s * eigenvalues, (1 - t) + t * eigenvalues
     mean = (eigenvalues - 1) / before * (y - s * shift) + shift
-    step: Tensor = (t - s) * mean + (epsilon * (t - s) * after / before).sqrt() * noise
-    return step
+    step = (t - s) * mean + (c.epsilon * (t - s) * after / before).sqrt() * noise
+    return step if bases is None else turned(bases, step)
 
 
 class _Quantiles(torch.autograd.Function):

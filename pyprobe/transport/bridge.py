@@ -87,7 +87,8 @@ _ROWS = ("x0", "x1", "x", "given", "t")
 
 def _takes_tensors(method: Callable[_P, _R]) -> Callable[_P, _R]:
     """Let a method of rows take torch tensors too, and answer in kind."""
-    names = tuple(inspect.signature(method).parameters)
+    signature = inspect.signature(method)
+    names = tuple(signature.parameters)
 
     @functools.wraps(method)
     def call(*arguments: _P.args, **options: _P.kwargs) -> _R:
@@ -97,7 +98,7 @@ def _takes_tensors(method: Callable[_P, _R]) -> Callable[_P, _R]:
             return method(*arguments, **options)
         from pyprobe.transport import _bridge_torch
 
-        found: _R = _bridge_torch.call(method, arguments, options)
+        found: _R = _bridge_torch.call(method, signature.bind(*arguments, **options).arguments)
         return found
 
     return call

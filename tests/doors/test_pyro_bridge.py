@@ -11,7 +11,7 @@ pyro = pytest.importorskip("pyro")
 
 import pyro.distributions as dist
 from pyro import poutine
-from pyro.infer import MCMC, NUTS, SVI, Predictive, Trace_ELBO
+from pyro.infer import MCMC, NUTS, SVI, JitTrace_ELBO, Predictive, Trace_ELBO
 from pyro.infer.autoguide import AutoMultivariateNormal
 from pyro.optim import ClippedAdam
 from torch.autograd import gradcheck
@@ -253,6 +253,30 @@ def test_draws_without_reparam_train_by_their_score():
     after = Trace_ELBO(num_particles=500, vectorize_particles=True).loss(model, guide)
     assert before > 0.15
     assert abs(after) < 0.02
+
+
+def test_only_densities_and_plain_draws_can_be_traced():
+    bridge = bridge_of("full")
+    module, y = bridge.to_torch(), torch.tensor([0.4, 0.6])
+
+    def model():
+        end = pyro.sample("end", ConditionalBridge(bridge, torch.zeros(2)))
+        pyro.sample("y", dist.Normal(end, 0.8).to_event(1), obs=y)
+
+    def guide():
+        pyro.module("bridge", module)
+        pyro.sample("end", ConditionalBridge(module, torch.zeros(2), reparam=True))
+
+    with pytest.raises(DomainError, match="cannot be traced or compiled"):
+        run(model, guide, n_steps=1, loss=JitTrace_ELBO(ignore_jit_warnings=True))
+    kernel = NUTS(model, jit_compile=True, ignore_jit_warnings=True)
+    sampler = MCMC(kernel, num_samples=20, warmup_steps=20, disable_progbar=True)
+    sampler.run()
+    assert len(sampler.get_samples()["end"].unique(dim=0)) > 10
+    law = torch.jit.trace(
+        lambda x0: ConditionalBridge(bridge, x0).sample(), torch.zeros(9, 2), check_trace=False
+    )
+    assert not law(torch.zeros(9, 2)).equal(law(torch.zeros(9, 2)))
 
 
 def test_a_time_can_be_learned():
