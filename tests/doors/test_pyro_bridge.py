@@ -255,6 +255,7 @@ def test_draws_without_reparam_train_by_their_score():
     assert abs(after) < 0.02
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # shapes are compared
 def test_only_densities_and_plain_draws_can_be_traced():
     bridge = bridge_of("full")
     module, y = bridge.to_torch(), torch.tensor([0.4, 0.6])
