@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Size, Tensor, nn
+from torch import Tensor, nn
 
 from pyprobe import _rng
 from pyprobe._autograd import check_eager, is_plain
@@ -45,7 +45,7 @@ class Forms:
     epsilon: float
     horizon: float
 
-    def components(self) -> Components:
+    def _current(self) -> Components:
         """Return the components as they are now, in a graph with what they are made of."""
         raise NotImplementedError
 
@@ -67,7 +67,7 @@ class Forms:
 
     def conditional(self, x0: Tensor) -> BridgeLaw:
         """Return the laws of the end, given the start."""
-        return BridgeLaw(self.components(), self._rows("x0", x0), 0.0, 1.0)
+        return BridgeLaw(self._current(), self._rows("x0", x0), 0.0, 1.0)
 
     def conditional_at(self, x0: Tensor, t: float | Tensor) -> BridgeLaw:
         """Return the laws of the place at time `t`, in (0, horizon], given the start."""
@@ -78,12 +78,12 @@ class Forms:
                 f"'t' must be in (0, {self.horizon:g}]; got 0, where the process is at 'x0' itself "
                 "and has no density."
             )
-        return BridgeLaw(self.components(), rows, 0.0, end)
+        return BridgeLaw(self._current(), rows, 0.0, end)
 
     def transition(self, x: Tensor, s: float, t: float) -> BridgeLaw:
         """Return the laws of the place at time `t`, given that at an earlier time `s`."""
         times = as_time_pair(s, t, self.horizon)
-        return BridgeLaw(self.components(), self._rows("x", x), *times)
+        return BridgeLaw(self._current(), self._rows("x", x), *times)
 
     def mean(self, x0: Tensor) -> Tensor:
         """Return the mean of the end given the start, shape (..., d)."""
@@ -96,14 +96,14 @@ class Forms:
     def log_prob(self, x1: Tensor, *, given: Tensor) -> Tensor:
         """Return the log-density of the end `x1`, given the start; the rows broadcast."""
         ends, starts = self._rows("x1", x1), self._rows("given", given)
-        found = log_transition(self.components(), ends, 1.0, starts, 0.0)
+        found = log_transition(self._current(), ends, 1.0, starts, 0.0)
         return found.to(torch.promote_types(_dtype(ends), _dtype(starts)))
 
     # --- potentials and drift ---
 
     def drift(self, x: Tensor, t: float | Tensor) -> Tensor:
         """Return the drift, shape (..., d); finite up to the end, ``t = horizon``."""
-        c, rows = self.components(), self._rows("x", x)
+        c, rows = self._current(), self._rows("x", x)
         now = self._time(t, rows)
         y = c.place(rows, now)
         drift = c.velocity + c.mean_step(c.shares(y, now), y, now)
@@ -111,7 +111,7 @@ class Forms:
 
     def log_phi(self, x: Tensor, t: float | Tensor) -> Tensor:
         """Return the logarithm of the potential, whose gradient times epsilon is the drift."""
-        c, rows = self.components(), self._rows("x", x)
+        c, rows = self._current(), self._rows("x", x)
         now = self._time(t, rows)
         # What the moving frame has taken from every component.
         common = c.place(rows, 0.0) @ c.velocity - now * (c.velocity @ c.velocity) / 2
@@ -121,13 +121,13 @@ class Forms:
     def log_potential(self, x: Tensor) -> Tensor:
         """Return the logarithm of the adjusted potential, the mixture v."""
         rows = self._rows("x", x)
-        return _log_target(self.components(), rows).to(_dtype(rows))
+        return _log_target(self._current(), rows).to(_dtype(rows))
 
     # --- costs ---
 
     def score(self, x0: Tensor, x1: Tensor) -> Tensor:
         """Return the mean log-density of the ends given the starts, over all pairs of rows."""
-        c, starts, ends = self.components(), self._rows("x0", x0), self._rows("x1", x1)
+        c, starts, ends = self._current(), self._rows("x0", x0), self._rows("x1", x1)
         u, y = (c.place(*pair).reshape(-1, self.dim) for pair in ((starts, 0.0), (ends, 1.0)))
         inner = (u.mean(0) @ y.mean(0)) / c.epsilon
         found = _log_target(c, ends).mean() - _log_normalizer(c, starts).mean() + inner
@@ -135,7 +135,7 @@ class Forms:
 
     def transport_cost(self, x0: Tensor) -> Tensor:
         """Return the expected cost, half the squared distance to the end, shape (...)."""
-        c, rows = self.components(), self._rows("x0", x0)
+        c, rows = self._current(), self._rows("x0", x0)
         y = c.place(rows, 0.0)
         squares = (c.turn_back(c.steps(y, 0.0)) + c.velocity).square().sum(-1)
         traces = c.epsilon * c.eigenvalues.sum(-1)
@@ -143,7 +143,7 @@ class Forms:
 
     def backward_weights(self, x1: Tensor, x0: Tensor) -> Tensor:
         """Return the probabilities (m, n) that an end came from each start of a sample."""
-        c, ends, starts = self.components(), self._rows("x1", x1), self._rows("x0", x0)
+        c, ends, starts = self._current(), self._rows("x1", x1), self._rows("x0", x0)
         inner = c.place(ends, 1.0) @ c.place(starts, 0.0).mT / c.epsilon
         found = (inner - _log_normalizer(c, starts)).softmax(-1)
         return found.to(torch.promote_types(_dtype(starts), _dtype(ends)))
@@ -378,7 +378,7 @@ class TorchBridge(Forms, nn.Module):
             origin=self.origin.numpy(force=True),
         )
 
-    def components(self) -> Components:
+    def _current(self) -> Components:
         """Return the components as they are now, in a graph with the parameters."""
         offsets = self.offsets.double()
         scales = self.log_scales.double().exp()
@@ -460,9 +460,10 @@ class _Fixed(Forms):
 
     def __init__(self, bridge: LightSchrodingerBridge, device: torch.device) -> None:
         self.epsilon, self.horizon = bridge.epsilon, bridge.horizon
-        self._components = TorchBridge(bridge).requires_grad_(False).to(device).components()
+        module = TorchBridge(bridge).requires_grad_(False).to(device)
+        self._components = module._current()  # noqa: SLF001
 
-    def components(self) -> Components:
+    def _current(self) -> Components:
         return self._components
 
     @property
@@ -546,7 +547,8 @@ def _is_sound(dim: int, horizon: float, given: dict[str, Any]) -> bool:
 
 
 def _draw(law: BridgeLaw, n: int | None, generator: torch.Generator | None) -> Tensor:
-    return law.draw(Size() if n is None else Size((check_positive_int("n", n),)), generator)
+    shape = () if n is None else (check_positive_int("n", n),)
+    return law.sample(shape, generator=generator)
 
 
 def _generator(rng: Any, device: torch.device) -> torch.Generator | None:

@@ -144,9 +144,9 @@ class BridgeLaw(Distribution):
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         return self._out(found.expand(shape), value)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw; without gradients."""
-        return self.draw(Size(sample_shape), None)
+    def sample(self, sample_shape: Any = (), *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw, without gradients; from torch's default generator, or one of the same device."""
+        return self._out(self._draw(Size(sample_shape), generator))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw, with gradients of first order in the place, the time and the parameters."""
@@ -167,10 +167,6 @@ class BridgeLaw(Distribution):
             factors = torch.linalg.cholesky(c.as_matrices(self._variances))
         found = _Quantiles.apply(x, log_shares, locs, factors, c.bases is not None)
         return self._out(found)
-
-    def draw(self, sample_shape: Size, generator: torch.Generator | None) -> Tensor:
-        """Draw from a generator of the device; None stands for torch's default."""
-        return self._out(self._draw(sample_shape, generator))
 
     @torch.no_grad()
     def _draw(self, sample_shape: Size, generator: torch.Generator | None) -> Tensor:

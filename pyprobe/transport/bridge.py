@@ -1103,13 +1103,13 @@ class LightSchrodingerBridge(_io.Frozen):
 
         Examples
         --------
+        >>> import torch
         >>> from pyprobe.transport import LightSchrodingerBridge
         >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
         >>> module = bridge.to_torch()
-        >>> [name for name, _ in module.named_parameters()]
-        ['log_weights', 'offsets', 'log_scales']
-        >>> module.to_bridge().mean([[1.0]])
-        array([[2.5]])
+        >>> module.mean(torch.tensor([[1.0]])).sum().backward()
+        >>> {name: float(p.grad) for name, p in module.named_parameters()}
+        {'log_weights': 0.0, 'offsets': 1.0, 'log_scales': 0.5}
         """
         try:
             from pyprobe.transport._bridge_torch import TorchBridge

@@ -17,6 +17,7 @@ from pyprobe.transport import LightSchrodingerBridge
 torch = pytest.importorskip("torch")
 from torch.autograd import grad, gradcheck, gradgradcheck
 from torch.func import functional_call, hessian, jacfwd, jacrev, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
 KINDS = ("spherical", "diag", "full")
 
@@ -358,11 +359,40 @@ def test_places_stay_exact_in_a_module_of_float32():
     assert copy.deepcopy(module).drift(rows(2, 2), 0.1).equal(module.drift(rows(2, 2), 0.1))
 
 
-def test_autocast_changes_nothing():
-    module, x = random_bridge("diag").to_torch(), rows(5, 2).float()
-    expected = module.drift(x, 0.5)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert module.drift(x, 0.5).equal(expected)
+class Products(TorchDispatchMode):
+    """Collects the formats that matrices are multiplied in."""
+
+    def __init__(self):
+        super().__init__()
+        self.formats = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        if function.overloadpacket._qualified_op_name.endswith("mm"):
+            self.formats |= {a.dtype for a in arguments if torch.is_tensor(a)}
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_product_runs_in_a_short_format(kind):
+    # Neither autocast nor TF32, which a device may use for float32 alone, can reach it.
+    module, x = random_bridge(kind).to_torch().float(), rows(5, 2).float()
+    expected = module.drift(x, 0.5), module.loss(x, x)
+    with torch.autocast("cpu", dtype=torch.bfloat16), Products() as products:
+        found = module.drift(x, 0.5), module.loss(x, x)
+        (found[0].sum() + found[1]).backward()
+    assert products.formats == {torch.float64}
+    assert all(a.equal(b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_tensor_of_another_device_slips_in(kind, monkeypatch):
+    # The meta device refuses to meet another one, as CUDA does; entries cannot be looked at there.
+    monkeypatch.setattr(torch.distributions.Distribution, "_validate_args", False)
+    module, x = random_bridge(kind).to_torch().to("meta"), rows(5, 2).to("meta")
+    results = [method(module, x, x) for method in METHODS.values()]
+    results += [module.sample(x, n=2), module.sample_path(x, [0.0, 0.5, 1.5])]
+    results += [module.conditional_at(x, 0.5).rsample(), module.conditional(x).mean]
+    assert {found.device.type for found in results} == {"meta"}
 
 
 # --- draws ---
