@@ -219,6 +219,6 @@ def _as_floats(name: str, value: Any) -> FloatArray:
     if select(value) is not Engine.NATIVE:
         raise TypeError(
             f"'{name}' must be a NumPy array here; got a torch tensor. Pass "
-            f"{name}.numpy(force=True), or ask the module that to_torch() of the bridge gives."
+            f"{name}.numpy(force=True); for tensors there is the module that to_torch() returns."
         )
     return as_float_array(name, value)

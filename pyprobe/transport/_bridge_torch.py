@@ -287,9 +287,7 @@ class TorchBridge(Forms, nn.Module):
         super().__init__()
         self.epsilon, self.horizon = bridge.epsilon, bridge.horizon
         center = bridge.shifts.mean(axis=0)
-        scales, axes = bridge.scales, None
-        if scales.ndim == 3:
-            scales, axes = np.linalg.eigh(scales)
+        scales, axes = _eigen(bridge.scales)
         self.log_weights = _parameter(bridge.log_weights)
         self.offsets = _parameter(bridge.shifts - center)
         self.log_scales = _parameter(np.log(scales))
@@ -460,8 +458,19 @@ class _Fixed(Forms):
 
     def __init__(self, bridge: LightSchrodingerBridge, device: torch.device) -> None:
         self.epsilon, self.horizon = bridge.epsilon, bridge.horizon
-        module = TorchBridge(bridge).requires_grad_(False).to(device)
-        self._components = module._current()  # noqa: SLF001
+        center = bridge.shifts.mean(axis=0)
+        scales, axes = _eigen(bridge.scales)
+        arrays = bridge.log_weights, bridge.shifts - center, scales, bridge.origin, center
+        weights, offsets, scales, origin, center = (torch.tensor(a, device=device) for a in arrays)
+        self._components = Components(
+            weights,
+            offsets,
+            scales if scales.ndim == 2 else scales.unsqueeze(-1).expand_as(offsets),
+            None if axes is None else torch.tensor(axes, device=device),
+            self.epsilon * self.horizon,
+            origin,
+            center - origin,
+        )
 
     def _current(self) -> Components:
         return self._components
@@ -478,9 +487,13 @@ _KEPT: WeakKeyDictionary[LightSchrodingerBridge, dict[torch.device, _Fixed]] = W
 def forms_of(bridge: LightSchrodingerBridge, device: torch.device) -> Forms:
     """Return the closed forms of a value on a device, made once."""
     kept = _KEPT.setdefault(bridge, {})
-    if device not in kept:
-        kept[device] = _Fixed(bridge, device)
-    return kept[device]
+    found = kept.get(device)
+    if found is None:
+        found = _Fixed(bridge, device)
+        # What is made within a transform or a trace is of no use outside.
+        if is_plain(()) and not torch.is_inference_mode_enabled():
+            kept[device] = found
+    return found
 
 
 def call(method: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
@@ -574,6 +587,11 @@ def _log_normalizer(c: Components, x0: Tensor) -> Tensor:
 
 def _dtype(rows: Tensor) -> torch.dtype:
     return rows.dtype if rows.is_floating_point() else torch.float64
+
+
+def _eigen(scales: Any) -> tuple[Any, Any]:
+    """Return eigenvalues and eigenvectors of matrices; scales along the axes as they are."""
+    return (scales, None) if scales.ndim < 3 else np.linalg.eigh(scales)
 
 
 def _parameter(array: Any) -> nn.Parameter:

@@ -555,6 +555,29 @@ def test_gradients_flow_through_the_value_to_the_rows():
         np.testing.assert_array_equal(bridge.drift(x0, 0.3), expected)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_first_call_within_a_transform_spoils_no_later_one(kind):
+    x = rows(1, 2)
+    expected = torch.tensor(random_bridge(kind).drift(x.numpy(), 0.3))
+
+    def slope(take):
+        bridge = random_bridge(kind)
+        first = take(lambda x: bridge.epsilon * bridge.log_phi(x, 0.3)[0])(x)
+        return first, grad(bridge.epsilon * bridge.log_phi(y, 0.3).sum(), y)[0]
+
+    y = x.clone().requires_grad_()
+    for take in (torch.func.grad, jacrev, jacfwd):
+        for found in slope(take):
+            torch.testing.assert_close(found, expected)
+    bridge = random_bridge(kind)
+    torch.testing.assert_close(vmap(lambda x: bridge.drift(x, 0.3))(x[None])[0], expected)
+    torch.testing.assert_close(bridge.drift(y, 0.3), expected)
+    with torch.inference_mode():
+        fresh = random_bridge(kind)
+        torch.testing.assert_close(vmap(lambda x: fresh.drift(x, 0.3))(x[None])[0], expected)
+    torch.testing.assert_close(fresh.drift(y, 0.3), expected)
+
+
 def test_a_fit_takes_tensors_of_the_cpu():
     x0, x1 = rows(200, 2).float(), rows(200, 2, seed=2).float() + 1
     weights = torch.rand(200, generator=torch.Generator().manual_seed(0))
