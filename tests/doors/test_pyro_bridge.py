@@ -138,6 +138,7 @@ def gaussian(epsilon=0.5):
     )
 
 
+@pytest.mark.slow
 def test_a_latent_end_has_the_known_posterior_under_svi():
     bridge, x0, y, noise = gaussian(), torch.tensor([0.4, 0.2]), torch.tensor([2.0, -1.0]), 0.3
 
@@ -156,6 +157,7 @@ def test_a_latent_end_has_the_known_posterior_under_svi():
     np.testing.assert_allclose(found.variance.detach(), gain * noise**2, rtol=0.15)
 
 
+@pytest.mark.slow
 def test_nuts_finds_the_posterior_of_a_mixture():
     bridge = bridge_of("full", k=2)
     x0, y, noise = torch.tensor([[0.3, 0.1]]), torch.tensor([0.4, 0.6]), 0.8
@@ -207,6 +209,7 @@ def test_a_module_learns_the_known_bridge_from_pairs():
     np.testing.assert_allclose(found.shifts[0], x1.mean(0), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_reparameterized_bridge_in_the_guide_finds_the_exact_posterior(kind):
     # From the origin the law of a bridge of one component is N(shift, epsilon S).
