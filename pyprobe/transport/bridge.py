@@ -976,8 +976,7 @@ class LightSchrodingerBridge(_io.Frozen):
         rows = as_rows("x0", x0, self.dim)
         steps = as_times("times", times, self.horizon)
         count = 1 if n is None else check_positive_int("n", n)
-        generator = np.random.default_rng(_rng.key(rng))
-        paths = exact_paths(self._components, rows, steps, count, generator)
+        paths = exact_paths(self._components, rows, steps, count, _rng.key(rng))
         return paths[0] if n is None else paths
 
     def sample_sde(
