@@ -65,6 +65,7 @@ for axis, model, title in zip(axes, (truth, bridge), ("true", "found"), strict=T
     plot.bridge_plans(model, starts, rng=0, ax=axis)
     axis.set_aspect("equal", adjustable="box")
     axis.set_title(title)
+axes[1].get_legend().remove()
 plt.show()
 
 # %%
