@@ -1030,7 +1030,7 @@ class LightSchrodingerBridge(_io.Frozen):
         >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
         >>> path = bridge.sample_path([[0.0]], [0.0, 0.5, 1.0], rng=0)
         >>> path[0, :, 0].round(1)
-        array([0. , 0.9, 2.3])
+        array([0. , 1. , 2.4])
         """
         rows = as_rows("x0", x0, self.dim)
         steps = as_times("times", times, self.horizon)
