@@ -8,14 +8,16 @@
 `relative_epsilon`     a strength of the entropy in proportion to the costs
 
 `LightSchrodingerBridge`  the random process between two samples, in closed form
+`LightUnbalancedBridge`   the same where mass may stay behind, at a price
 `suggest_epsilon`         a strength of its noise in proportion to squared distances
 
-`SinkhornResult`, `SinkhornDivergence`, `SinkhornBarycenter`, `GaussianMixtureBatch`, `BridgeFit`
-and `KLEstimate` are what they return.
+`SinkhornResult`, `SinkhornDivergence`, `SinkhornBarycenter`, `GaussianMixtureBatch`, `BridgeFit`,
+`UnbalancedFit` and `KLEstimate` are what they return.
 """
 
 from pyprobe.transport._bridge_costs import KLEstimate
 from pyprobe.transport._bridge_fit import BridgeFit
+from pyprobe.transport._unbalanced_fit import UnbalancedFit
 from pyprobe.transport.barycenter import SinkhornBarycenter, sinkhorn_barycenter
 from pyprobe.transport.batch import sinkhorn_batch
 from pyprobe.transport.bridge import LightSchrodingerBridge
@@ -24,15 +26,18 @@ from pyprobe.transport.epsilon import suggest_epsilon
 from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch
 from pyprobe.transport.points import sinkhorn_points
 from pyprobe.transport.sinkhorn import SinkhornResult, relative_epsilon, sinkhorn
+from pyprobe.transport.unbalanced_bridge import LightUnbalancedBridge
 
 __all__ = [
     "BridgeFit",
     "GaussianMixtureBatch",
     "KLEstimate",
     "LightSchrodingerBridge",
+    "LightUnbalancedBridge",
     "SinkhornBarycenter",
     "SinkhornDivergence",
     "SinkhornResult",
+    "UnbalancedFit",
     "relative_epsilon",
     "sinkhorn",
     "sinkhorn_barycenter",

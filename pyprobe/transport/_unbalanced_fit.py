@@ -1,0 +1,343 @@
+"""The fit of unbalanced light bridges: a start, rounds of L-BFGS, and what the plan is told by."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pyprobe import _core
+from pyprobe.transport import _bridge_fit
+from pyprobe.transport._bridge_fit import (
+    KINDS,
+    Model,
+    Options,
+    Pair,
+    Parameters,
+    Sample,
+    _collapsed,
+    _hold_out,
+    _log_sum,
+    _some,
+)
+from pyprobe.transport._bridge_kinds import Vector
+from pyprobe.transport._mixture_fit import MixtureParameters, fit_mixture, log_density
+from pyprobe.transport._unbalanced_chart import Chart, chart_about
+from pyprobe.transport._unbalanced_problem import Problem, Side
+
+__all__ = ["UnbalancedFit", "fit"]
+
+_START_STEPS = 10
+"""Iterations of the balanced fit that the unbalanced one starts from."""
+_START_ROWS, _START_TOL, _START_SINKHORN = 1000, 1e-3, 300
+"""Rows that it sees, and how far Sinkhorn's iteration goes that says what they weigh."""
+_ROUND = 40
+"""Iterations of L-BFGS before its coordinates are laid anew."""
+_PATIENCE = 10
+"""Iterations that the held-out loss may rise before the fit ends with its lowest."""
+_WINDOW = 5
+"""Iterations over which the fall of the loss is averaged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnbalancedFit:
+    """How a fit went.
+
+    Attributes
+    ----------
+    converged : bool
+        Whether the loss, on the held-out rows or else on all, has ceased to fall.
+    stopped : bool
+        Whether the callback ended it.
+    n_iter : int
+        Iterations.
+    loss : float
+        On the rows that were fitted, in nats: it falls as the plan nears the best one.
+    validation_loss : float or None
+        On the rows held out, of the plan that is returned.
+    losses : ndarray, shape (n_iter,)
+        On the rows that were fitted, after each iteration.
+    mass_gap : float
+        The largest distance between a component's share of the starts and of the ends.
+    n_starts, n_ends : float
+        The number of equal weights that would be as good as the weights of the fitted rows.
+    collapsed : ndarray of int
+        Components whose variance is at its floor: they stand for single points of the data.
+    """
+
+    converged: bool
+    stopped: bool
+    n_iter: int
+    loss: float
+    validation_loss: float | None
+    losses: Vector
+    mass_gap: float
+    n_starts: float
+    n_ends: float
+    collapsed: npt.NDArray[np.intp]
+
+    @property
+    def last_fall(self) -> float:
+        """How much the last iteration lowered the loss."""
+        return float(self.losses[-2] - self.losses[-1]) if len(self.losses) > 1 else math.inf
+
+
+class Watch:
+    """Takes note of every iteration, keeps the best components, and says when to end."""
+
+    def __init__(self, problem: Problem, held_out: Problem | None, options: Options) -> None:
+        self.problem, self.held_out, self.options = problem, held_out, options
+        self.best: Parameters | None = None
+        self.lowest = math.inf
+        self.losses: list[float] = []
+        self.waited = 0
+        self.is_slow = self.converged = self.stopped = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there may be another iteration."""
+        return self.left > 0 and not (self.converged or self.stopped)
+
+    @property
+    def left(self) -> int:
+        """Iterations that there may be."""
+        return self.options.max_iter - len(self.losses)
+
+    def judge(self, components: Parameters, value: float) -> None:
+        """Keep the components if none before had a lower loss on the held-out rows."""
+        seen = value if self.held_out is None else self.held_out.loss(components)
+        if seen < self.lowest:
+            self.best, self.lowest, self.waited = components, seen, 0
+        elif self.held_out is not None:
+            self.waited += 1
+
+    def step(self, components: Parameters, value: float) -> None:
+        """Take note of an iteration's end."""
+        self.losses.append(value)
+        self.judge(components, value)
+        past = self.losses[-1 - _WINDOW :]
+        self.is_slow = len(past) > _WINDOW and past[0] - value < _WINDOW * self.options.tol
+        self.converged = self.waited >= _PATIENCE
+        self.stopped = not self.options.reported(len(self.losses), value)
+
+
+def minimize(problem: Problem, start: Parameters, watch: Watch) -> None:
+    """Minimize by L-BFGS, in rounds, each with coordinates of its own."""
+    now = start
+    watch.judge(start, problem.loss(start))
+    while watch.goes_on:
+        before = len(watch.losses)
+        first, chart = chart_about(problem, now)
+        now, last = descend(chart, first, watch)
+        # A round may end early because its coordinates, or what it shrinks to, are out of date.
+        taken = len(watch.losses) - before
+        if taken == 0 or (watch.is_slow and abs(first - last) < taken * watch.options.tol):
+            watch.converged = True
+
+
+def descend(chart: Chart, first: float, watch: Watch) -> tuple[Parameters, float]:
+    """Return where a round of L-BFGS ends, and the loss there; `first` is that at its beginning."""
+    import scipy.optimize  # a quarter of a second, for those alone who fit
+
+    now, value, begun = chart.parameters(chart.origin), first, len(watch.losses)
+
+    def look(x: Vector) -> tuple[float, Vector]:
+        nonlocal value
+        value, extra, gradient = chart.look(x)
+        return value + extra, gradient
+
+    def after(x: Vector) -> None:
+        nonlocal now
+        now = chart.parameters(x)
+        watch.step(now, value)
+        if not watch.goes_on or (watch.is_slow and len(watch.losses) - begun > _WINDOW):
+            raise StopIteration
+
+    with contextlib.suppress(StopIteration):
+        scipy.optimize.minimize(
+            look,
+            chart.origin,
+            jac=True,
+            method="L-BFGS-B",
+            callback=after,
+            options={"maxcor": 20, "maxiter": min(_ROUND, watch.left), "ftol": 0, "gtol": 0},
+        )
+    return now, watch.losses[-1] if len(watch.losses) > begun else first
+
+
+class Fitted(NamedTuple):
+    """Everything in the units of the data: first what a bridge is made from."""
+
+    log_weights: Vector
+    shifts: Vector
+    scales: Vector
+    origin: Vector
+    log_scale: float
+    """What the log-potential of that bridge lacks, as an absolute one."""
+    mass: float
+    starts: MixtureParameters
+    ends: MixtureParameters
+    info: UnbalancedFit
+
+
+def fit(
+    sources: Sample,
+    targets: Sample,
+    *,
+    epsilon: float,
+    penalties: tuple[float, float],
+    n_components: int,
+    n_source_components: int,
+    covariance: str,
+    start: str,
+    validation_fraction: float,
+    options: Options,
+    rng: np.random.Generator,
+) -> Fitted:
+    """Fit to weighted samples, which are centred and scaled first; `epsilon` is that of the end."""
+    centres = [weights @ points for points, weights in (sources, targets)]
+    spread = [
+        float((sample.weights @ (sample.points - centre) ** 2).mean())
+        for sample, centre in zip((sources, targets), centres, strict=True)
+    ]
+    unit = math.sqrt(0.5 * sum(spread)) or 1.0
+    pair = Pair(
+        *(
+            Sample((sample.points - centre) / unit, sample.weights)
+            for sample, centre in zip((sources, targets), centres, strict=True)
+        )
+    )
+    apart, noise = (centres[0] - centres[1]) / unit, epsilon / unit**2
+    model = Model(KINDS[covariance], noise)
+    kept, out = _hold_out(pair, validation_fraction, rng)
+    ends = fit_mixture(kept.targets, n_components, covariance, out and out.targets, rng)
+
+    def as_problem(pair: Pair) -> Problem:
+        # The two centres differ: what that adds to the cost is linear in the rows, and is no
+        # constant that a potential could take up for free, as it is without penalties.
+        x0, x1 = pair.sources.points, pair.targets.points
+        density = log_density(ends, covariance, x1)
+        lost = ((x0**2).sum(axis=1) / 2 + x0 @ apart + apart @ apart / 2) / noise
+        gained = ((x1**2).sum(axis=1) / 2 - x1 @ apart) / noise - density
+        return Problem(
+            model,
+            Side(pair.sources, lost, 1.0, (penalties[0] / epsilon + 1)),
+            Side(pair.targets, gained, -1.0, penalties[1] / epsilon),
+        )
+
+    problem, held_out = as_problem(kept), None if out is None else as_problem(out)
+    watch = Watch(problem, held_out, options)
+    first = balanced_start(problem, apart, n_components, covariance, start, rng)
+    minimize(problem, first, watch)
+    assert watch.best is not None
+
+    found = watch.best
+    value, m, n = problem.sums(found)
+    (_, weights0), (_, weights1) = problem.tilts(found)
+    carried = None if held_out is None else held_out.tilts(found)[0][1]
+    left = fit_mixture(
+        Sample(kept.sources.points, weights0),
+        n_source_components,
+        covariance,
+        None if out is None or carried is None else Sample(out.sources.points, carried),
+        rng,
+    )
+    info = UnbalancedFit(
+        converged=watch.converged,
+        stopped=watch.stopped,
+        n_iter=len(watch.losses),
+        loss=value,
+        validation_loss=None if held_out is None else watch.lowest,
+        losses=np.array(watch.losses),
+        mass_gap=float(np.abs(m.masses - n.masses).max()),
+        n_starts=float(1 / (weights0 @ weights0)),
+        n_ends=float(1 / (weights1 @ weights1)),
+        collapsed=_collapsed(model, found, Sample(kept.targets.points, weights1)),
+    )
+    logits, shifts, scales = found
+    total = _log_sum(logits)
+    constant, mass = as_problem(pair).gauge(found)
+    return Fitted(
+        logits - total,
+        centres[1] + unit * shifts,
+        scales,
+        centres[0],
+        total + constant - float(apart @ apart) / (2 * noise),
+        mass,
+        left.in_units(unit, centres[0]),
+        ends.in_units(unit, centres[1]),
+        info,
+    )
+
+
+def balanced_start(
+    problem: Problem,
+    apart: Vector,
+    n: int,
+    covariance: str,
+    start: str,
+    rng: np.random.Generator,
+) -> Parameters:
+    """Return the components of a balanced fit, of a few iterations, to some of the rows.
+
+    These weigh what they do in the unbalanced plan between them: from the balanced bridge of all
+    rows the way is long where much stays behind, and may end elsewhere.
+    """
+    model = problem.model
+    pair = [
+        _some(side.sample, max(_START_ROWS, 10 * n), rng) for side in (problem.starts, problem.ends)
+    ]
+    if min(problem.starts.penalty, problem.ends.penalty) < math.inf:
+        pair = _as_carried(problem, pair, apart)
+    found = _bridge_fit.fit(
+        *pair,
+        epsilon=model.epsilon,
+        n_components=n,
+        covariance=covariance,
+        start=start,
+        validation_fraction=0.0,
+        n_init=1,
+        options=Options(_START_STEPS, 1e-5),
+        rng=rng,
+    )
+    # It counts the sources from an origin of its own.
+    origin = np.tile(found.origin, (n, 1))
+    pulled = model.kind.apply(found.scales, origin)
+    logits = found.log_weights + (pulled * origin).sum(1) / (2 * model.epsilon)
+    logits -= (found.shifts * origin).sum(1) / model.epsilon
+    return Parameters(logits, found.shifts - pulled, found.scales)
+
+
+def _as_carried(problem: Problem, pair: list[Sample], apart: Vector) -> list[Sample]:
+    """Return rows with the weights that they have in the unbalanced plan between them."""
+    (x0, a), (x1, b) = pair
+    epsilon = problem.model.epsilon
+    # Twice the cost of the bridge, and the penalty of the starts itself.
+    penalties = 2 * epsilon * (problem.starts.penalty - 1), 2 * epsilon * problem.ends.penalty
+    cost = np.ascontiguousarray(x0 + apart), x1, "sqeuclidean"
+    found = _core.sinkhorn(
+        cost,
+        a,
+        b,
+        2 * epsilon,
+        penalties,
+        method="log",
+        tol=_START_TOL,
+        max_iter=_START_SINKHORN,
+        max_newton=0,
+        relaxation=True,
+        memory=0,
+    )
+    rows, columns, _ = _core.transport_sums((cost, 2 * epsilon, found["phi"], found["gamma"]))
+    if not min(rows.sum(), columns.sum()) > 0:
+        return pair  # too little to be told from nothing
+    carried = []
+    for (points, _), masses in zip(pair, (rows, columns), strict=True):
+        # A start takes a row for every component: none has no weight at all.
+        weights = masses / masses.sum() + 1e-6 / len(masses)
+        carried.append(Sample(points, weights / weights.sum()))
+    return carried

@@ -1,0 +1,172 @@
+r"""What is minimized in the fit of unbalanced light bridges, and its sums over the two samples.
+
+With :math:`\lambda_0 = (\rho_0 + \varepsilon) / \varepsilon` and :math:`\lambda_1 = \rho_1 /
+\varepsilon`, the dual of unbalanced entropic transport, maximized over the potential of the starts
+and over the constant that the two potentials share, leaves
+
+.. math:: G(v) = \lambda_0 \log E_{p_0} e^{(\log c_v(x_0) - |x_0|^2 / 2 \varepsilon) / \lambda_0}
+    + \lambda_1 \log E_{p_1} e^{-(\log v(x_1) - \log q(x_1) + |x_1|^2 / 2 \varepsilon) / \lambda_1}
+
+to be minimized over the mixture v, where q is a density of the ends. The mass of the plan is
+:math:`e^{G / (\lambda_0 + \lambda_1)}`. The gradient is that of the balanced loss on reweighted
+rows, and for infinite penalties G is that loss itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from pyprobe import _core
+from pyprobe.transport._bridge_fit import Model, Parameters, Sample
+from pyprobe.transport._bridge_kinds import Vector
+
+__all__ = ["Problem", "Side", "Sums", "Tilt"]
+
+_BLOCK = 2**22
+"""Responsibilities that are held at once."""
+
+
+class Sums(NamedTuple):
+    """Sums over a reweighted sample: the masses of the components (K,), and their features.
+
+    These are the coordinates (K, d), and the squares that the logits are linear in.
+    """
+
+    masses: Vector
+    first: Vector
+    second: Vector
+
+    def about(self, centres: Vector, kind: str) -> tuple[Vector, Vector]:
+        """Return sums of x - centre, and of its squares, products or squared norm."""
+        masses, first, second = self
+        moved: Vector = first - masses[:, None] * centres
+        if kind == "full":
+            n, dim = centres.shape
+            i, j = np.triu_indices(dim)
+            products = np.empty((n, dim, dim))
+            products[:, i, j] = products[:, j, i] = second
+            cross = centres[:, :, None] * moved[:, None]
+            own = masses[:, None, None] * centres[:, :, None] * centres[:, None]
+            return moved, products - cross - np.swapaxes(cross, 1, 2) - own
+        squares = centres * (2 * moved + masses[:, None] * centres)
+        if kind == "spherical":
+            squares = squares.sum(axis=1, keepdims=True)
+        return moved, second - squares
+
+
+class Tilt(NamedTuple):
+    r"""A side's part of the loss, :math:`\lambda \log E e^{t / \lambda}`, and what rows weigh."""
+
+    value: float
+    weights: Vector
+
+
+class Side(NamedTuple):
+    r"""A sample, what its log-sums are compared with, and how freely it may be reweighted.
+
+    Rows weigh :math:`e^{(\pm s - o) / \lambda}` with their log-sums s, plus for the starts and
+    minus for the ends, the offsets o, and the penalty :math:`\lambda` in units of epsilon.
+    """
+
+    sample: Sample
+    offsets: Vector
+    sign: float
+    penalty: float
+
+    def tilt(self, logits: tuple[str, Vector, Vector]) -> Tilt:
+        """Return the value, and the rows' weights."""
+        points, weights = self.sample
+        exponents = np.empty(len(points))
+        for rows in _pieces(len(points), len(logits[2])):
+            exponents[rows] = _core.bridge_responsibilities(points[rows], logits)[0]
+        exponents = self.sign * exponents - self.offsets
+        if self.penalty == math.inf:
+            return Tilt(float(weights @ exponents), weights)
+        scaled = exponents / self.penalty
+        top = scaled.max()
+        terms = weights * np.exp(scaled - top)
+        total = float(terms.sum())
+        return Tilt(self.penalty * (top + math.log(total)), terms / total)
+
+    def sums(self, logits: tuple[str, Vector, Vector]) -> tuple[float, Sums]:
+        """Return the value, and the sums over the reweighted rows."""
+        points, weights = self.sample
+        dim, k = points.shape[1], len(logits[2])
+        if self.penalty == math.inf:
+            value, masses, sums, _ = _core.bridge_pass(
+                *self.sample, logits, moments=True, gram=False
+            )
+            value = self.sign * value - float(weights @ self.offsets)
+            return value, Sums(masses, sums[:dim].T, sums[dim:].T)
+        # A piece at a time, on a common scale that grows where a piece needs it.
+        top, total = -math.inf, 0.0
+        masses, sums = np.zeros(k), np.zeros((len(logits[1]), k))
+        for rows in _pieces(len(points), k):
+            values, shares = _core.bridge_responsibilities(points[rows], logits)
+            scaled = (self.sign * values - self.offsets[rows]) / self.penalty
+            highest = max(top, float(scaled.max()))
+            terms, past = weights[rows] * np.exp(scaled - highest), math.exp(top - highest)
+            features = _features(logits[0], points[rows])
+            total = past * total + float(terms.sum())
+            masses = past * masses + terms @ shares
+            sums = past * sums + (features * terms[:, None]).T @ shares
+            top = highest
+        found = Sums(masses / total, sums[:dim].T / total, sums[dim:].T / total)
+        return self.penalty * (top + math.log(total)), found
+
+
+class Problem(NamedTuple):
+    """Both sides, and the model that makes logits for them."""
+
+    model: Model
+    starts: Side
+    ends: Side
+
+    def tilts(self, components: Parameters) -> tuple[Tilt, Tilt]:
+        """Return both parts of the loss, with the weights of the rows."""
+        starts = self.starts.tilt(self.model.of_sources(components))
+        return starts, self.ends.tilt(self.model.of_targets(components))
+
+    def loss(self, components: Parameters) -> float:
+        """Return the loss G."""
+        starts, ends = self.tilts(components)
+        return starts.value + ends.value
+
+    def sums(self, components: Parameters) -> tuple[float, Sums, Sums]:
+        """Return the loss, and the sums over both sides."""
+        first, starts = self.starts.sums(self.model.of_sources(components))
+        second, ends = self.ends.sums(self.model.of_targets(components))
+        return first + second, starts, ends
+
+    def gauge(self, components: Parameters) -> tuple[float, float]:
+        """Return the constant that one potential gains from the other, and the mass of the plan."""
+        starts, ends = self.tilts(components)
+        penalties = self.starts.penalty, self.ends.penalty
+        if min(penalties) == math.inf:
+            # Nothing sees it: the two potentials are given the same mean.
+            return (ends.value - starts.value) / 2, 1.0
+        # The two marginals have the same mass.
+        inverse = [1 / penalty for penalty in penalties]
+        constant = (ends.value * inverse[1] - starts.value * inverse[0]) / sum(inverse)
+        return constant, math.exp((starts.value + ends.value) / sum(penalties))
+
+
+def _pieces(n: int, k: int) -> Iterator[slice]:
+    size = max(1, _BLOCK // k)
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def _features(kind: str, x: Vector) -> Vector:
+    if kind == "spherical":
+        squares = (x**2).sum(axis=1, keepdims=True)
+    elif kind == "diagonal":
+        squares = x**2
+    else:
+        i, j = np.triu_indices(x.shape[1])
+        squares = x[:, i] * x[:, j]
+    return np.hstack([x, squares])
