@@ -13,6 +13,8 @@ from pyprobe.transport._unbalanced_problem import Problem, Sums
 __all__ = ["Chart", "chart_about"]
 
 _ROOT_2 = math.sqrt(2)
+_FARTHEST = 20.0
+"""The most that the logarithm of a scale changes within a chart."""
 
 
 class Chart:
@@ -103,7 +105,7 @@ class Chart:
         return self._step(gradients)
 
     def _scales(self, spreads: Vector) -> Vector:
-        scales: Vector = self.scales * np.exp(_ROOT_2 * spreads)
+        scales: Vector = self.scales * _exp(_ROOT_2 * spreads)
         return scales[:, 0] if self.kind.name == "spherical" else scales
 
     def _in_scales(
@@ -144,7 +146,7 @@ class FullChart(Chart):
         triangle = np.zeros((self.n, self.dim, self.dim))
         triangle[:, rows, columns] = spreads
         i = np.arange(self.dim)
-        triangle[:, i, i] = np.exp(triangle[:, i, i])
+        triangle[:, i, i] = _exp(triangle[:, i, i])
         return triangle
 
     def _scales(self, spreads: Vector) -> Vector:
@@ -172,6 +174,12 @@ class FullChart(Chart):
         found[:, i, i] *= triangle[:, i, i]
         rows, columns = np.tril_indices(self.dim)
         return found[:, rows, columns]
+
+
+def _exp(x: Vector) -> Vector:
+    # A line search may look far beyond where the minimum can be.
+    found: Vector = np.exp(np.clip(x, -_FARTHEST, _FARTHEST))
+    return found
 
 
 def chart_about(problem: Problem, components: Parameters) -> tuple[float, Chart]:

@@ -37,6 +37,14 @@ _START_ROWS, _START_TOL, _START_SINKHORN = 1000, 1e-3, 300
 """Rows that it sees, and how far Sinkhorn's iteration goes that says what they weigh."""
 _ROUND = 40
 """Iterations of L-BFGS before its coordinates are laid anew."""
+_SETTLING, _SETTLED = 30, 0.01
+"""The most iterations towards Gaussian bridges, and the fall of the loss that ends them."""
+_FIRST_NEWTON_STEPS, _NEWTON_STEPS = 30, 2
+_BALANCED = 1e-3
+"""Distance of the components' two shares, summed, at which they need no further step."""
+_SHORTER, _LONGER, _LEAST_STEP = 0.4, 1.6, 1e-3
+_FLOOR = 1e-6
+"""Least variance of a component's ends, in units of the samples' variance."""
 _PATIENCE = 10
 """Iterations that the held-out loss may rise before the fit ends with its lowest."""
 _WINDOW = 5
@@ -125,10 +133,92 @@ class Watch:
         self.stopped = not self.options.reported(len(self.losses), value)
 
 
+def balance(problem: Problem, components: Parameters, steps: int) -> tuple[Parameters, float]:
+    """Move the log-weights by damped Newton steps, and return the loss there too.
+
+    Where clusters are far apart, a balanced bridge does not see the difference of their potentials;
+    here it says how much of each takes part. The second derivatives are those of the convex bound
+    that fixed responsibilities of the ends give.
+    """
+    model, value = problem.model, problem.loss(components)
+    for _ in range(steps):
+        sides = zip(
+            (problem.starts, problem.ends),
+            problem.tilts(components),
+            (model.of_sources(components), model.of_targets(components)),
+            strict=True,
+        )
+        (m, p), (n, q) = (
+            _core.bridge_pass(side.sample.points, tilt.weights, logits, moments=False, gram=True)[
+                1::2
+            ]
+            for side, tilt, logits in sides
+        )
+        gradient = m - n
+        if np.abs(gradient).sum() < _BALANCED:
+            break
+        hessian = np.diag(m * (1 + 1e-6) + 1e-9) - p
+        hessian += (p - np.outer(m, m)) / problem.starts.penalty
+        hessian += (q - np.outer(n, n)) / problem.ends.penalty
+        step = -np.linalg.solve(hessian, gradient)
+        step -= step.mean()
+        slope, part = gradient @ step, 1.0
+        while True:
+            moved = components._replace(logits=components.logits + part * step)
+            lower = problem.loss(moved)
+            if lower <= value + 1e-4 * part * slope:
+                break
+            part *= _SHORTER
+            if part < _LEAST_STEP:
+                return components, value
+        components, value = moved, lower
+    return components, value
+
+
+def settle(problem: Problem, start: Parameters, watch: Watch) -> Parameters:
+    """Go towards the Gaussian bridges of the components' shares, as long as that pays.
+
+    This is the iteration of the balanced fit on rows that weigh what they do in the plan so far. In
+    it the log-weights, which the shares depend on steeply where there is little noise, are found by
+    Newton's method.
+    """
+    model, part = problem.model, 1.0
+    kind, epsilon = model
+    now, value = balance(problem, start, _FIRST_NEWTON_STEPS)
+    watch.judge(now, value)
+    while watch.goes_on and len(watch.losses) < _SETTLING:
+        sources, targets = (
+            side.sample._replace(weights=tilt.weights)
+            for side, tilt in zip((problem.starts, problem.ends), problem.tilts(now), strict=True)
+        )
+        _, moments = model.shares(sources, model.of_sources(now))
+        _, scatter = model.shares(targets, model.of_targets(now))
+        x0, c0 = moments.means, model.shrunk(moments, sources)
+        scales = kind.bridge(c0, kind.raised(model.shrunk(scatter, targets), _FLOOR), epsilon)
+        shifts = scatter.means - kind.apply(scales, x0)
+        while True:
+            new_scales = kind.between(now.scales, scales, part)
+            new_shifts = (1 - part) * now.shifts + part * shifts
+            # What a component has of the starts at their mean stays as it is.
+            change = kind.apply(now.scales - new_scales, x0) + 2 * (now.shifts - new_shifts)
+            logits = now.logits + (change * x0).sum(axis=1) / (2 * epsilon)
+            moved = Parameters(logits - logits.mean(), new_shifts, new_scales)
+            moved, lower = balance(problem, moved, _NEWTON_STEPS)
+            if lower < value:
+                break
+            part *= _SHORTER
+            if part < _LEAST_STEP:
+                return now
+        fall, now, value, part = value - lower, moved, lower, min(1.0, _LONGER * part)
+        watch.step(now, value)
+        if fall < _SETTLED:
+            return now
+    return now
+
+
 def minimize(problem: Problem, start: Parameters, watch: Watch) -> None:
     """Minimize by L-BFGS, in rounds, each with coordinates of its own."""
-    now = start
-    watch.judge(start, problem.loss(start))
+    now = settle(problem, start, watch)
     while watch.goes_on:
         before = len(watch.losses)
         first, chart = chart_about(problem, now)
@@ -236,28 +326,6 @@ def fit(
     assert watch.best is not None
 
     found = watch.best
-    value, m, n = problem.sums(found)
-    (_, weights0), (_, weights1) = problem.tilts(found)
-    carried = None if held_out is None else held_out.tilts(found)[0][1]
-    left = fit_mixture(
-        Sample(kept.sources.points, weights0),
-        n_source_components,
-        covariance,
-        None if out is None or carried is None else Sample(out.sources.points, carried),
-        rng,
-    )
-    info = UnbalancedFit(
-        converged=watch.converged,
-        stopped=watch.stopped,
-        n_iter=len(watch.losses),
-        loss=value,
-        validation_loss=None if held_out is None else watch.lowest,
-        losses=np.array(watch.losses),
-        mass_gap=float(np.abs(m.masses - n.masses).max()),
-        n_starts=float(1 / (weights0 @ weights0)),
-        n_ends=float(1 / (weights1 @ weights1)),
-        collapsed=_collapsed(model, found, Sample(kept.targets.points, weights1)),
-    )
     logits, shifts, scales = found
     total = _log_sum(logits)
     constant, mass = as_problem(pair).gauge(found)
@@ -268,9 +336,46 @@ def fit(
         centres[0],
         total + constant - float(apart @ apart) / (2 * noise),
         mass,
-        left.in_units(unit, centres[0]),
+        _carried(problem, held_out, found, n_source_components, covariance, rng).in_units(
+            unit, centres[0]
+        ),
         ends.in_units(unit, centres[1]),
-        info,
+        _report(problem, watch, found),
+    )
+
+
+def _carried(
+    problem: Problem,
+    held_out: Problem | None,
+    found: Parameters,
+    n: int,
+    covariance: str,
+    rng: np.random.Generator,
+) -> MixtureParameters:
+    """Fit a mixture to the starts, weighted as they take part."""
+    samples = [
+        each.starts.sample._replace(weights=each.tilts(found)[0].weights)
+        for each in (problem, held_out)
+        if each is not None
+    ]
+    return fit_mixture(samples[0], n, covariance, samples[1] if held_out else None, rng)
+
+
+def _report(problem: Problem, watch: Watch, found: Parameters) -> UnbalancedFit:
+    value, starts, ends = problem.sums(found)
+    weights0, weights1 = (tilt.weights for tilt in problem.tilts(found))
+    targets = problem.ends.sample._replace(weights=weights1)
+    return UnbalancedFit(
+        converged=watch.converged,
+        stopped=watch.stopped,
+        n_iter=len(watch.losses),
+        loss=value,
+        validation_loss=None if watch.held_out is None else watch.lowest,
+        losses=np.array(watch.losses),
+        mass_gap=float(np.abs(starts.masses - ends.masses).max()),
+        n_starts=float(1 / (weights0 @ weights0)),
+        n_ends=float(1 / (weights1 @ weights1)),
+        collapsed=_collapsed(problem.model, found, targets),
     )
 
 
