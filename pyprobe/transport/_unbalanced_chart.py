@@ -13,8 +13,12 @@ from pyprobe.transport._unbalanced_problem import Problem, Sums
 __all__ = ["Chart", "chart_about"]
 
 _ROOT_2 = math.sqrt(2)
-_FARTHEST = 20.0
-"""The most that the logarithm of a scale changes within a chart."""
+_FARTHEST = 5.0
+"""The most that the logarithm of a component's width changes within a chart."""
+_FLOOR = 1e-6
+"""Least variance that components are drawn to, in units of the samples' variance."""
+_RIDGE = 1e-10
+"""Part of a full scale that stays as it is: so far, the line search can invert it."""
 
 
 class Chart:
@@ -37,13 +41,14 @@ class Chart:
         self.logits = components.logits + self._rise(components.shifts, components.scales)
         self.places = components.shifts + self.kind.apply(components.scales, self.centres)
         # Covariances are drawn towards their mean, as in the balanced fit, here by a term of the
-        # loss that has its minimum there.
-        self.counts, self.pools = [], []
-        for side, sums in ((problem.starts, starts), (problem.ends, ends)):
+        # loss. With one count for both sides it moves no component that is alone.
+        rows = (1 / problem.starts.sample.size + 1 / problem.ends.sample.size) / 2
+        self.count = self.kind.pseudo_count(self.dim) * rows
+        self.pools = []
+        for sums in (starts, ends):
             own = sums.first / np.maximum(sums.masses, 1e-300)[:, None]
             pool = sums.about(own, self.kind.name)[1].sum(axis=0) / sums.masses.sum()
-            self.counts.append(self.kind.pseudo_count(self.dim) / side.sample.size)
-            self.pools.append(pool)
+            self.pools.append(self.kind.raised(pool[None], _FLOOR)[0])
         self._keep(components.scales)
 
     def parameters(self, x: Vector) -> Parameters:
@@ -82,7 +87,8 @@ class Chart:
         return (
             logits * self.units,
             moves.reshape(self.n, self.dim) * unit,
-            spreads.reshape(self.n, self._width) * unit,
+            # A line search may look far beyond where the minimum can be.
+            np.clip(spreads.reshape(self.n, self._width) * unit, -_FARTHEST, _FARTHEST),
         )
 
     def _rise(self, shifts: Vector, scales: Vector) -> Vector:
@@ -105,7 +111,7 @@ class Chart:
         return self._step(gradients)
 
     def _scales(self, spreads: Vector) -> Vector:
-        scales: Vector = self.scales * _exp(_ROOT_2 * spreads)
+        scales: Vector = self.scales * np.exp(_ROOT_2 * spreads)
         return scales[:, 0] if self.kind.name == "spherical" else scales
 
     def _in_scales(
@@ -113,11 +119,11 @@ class Chart:
     ) -> tuple[float, Vector]:
         """Return what shrinkage adds to the loss, and the gradient of both in the scales."""
         scales = scales.reshape(self.n, -1)
-        (few, count), (pool, other) = self.counts, self.pools
-        spread, scatter = spread + few * pool, scatter + count * other
+        count, (pool, other) = self.count, self.pools
+        spread, scatter = spread + count * pool, scatter + count * other
         held = self._axes * (masses[:, None] + count)
         gradient = 0.5 * ((spread - scatter / scales**2) / self.epsilon + held / scales)
-        extra = (few * pool * scales + count * other / scales) / self.epsilon
+        extra = (count * pool * scales + count * other / scales) / self.epsilon
         extra += self._axes * count * np.log(scales)
         return 0.5 * float(extra.sum()), gradient
 
@@ -146,40 +152,35 @@ class FullChart(Chart):
         triangle = np.zeros((self.n, self.dim, self.dim))
         triangle[:, rows, columns] = spreads
         i = np.arange(self.dim)
-        triangle[:, i, i] = _exp(triangle[:, i, i])
+        triangle[:, i, i] = np.exp(triangle[:, i, i])
         return triangle
 
     def _scales(self, spreads: Vector) -> Vector:
-        root = self.root @ self._triangle(spreads)
-        found: Vector = root @ np.swapaxes(root, 1, 2)
-        return found
+        triangle = self._triangle(spreads)
+        square = (1 - _RIDGE) * triangle @ np.swapaxes(triangle, 1, 2) + _RIDGE * np.eye(self.dim)
+        found: Vector = self.root @ square @ np.swapaxes(self.root, 1, 2)
+        return 0.5 * (found + np.swapaxes(found, 1, 2))
 
     def _in_scales(
         self, scales: Vector, masses: Vector, spread: Vector, scatter: Vector
     ) -> tuple[float, Vector]:
-        (few, count), (pool, other) = self.counts, self.pools
-        spread, scatter = spread + few * pool, scatter + count * other
+        count, (pool, other) = self.count, self.pools
+        spread, scatter = spread + count * pool, scatter + count * other
         inverse = self.kind.inverse(scales)
         gradient = (spread - inverse @ scatter @ inverse) / self.epsilon
         gradient = 0.5 * (gradient + (masses + count)[:, None, None] * inverse)
-        extra = few * np.einsum("ij,kij->", pool, scales)
+        extra = count * np.einsum("ij,kij->", pool, scales)
         extra += count * np.einsum("ij,kij->", other, inverse)
         extra = extra / self.epsilon + count * self.kind.log_det(scales, self.dim).sum()
         return 0.5 * float(extra), gradient
 
     def _in_spreads(self, x: Vector, scales: Vector, in_scales: Vector) -> Vector:  # noqa: ARG002
         triangle = self._triangle(self._split(x)[2])
-        found = 2 * np.swapaxes(self.root, 1, 2) @ in_scales @ self.root @ triangle
+        found = 2 * (1 - _RIDGE) * np.swapaxes(self.root, 1, 2) @ in_scales @ self.root @ triangle
         i = np.arange(self.dim)
         found[:, i, i] *= triangle[:, i, i]
         rows, columns = np.tril_indices(self.dim)
         return found[:, rows, columns]
-
-
-def _exp(x: Vector) -> Vector:
-    # A line search may look far beyond where the minimum can be.
-    found: Vector = np.exp(np.clip(x, -_FARTHEST, _FARTHEST))
-    return found
 
 
 def chart_about(problem: Problem, components: Parameters) -> tuple[float, Chart]:

@@ -398,17 +398,18 @@ def balanced_start(
     ]
     if min(problem.starts.penalty, problem.ends.penalty) < math.inf:
         pair = _as_carried(problem, pair, apart)
-    found = _bridge_fit.fit(
-        *pair,
-        epsilon=model.epsilon,
-        n_components=n,
-        covariance=covariance,
-        start=start,
-        validation_fraction=0.0,
-        n_init=1,
-        options=Options(_START_STEPS, 1e-5),
-        rng=rng,
-    )
+    with np.errstate(all="ignore"):  # on few rows, components may shrink on the way
+        found = _bridge_fit.fit(
+            *pair,
+            epsilon=model.epsilon,
+            n_components=n,
+            covariance=covariance,
+            start=start,
+            validation_fraction=0.0,
+            n_init=1,
+            options=Options(_START_STEPS, 1e-5),
+            rng=rng,
+        )
     # It counts the sources from an origin of its own.
     origin = np.tile(found.origin, (n, 1))
     pulled = model.kind.apply(found.scales, origin)

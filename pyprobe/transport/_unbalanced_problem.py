@@ -152,7 +152,8 @@ class Problem(NamedTuple):
         # The two marginals have the same mass.
         inverse = [1 / penalty for penalty in penalties]
         constant = (ends.value * inverse[1] - starts.value * inverse[0]) / sum(inverse)
-        return constant, math.exp((starts.value + ends.value) / sum(penalties))
+        with np.errstate(over="ignore"):
+            return constant, float(np.exp((starts.value + ends.value) / sum(penalties)))
 
 
 def _pieces(n: int, k: int) -> Iterator[slice]:
