@@ -17,8 +17,6 @@ _FARTHEST = 5.0
 """The most that the logarithm of a component's width changes within a chart."""
 _FLOOR = 1e-6
 """Least variance that components are drawn to, in units of the samples' variance."""
-_RIDGE = 1e-10
-"""Part of a full scale that stays as it is: so far, the line search can invert it."""
 
 
 class Chart:
@@ -156,10 +154,9 @@ class FullChart(Chart):
         return triangle
 
     def _scales(self, spreads: Vector) -> Vector:
-        triangle = self._triangle(spreads)
-        square = (1 - _RIDGE) * triangle @ np.swapaxes(triangle, 1, 2) + _RIDGE * np.eye(self.dim)
-        found: Vector = self.root @ square @ np.swapaxes(self.root, 1, 2)
-        return 0.5 * (found + np.swapaxes(found, 1, 2))
+        root = self.root @ self._triangle(spreads)
+        found: Vector = root @ np.swapaxes(root, 1, 2)
+        return found
 
     def _in_scales(
         self, scales: Vector, masses: Vector, spread: Vector, scatter: Vector
@@ -176,7 +173,7 @@ class FullChart(Chart):
 
     def _in_spreads(self, x: Vector, scales: Vector, in_scales: Vector) -> Vector:  # noqa: ARG002
         triangle = self._triangle(self._split(x)[2])
-        found = 2 * (1 - _RIDGE) * np.swapaxes(self.root, 1, 2) @ in_scales @ self.root @ triangle
+        found = 2 * np.swapaxes(self.root, 1, 2) @ in_scales @ self.root @ triangle
         i = np.arange(self.dim)
         found[:, i, i] *= triangle[:, i, i]
         rows, columns = np.tril_indices(self.dim)

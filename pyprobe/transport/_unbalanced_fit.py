@@ -19,7 +19,6 @@ from pyprobe.transport._bridge_fit import (
     Pair,
     Parameters,
     Sample,
-    _collapsed,
     _hold_out,
     _log_sum,
     _some,
@@ -364,7 +363,10 @@ def _carried(
 def _report(problem: Problem, watch: Watch, found: Parameters) -> UnbalancedFit:
     value, starts, ends = problem.sums(found)
     weights0, weights1 = (tilt.weights for tilt in problem.tilts(found))
-    targets = problem.ends.sample._replace(weights=weights1)
+    model, targets = problem.model, problem.ends.sample._replace(weights=weights1)
+    _, moments = model.shares(targets, model.of_targets(found))
+    least = model.shrunk(moments, targets)
+    least = np.linalg.eigvalsh(least) if least.ndim == 3 else least.reshape(len(least), -1)
     return UnbalancedFit(
         converged=watch.converged,
         stopped=watch.stopped,
@@ -375,7 +377,7 @@ def _report(problem: Problem, watch: Watch, found: Parameters) -> UnbalancedFit:
         mass_gap=float(np.abs(starts.masses - ends.masses).max()),
         n_starts=float(1 / (weights0 @ weights0)),
         n_ends=float(1 / (weights1 @ weights1)),
-        collapsed=_collapsed(problem.model, found, targets),
+        collapsed=np.flatnonzero((least.min(axis=1) <= _FLOOR) & (moments.masses > 0)),
     )
 
 
