@@ -42,7 +42,7 @@ from pyprobe.transport._bridge_costs import (
     kl_to_reference,
     mean_log_prob,
 )
-from pyprobe.transport._bridge_fit import KINDS, STARTS, BridgeFit, Options, Sample, fit
+from pyprobe.transport._bridge_fit import KINDS, SOLVERS, STARTS, BridgeFit, Fitted, Options, fit
 from pyprobe.transport._bridge_input import (
     as_log_weights,
     as_origin,
@@ -55,6 +55,7 @@ from pyprobe.transport._bridge_input import (
     as_times,
     as_times_of_rows,
 )
+from pyprobe.transport._bridge_model import Sample
 from pyprobe.transport._bridge_paths import euler_maruyama, exact_paths
 from pyprobe.transport._components import Components, Vector
 from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch, mixture_at
@@ -385,6 +386,7 @@ class LightSchrodingerBridge(_io.Frozen):
             n_components=n_components,
             covariance=covariance,
             start=start,
+            solver="em",
             validation_fraction=fraction,
             n_init=n_init,
             options=Options(max_iter, tol, report),

@@ -1,0 +1,134 @@
+"""L-BFGS for light Schrödinger bridges, in coordinates in which the loss is about round.
+
+Near some components, their Gaussian bridges tell how the loss bends: by mass over the variance in
+the shifts, by mass and what the scale moves in the logarithms of the scales. In the log-weights the
+second derivatives are summed over a few rows, K by K once in many iterations. And a log-weight is
+counted at the mean of the sources that its component has, where shifts and scales hardly change it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pyprobe import _core
+from pyprobe.transport._bridge_descent import HESSIAN_ROWS, Watch
+from pyprobe.transport._bridge_kinds import Vector
+from pyprobe.transport._bridge_model import Model, Pair, Parameters, hessian, slopes, some
+
+__all__ = ["polish"]
+
+_ROUND = 25
+"""Iterations until the coordinates are made anew."""
+_MEMORY = 20
+_RIDGE = 1e-3
+"""Part of its mass by which the loss is taken to bend at least in a component's log-weight."""
+
+
+def polish(
+    model: Model, pair: Pair, start: Parameters, watch: Watch, rng: np.random.Generator
+) -> None:
+    """Go on from `start` until the watch ends it, or no step lowers the loss."""
+    import scipy.optimize  # a quarter of a second, for those alone whose fit comes here
+
+    now = start
+    while watch.left > 0:
+        around = Coordinates(model, pair, now, rng)
+        value = math.inf
+
+        def look(z: Vector, around: Coordinates = around) -> tuple[float, Vector]:
+            nonlocal value
+            value, slope = around.look(z)
+            return value, slope
+
+        def after(z: Vector, around: Coordinates = around) -> None:
+            nonlocal now
+            now = around.components(z)
+            if not watch.step(now, value):
+                raise StopIteration
+
+        begun = len(watch.losses)
+        scipy.optimize.minimize(
+            look,
+            np.zeros(around.size),
+            jac=True,
+            method="L-BFGS-B",
+            callback=after,
+            options={
+                "maxcor": _MEMORY,
+                "maxiter": min(_ROUND, watch.left),
+                "ftol": 0,
+                "gtol": 0,
+            },
+        )
+        if watch.converged or watch.stopped:
+            return
+        if len(watch.losses) == begun:  # no step lowers the loss
+            watch.converged = True
+            return
+
+
+class Coordinates:
+    """Coordinates around some components, which are at zero."""
+
+    def __init__(
+        self, model: Model, pair: Pair, start: Parameters, rng: np.random.Generator
+    ) -> None:
+        import scipy.linalg
+
+        self.model, self.pair = model, pair
+        kind, epsilon = model
+        n, dim = start.shifts.shape
+        logits = model.of_sources(start)
+        _, (m, self.means, covariances) = model.shares(pair.sources, logits)
+        k = _core.bridge_pass(*pair.targets, model.of_targets(start), moments=False, gram=False)[1]
+        masses = np.maximum(np.maximum(m, k), 0.1 / n)
+        bent = hessian(some(pair.sources, HESSIAN_ROWS, rng), logits, m)
+        factor = np.linalg.cholesky(bent + _RIDGE * np.diag(masses))
+        self.solve = lambda b, trans: scipy.linalg.solve_triangular(
+            factor, b, lower=True, trans=trans, check_finite=False
+        )
+        self.roots = kind.root(start.scales)
+        self.shifts = start.shifts
+        self.shift_unit = np.sqrt(epsilon / masses)[:, None]
+        curvature = masses[:, None] * kind.curvature(self.roots, covariances, epsilon, dim)
+        self.scale_unit = 1 / np.sqrt(curvature)
+        self.heights = start.logits + self._lift(start.shifts, start.scales)
+        self.splits = n, n + n * dim
+        self.size = n + n * dim + curvature.size
+
+    def components(self, z: Vector) -> Parameters:
+        """Return the components at `z`."""
+        first, second, third = np.split(z, self.splits)
+        moved = self.shift_unit * second.reshape(self.shifts.shape)
+        shifts = self.shifts + self.model.kind.spread(self.roots, moved)
+        scales = self.model.kind.moved(
+            self.roots, self.scale_unit * third.reshape(self.scale_unit.shape)
+        )
+        heights = self.heights + self.solve(first, 1)
+        return Parameters(heights - self._lift(shifts, scales), shifts, scales)
+
+    def look(self, z: Vector) -> tuple[float, Vector]:
+        """Return the loss at `z` and its slopes."""
+        kind, epsilon = self.model
+        dim = self.shifts.shape[1]
+        found = slopes(self.model, self.components(z), *self.pair)
+        gap = found.logits
+        in_shifts = found.shifts - gap[:, None] * self.means / epsilon
+        held = kind.outer(self.means)
+        shape = (-1,) + (1,) * (held.ndim - 1)
+        in_scales = found.scales - 0.5 * kind.repeats(dim) * gap.reshape(shape) * held / epsilon
+        free = self.scale_unit * z[self.splits[1] :].reshape(self.scale_unit.shape)
+        parts = (
+            self.solve(gap, 0),
+            self.shift_unit * kind.spread_back(self.roots, in_shifts),
+            self.scale_unit * kind.pulled(self.roots, free, in_scales),
+        )
+        return found.value, np.concatenate([part.ravel() for part in parts])
+
+    def _lift(self, shifts: Vector, scales: Vector) -> Vector:
+        """Return how much higher a component's logit is at the mean of its sources than at 0."""
+        pulled = self.model.kind.apply(scales, self.means) + 2 * shifts
+        found: Vector = (pulled * self.means).sum(1) / (2 * self.model.epsilon)
+        return found
