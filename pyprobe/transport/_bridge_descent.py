@@ -22,7 +22,7 @@ from pyprobe.transport._bridge_model import (
     some,
 )
 
-__all__ = ["HESSIAN_ROWS", "Options", "Watch", "balance", "descend"]
+__all__ = ["HESSIAN_ROWS", "PATIENCE", "Options", "Watch", "balance", "descend"]
 
 HESSIAN_ROWS = 8000
 """Rows that the second derivatives in the weights are summed over: they cost the square of K."""
@@ -32,7 +32,7 @@ _SHORTER, _LONGER = 0.4, 1.6
 _NEWTON_STEPS = 2
 _BALANCED = 1e-3
 """Distance of the components' two shares, summed, at which they need no further step."""
-_PATIENCE = 3
+PATIENCE = 3
 """Iterations that the held-out loss may rise before the fit ends with its lowest."""
 
 
@@ -52,7 +52,7 @@ class Watch:
         self.best: Parameters | None = None
         self.lowest = math.inf
         self.losses: list[float] = []
-        self.waited = 0
+        self.waited, self.patience = 0, PATIENCE
         self.converged = self.stopped = False
 
     def start(self, parameters: Parameters, value: float) -> None:
@@ -65,7 +65,7 @@ class Watch:
         self._judge(parameters, value)
         fall = self.losses[-2] - value if len(self.losses) > 1 else math.inf
         # On held-out rows the loss ends by rising; a small fall may be a slow beginning.
-        self.converged = self.waited >= _PATIENCE or 0 <= fall < self.options.tol
+        self.converged = self.waited >= self.patience or 0 <= fall < self.options.tol
         self.stopped = not self.options.reported(len(self.losses), value)
         return self.left > 0 and not (self.converged or self.stopped)
 

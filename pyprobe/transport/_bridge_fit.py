@@ -31,15 +31,26 @@ from pyprobe.transport._bridge_descent import Options, Watch, descend
 from pyprobe.transport._bridge_kinds import KINDS, Vector
 from pyprobe.transport._bridge_lbfgs import polish
 from pyprobe.transport._bridge_matching import matching_slopes
-from pyprobe.transport._bridge_model import FLOOR, Model, Pair, Parameters, Sample, loss, some
-from pyprobe.transport._bridge_starts import STARTS, TRIAL_ROWS, draw_in
+from pyprobe.transport._bridge_model import (
+    FLOOR,
+    Model,
+    Pair,
+    Parameters,
+    Sample,
+    loss,
+    slopes,
+    some,
+)
+from pyprobe.transport._bridge_starts import STARTS, draw_in, trial_rows
 
 __all__ = ["KINDS", "SOLVERS", "STARTS", "BridgeFit", "Fitted", "Options", "Sample", "fit"]
 
 SOLVERS = ("em", "lbfgs", "adam", "matching")
-_TRIAL_STEPS = 13
+_TRIAL_STEPS = 20
 """Iterations that choose between the starts."""
-_DESCENT = 10
+_FEW = 20
+"""Components up to which a start is drawn twice: the fewer they are, the more hangs on the draw."""
+_DESCENT = 5
 """Iterations of Gaussian bridges, until L-BFGS takes over."""
 _SHARP = 0.005
 """Noise, in units of the samples' variance, below which components start where there is more."""
@@ -102,7 +113,7 @@ class Fitted(NamedTuple):
     shifts: Vector
     scales: Vector
     origin: Vector
-    info: BridgeFit
+    info: BridgeFit | None
 
 
 def fit(
@@ -223,8 +234,8 @@ def _choose(
     start: str,
     rng: np.random.Generator,
 ) -> tuple[str, Parameters]:
-    """Make the start, or of both the one that is better after a few iterations on a few rows."""
-    few = Pair(*(some(sample, max(TRIAL_ROWS, 20 * n), rng) for sample in pair))
+    """Make the start, or of several the best after a few iterations on a few rows."""
+    few = Pair(*(some(sample, trial_rows(n), rng) for sample in pair))
     if start == "auto" and min(len(sample.points) for sample in pair) < 20 * n:
         start = "broad"  # few held-out rows would choose wrongly
     if start == "auto" and model.epsilon < _SHARP:
@@ -233,17 +244,17 @@ def _choose(
         first = STARTS["broad"](model, *pair, n, rng)
         return start, anneal(model, pair, first._replace(scales=_NARROW * first.scales), rng)
     if start != "auto":
-        return start, draw_in(model, few, STARTS[start](model, *pair, n, rng))
-    best: tuple[float, str, Parameters] | None = None
-    for name, make in STARTS.items():
-        first = draw_in(model, few, make(model, *pair, n, rng))
-        watch = Watch(model, None, Options(_TRIAL_STEPS, 0.0))
+        return start, draw_in(model, few, STARTS[start](model, *pair, n, rng), rng)
+    # Without rows held out, those that were not drawn are nearly as good.
+    judges = Pair(*(some(sample, len(few.targets.points), rng) for sample in held_out or pair))
+    found: list[tuple[float, str, Parameters]] = []
+    for name in (*STARTS, *STARTS) if n <= _FEW else STARTS:
+        first = draw_in(model, few, STARTS[name](model, *pair, n, rng), rng)
+        watch = Watch(model, judges, Options(_TRIAL_STEPS, 0.0))
         _minimize(model, few, first, watch, "em", name, rng)
-        value = loss(model, watch.best or first, *(held_out or pair))
-        if best is None or value < best[0]:
-            best = value, name, first  # what was fitted to few rows is not kept
-    assert best is not None
-    return best[1], best[2]
+        found.append((watch.lowest, name, first))  # what was fitted to few rows is not kept
+    _, name, first = min(found, key=lambda trial: trial[0])
+    return name, first
 
 
 def _minimize(
@@ -257,7 +268,7 @@ def _minimize(
 ) -> None:
     """Go from `start` to where the watch ends it."""
     if solver in ("adam", "matching"):
-        train(model, pair, start, watch, rng, *([matching_slopes(rng)] if solver == "matching" else []))
+        train(model, pair, start, watch, rng, slopes if solver == "adam" else matching_slopes(rng))
         return
     most = int(_WORK / len(start.shifts))
     pair = Pair(*(some(sample, most, rng) for sample in pair))

@@ -22,6 +22,8 @@ __all__ = ["polish"]
 _ROUND = 25
 """Iterations until the coordinates are made anew."""
 _MEMORY = 20
+_PATIENCE = 5
+"""Iterations that the held-out loss may rise: it does so more easily than on the direct way."""
 _RIDGE = 1e-3
 """Part of its mass by which the loss is taken to bend at least in a component's log-weight."""
 
@@ -32,25 +34,20 @@ def polish(
     """Go on from `start` until the watch ends it, or no step lowers the loss."""
     import scipy.optimize  # a quarter of a second, for those alone whose fit comes here
 
+    watch.patience = _PATIENCE
+    around = Coordinates(model, pair, start, rng)
     now = start
+
+    def after(z: Vector) -> None:
+        nonlocal now
+        now = around.components(z)
+        if not watch.step(now, around.value):
+            raise StopIteration
+
     while watch.left > 0:
-        around = Coordinates(model, pair, now, rng)
-        value = math.inf
-
-        def look(z: Vector, around: Coordinates = around) -> tuple[float, Vector]:
-            nonlocal value
-            value, slope = around.look(z)
-            return value, slope
-
-        def after(z: Vector, around: Coordinates = around) -> None:
-            nonlocal now
-            now = around.components(z)
-            if not watch.step(now, value):
-                raise StopIteration
-
         begun = len(watch.losses)
         scipy.optimize.minimize(
-            look,
+            around.look,
             np.zeros(around.size),
             jac=True,
             method="L-BFGS-B",
@@ -67,6 +64,7 @@ def polish(
         if len(watch.losses) == begun:  # no step lowers the loss
             watch.converged = True
             return
+        around = Coordinates(model, pair, now, rng)
 
 
 class Coordinates:
@@ -75,9 +73,7 @@ class Coordinates:
     def __init__(
         self, model: Model, pair: Pair, start: Parameters, rng: np.random.Generator
     ) -> None:
-        import scipy.linalg
-
-        self.model, self.pair = model, pair
+        self.model, self.pair, self.value = model, pair, math.inf
         kind, epsilon = model
         n, dim = start.shifts.shape
         logits = model.of_sources(start)
@@ -85,10 +81,8 @@ class Coordinates:
         k = _core.bridge_pass(*pair.targets, model.of_targets(start), moments=False, gram=False)[1]
         masses = np.maximum(np.maximum(m, k), 0.1 / n)
         bent = hessian(some(pair.sources, HESSIAN_ROWS, rng), logits, m)
-        factor = np.linalg.cholesky(bent + _RIDGE * np.diag(masses))
-        self.solve = lambda b, trans: scipy.linalg.solve_triangular(
-            factor, b, lower=True, trans=trans, check_finite=False
-        )
+        # Inverted once: products are faster then, and it is well conditioned.
+        self.unit = np.linalg.inv(np.linalg.cholesky(bent + _RIDGE * np.diag(masses)))
         self.roots = kind.root(start.scales)
         self.shifts = start.shifts
         self.shift_unit = np.sqrt(epsilon / masses)[:, None]
@@ -106,11 +100,11 @@ class Coordinates:
         scales = self.model.kind.moved(
             self.roots, self.scale_unit * third.reshape(self.scale_unit.shape)
         )
-        heights = self.heights + self.solve(first, 1)
+        heights = self.heights + self.unit.T @ first
         return Parameters(heights - self._lift(shifts, scales), shifts, scales)
 
     def look(self, z: Vector) -> tuple[float, Vector]:
-        """Return the loss at `z` and its slopes."""
+        """Return the loss at `z`, which is kept as `value`, and its slopes."""
         kind, epsilon = self.model
         dim = self.shifts.shape[1]
         found = slopes(self.model, self.components(z), *self.pair)
@@ -121,10 +115,11 @@ class Coordinates:
         in_scales = found.scales - 0.5 * kind.repeats(dim) * gap.reshape(shape) * held / epsilon
         free = self.scale_unit * z[self.splits[1] :].reshape(self.scale_unit.shape)
         parts = (
-            self.solve(gap, 0),
+            self.unit @ gap,
             self.shift_unit * kind.spread_back(self.roots, in_shifts),
             self.scale_unit * kind.pulled(self.roots, free, in_scales),
         )
+        self.value = found.value
         return found.value, np.concatenate([part.ravel() for part in parts])
 
     def _lift(self, shifts: Vector, scales: Vector) -> Vector:

@@ -13,15 +13,20 @@ from pyprobe.transport._bridge_descent import balance
 from pyprobe.transport._bridge_kinds import KINDS, Vector
 from pyprobe.transport._bridge_model import FLOOR, Model, Pair, Parameters, Sample, loss, some
 
-__all__ = ["STARTS", "TRIAL_ROWS", "draw_in"]
+__all__ = ["STARTS", "draw_in", "trial_rows"]
 
-TRIAL_ROWS = 4000
-"""Rows that a start is made from, at least; 20 a component, where that is more."""
+_DRAW_ROWS = 1000
+"""Rows that show how far a start is to be drawn in; 20 a component, where that is more."""
 _COOLING = 2.5
 _PARTS, _DRAW_STEPS = (1.0, 0.5, 0.25, 0.125, 0.06, 0.03, 0.015), 10
 _UNEVEN = 3.0
 """Mean square of the components' shares of the targets, in units of that of equal ones."""
 _LLOYD_STEPS = 5
+
+
+def trial_rows(n: int) -> int:
+    """Return how many rows a start of n components is made from, and tried on."""
+    return max(2000, min(80 * n, 4000), 20 * n)
 
 
 def broad_start(
@@ -38,7 +43,7 @@ def clustered_start(
     model: Model, sources: Sample, targets: Sample, n: int, rng: np.random.Generator
 ) -> Parameters:
     """Return components at clusters of the targets, the sources shared among them by annealing."""
-    few = some(targets, max(TRIAL_ROWS, 20 * n), rng)
+    few = some(targets, trial_rows(n), rng)
     centres = _plus_plus(few, n, rng)
     for _ in range(_LLOYD_STEPS):
         labels = _nearest(few.points, centres)
@@ -64,18 +69,18 @@ def clustered_start(
         np.log(masses), centres - model.kind.apply(stacked, np.tile(mean, (n, 1))), stacked
     )
     kind, slopes, _ = model.of_sources(components)
-    some = some(sources, max(TRIAL_ROWS, 20 * n), rng)
-    heat = max(1.0, float(np.std(some.points[:200] @ slopes[:dim])))
+    rows = some(sources, trial_rows(n), rng)
+    heat = max(1.0, float(np.std(rows.points[:200] @ slopes[:dim])))
     offsets = np.zeros(n)
     while True:
-        offsets, _ = balance(some, (kind, slopes / heat, offsets / heat), masses, 4)
+        offsets, _ = balance(rows, (kind, slopes / heat, offsets / heat), masses, 4)
         offsets = heat * (offsets - offsets.mean())
         if heat == 1.0:
             return components._replace(logits=offsets)
         heat = max(1.0, heat / _COOLING)
 
 
-def draw_in(model: Model, pair: Pair, start: Parameters) -> Parameters:
+def draw_in(model: Model, pair: Pair, start: Parameters, rng: np.random.Generator) -> Parameters:
     """Return the start, or what is best on the way from it to the bridge of one component.
 
     Where the noise is small beside the data, components far apart win and lose all that they have
@@ -84,6 +89,7 @@ def draw_in(model: Model, pair: Pair, start: Parameters) -> Parameters:
     """
     kind, epsilon = model
     n = len(start.shifts)
+    pair = Pair(*(some(sample, max(_DRAW_ROWS, 20 * n), rng) for sample in pair))
     alone = kind.name, np.zeros((len(model.of_sources(start)[1]), 1)), np.zeros(1)
     _, (_, x0, c0) = model.shares(pair.sources, alone)
     _, (_, x1, c1) = model.shares(pair.targets, alone)
