@@ -9,9 +9,10 @@
 
 `LightSchrodingerBridge`  the random process between two samples, in closed form
 `suggest_epsilon`         a strength of its noise in proportion to squared distances
+`select_n_components`     how many components it should have
 
-`SinkhornResult`, `SinkhornDivergence`, `SinkhornBarycenter`, `GaussianMixtureBatch`, `BridgeFit`
-and `KLEstimate` are what they return.
+`SinkhornResult`, `SinkhornDivergence`, `SinkhornBarycenter`, `GaussianMixtureBatch`, `BridgeFit`,
+`KLEstimate` and `ComponentSelection` are what they return.
 """
 
 from pyprobe.transport._bridge_costs import KLEstimate
@@ -23,10 +24,12 @@ from pyprobe.transport.divergence import SinkhornDivergence, sinkhorn_divergence
 from pyprobe.transport.epsilon import suggest_epsilon
 from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch
 from pyprobe.transport.points import sinkhorn_points
+from pyprobe.transport.selection import ComponentSelection, select_n_components
 from pyprobe.transport.sinkhorn import SinkhornResult, relative_epsilon, sinkhorn
 
 __all__ = [
     "BridgeFit",
+    "ComponentSelection",
     "GaussianMixtureBatch",
     "KLEstimate",
     "LightSchrodingerBridge",
@@ -34,6 +37,7 @@ __all__ = [
     "SinkhornDivergence",
     "SinkhornResult",
     "relative_epsilon",
+    "select_n_components",
     "sinkhorn",
     "sinkhorn_barycenter",
     "sinkhorn_batch",

@@ -238,7 +238,7 @@ def _choose(
     few = Pair(*(some(sample, trial_rows(n), rng) for sample in pair))
     if start == "auto" and min(len(sample.points) for sample in pair) < 20 * n:
         start = "broad"  # few held-out rows would choose wrongly
-    if start == "auto" and model.epsilon < _SHARP:
+    if start == "auto" and model.epsilon < _SHARP and n > 1:
         start = "annealed"
     if start == "annealed":
         first = STARTS["broad"](model, *pair, n, rng)

@@ -4,6 +4,9 @@ Near some components, their Gaussian bridges tell how the loss bends: by mass ov
 the shifts, by mass and what the scale moves in the logarithms of the scales. In the log-weights the
 second derivatives are summed over a few rows, K by K once in many iterations. And a log-weight is
 counted at the mean of the sources that its component has, where shifts and scales hardly change it.
+
+A penalty keeps components from shrinking onto single points, where the loss has no lower bound: it
+stands for a few more rows of every component, whose covariances are the mean ones.
 """
 
 from __future__ import annotations
@@ -12,10 +15,9 @@ import math
 
 import numpy as np
 
-from pyprobe import _core
 from pyprobe.transport._bridge_descent import HESSIAN_ROWS, Watch
 from pyprobe.transport._bridge_kinds import Vector
-from pyprobe.transport._bridge_model import Model, Pair, Parameters, hessian, slopes, some
+from pyprobe.transport._bridge_model import FLOOR, Model, Pair, Parameters, hessian, slopes, some
 
 __all__ = ["polish"]
 
@@ -41,7 +43,9 @@ def polish(
     def after(z: Vector) -> None:
         nonlocal now
         now = around.components(z)
-        if not watch.step(now, around.value):
+        # Where only the penalty falls, the loss is no iteration's: a later one may be below.
+        falls = not watch.losses or around.value <= watch.losses[-1]
+        if falls and not watch.step(now, around.value):
             raise StopIteration
 
     while watch.left > 0:
@@ -78,8 +82,14 @@ class Coordinates:
         n, dim = start.shifts.shape
         logits = model.of_sources(start)
         _, (m, self.means, covariances) = model.shares(pair.sources, logits)
-        k = _core.bridge_pass(*pair.targets, model.of_targets(start), moments=False, gram=False)[1]
+        _, (k, _, others) = model.shares(pair.targets, model.of_targets(start))
         masses = np.maximum(np.maximum(m, k), 0.1 / n)
+        count = kind.pseudo_count(dim) / min(sample.size for sample in pair)
+        self.prior = count * kind.repeats(dim)
+        self.pooled = (
+            kind.pooled(covariances, m / m.sum())[None],
+            kind.raised(kind.pooled(others, k / k.sum())[None], FLOOR),
+        )
         bent = hessian(some(pair.sources, HESSIAN_ROWS, rng), logits, m)
         # Inverted once: products are faster then, and it is well conditioned.
         self.unit = np.linalg.inv(np.linalg.cholesky(bent + _RIDGE * np.diag(masses)))
@@ -107,12 +117,15 @@ class Coordinates:
         """Return the loss at `z`, which is kept as `value`, and its slopes."""
         kind, epsilon = self.model
         dim = self.shifts.shape[1]
-        found = slopes(self.model, self.components(z), *self.pair)
+        components = self.components(z)
+        found = slopes(self.model, components, *self.pair)
+        penalty, bent = self._penalty(components.scales)
         gap = found.logits
         in_shifts = found.shifts - gap[:, None] * self.means / epsilon
         held = kind.outer(self.means)
         shape = (-1,) + (1,) * (held.ndim - 1)
-        in_scales = found.scales - 0.5 * kind.repeats(dim) * gap.reshape(shape) * held / epsilon
+        in_scales = found.scales + bent
+        in_scales -= 0.5 * kind.repeats(dim) * gap.reshape(shape) * held / epsilon
         free = self.scale_unit * z[self.splits[1] :].reshape(self.scale_unit.shape)
         parts = (
             self.unit @ gap,
@@ -120,7 +133,17 @@ class Coordinates:
             self.scale_unit * kind.pulled(self.roots, free, in_scales),
         )
         self.value = found.value
-        return found.value, np.concatenate([part.ravel() for part in parts])
+        return found.value + penalty, np.concatenate([part.ravel() for part in parts])
+
+    def _penalty(self, scales: Vector) -> tuple[float, Vector]:
+        """Return what the added rows give to the loss, and its slopes in the scales."""
+        kind, epsilon = self.model
+        (first, second), inverse = self.pooled, kind.inverse(scales)
+        traces = float((scales * first + inverse * second).sum()) / epsilon
+        dim = self.shifts.shape[1]
+        logs = float(kind.log_det(scales, dim).sum()) / kind.repeats(dim)
+        slope = first / epsilon + inverse - kind.between_inverses(inverse, second) / epsilon
+        return 0.5 * self.prior * (traces + logs), 0.5 * self.prior * slope
 
     def _lift(self, shifts: Vector, scales: Vector) -> Vector:
         """Return how much higher a component's logit is at the mean of its sources than at 0."""

@@ -247,7 +247,7 @@ class LightSchrodingerBridge(_io.Frozen):
         weights_x1: ArrayLike | None = None,
         horizon: float = 1.0,
         validation_fraction: float = 0.1,
-        max_iter: int = 100,
+        max_iter: int = 200,
         tol: float = 1e-5,
         n_init: int = 1,
         rng: Rng = None,
@@ -293,7 +293,7 @@ class LightSchrodingerBridge(_io.Frozen):
             Part of either sample that is held out. The fit ends where the loss on it has ceased to
             fall, and returns the bridge with the lowest: on finite samples the loss has no lower
             bound, since a component can shrink onto a single point. 0 fits all rows to `tol`.
-        max_iter : int, default 100
+        max_iter : int, default 200
             The most iterations.
         tol : float, default 1e-5
             Fall of the loss, in nats an iteration, below which the fit ends.

@@ -282,7 +282,7 @@ def test_a_callback_sees_the_loss_and_may_end_the_fit():
 
     bridge = fit(x0, x1, epsilon=0.5, n_components=8, validation_fraction=0, rng=0, callback=watch)
     assert [p.step for p in seen] == [1, 2]
-    assert seen[-1].total == 100
+    assert seen[-1].total == 200
     assert bridge.info.stopped
     assert not bridge.info.converged
     assert bridge.info.n_iter == 2
