@@ -24,9 +24,9 @@ BATCH = 128
 _RATE = 0.05
 """Length of the first steps, in units of the noise, or of the data where that is less."""
 _MOMENTUM, _SQUARES = 0.9, 0.99
-_WARMEST, _COOLING = 0.1, 0.3
+_WARMEST, _COOLING = 0.1, 0.6
 """The epsilon that annealing begins with, for data of variance 1, and its part of all steps."""
-_STEPS_A_COMPONENT, _MOST_STEPS = 20, 6000
+_STEPS = 6000
 
 Gradient = Callable[[Model, Parameters, Sample, Sample], Slopes]
 
@@ -96,8 +96,12 @@ def train(
     rng: np.random.Generator,
     gradient: Gradient = slopes,
 ) -> None:
-    """Go on from `start`; an iteration of the watch is a pass over the larger sample."""
+    """Go on from `start`; an iteration of the watch is a pass over the larger sample.
+
+    The loss rises and falls while the rate is high: all the passes are made.
+    """
     epsilon = model.epsilon
+    watch.patience, watch.options = watch.options.max_iter + 1, watch.options._replace(tol=0.0)
     steps = max(1, max(len(sample.points) for sample in pair) // BATCH)
     total = steps * watch.options.max_iter
     adam = Adam(model, start, rate(epsilon))
@@ -120,13 +124,12 @@ def anneal(model: Model, pair: Pair, start: Parameters, rng: np.random.Generator
     With little noise a component has a cell of the sources to itself, and one that has lost its
     cell does not come back: the slopes do not see it. Where there is much of it all have a share.
     """
-    steps = min(_STEPS_A_COMPONENT * len(start.shifts), _MOST_STEPS)
     adam, warmest = Adam(model, start, rate(model.epsilon)), max(_WARMEST, model.epsilon)
     streams = [batches(sample, rng) for sample in pair]
-    for step in range(steps):
-        part = min(1.0, (step + 1) / (_COOLING * steps))
+    for step in range(_STEPS):
+        part = min(1.0, (step + 1) / (_COOLING * _STEPS))
         epsilon = warmest ** (1 - part) * model.epsilon**part
         now = Model(model.kind, epsilon)
         found = slopes(now, adam.components(epsilon), next(streams[0]), next(streams[1]))
-        adam.step(epsilon, found, 1 - step / steps)
+        adam.step(epsilon, found, 1 - step / _STEPS)
     return adam.components(model.epsilon)

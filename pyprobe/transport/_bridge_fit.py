@@ -124,7 +124,7 @@ def fit(
     n_components: int,
     covariance: str,
     start: str | Fitted,
-    solver: str,
+    solver: str = "em",
     validation_fraction: float,
     n_init: int,
     options: Options,
@@ -207,11 +207,19 @@ def _log_sum(logits: Vector) -> float:
 
 
 def _collapsed(model: Model, found: Parameters, targets: Sample) -> npt.NDArray[np.intp]:
-    """Return the components whose share of the targets has no more variance than the floor."""
+    """Return the components whose share of the targets has no more variance than the floor.
+
+    In the columns that vary at all; in the others none has any.
+    """
     _, (masses, _, covariances) = model.shares(targets, model.of_targets(found))
-    least = covariances if covariances.ndim < 3 else np.linalg.eigvalsh(covariances)
-    narrow = least <= FLOOR
-    return np.flatnonzero((narrow if narrow.ndim == 1 else narrow.any(1)) & (masses > 0))
+    varies = np.ptp(targets.points, axis=0) > 0
+    if covariances.ndim == 1:
+        least = covariances
+    elif covariances.ndim == 2:
+        least = covariances[:, varies].min(axis=1)
+    else:
+        least = np.linalg.eigvalsh(covariances[:, varies][:, :, varies]).min(axis=1)
+    return np.flatnonzero((least <= FLOOR) & (masses > 0))
 
 
 def _hold_out(pair: Pair, fraction: float, rng: np.random.Generator) -> tuple[Pair, Pair | None]:

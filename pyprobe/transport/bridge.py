@@ -275,8 +275,8 @@ class LightSchrodingerBridge(_io.Frozen):
         solver : {"em", "lbfgs", "adam", "matching"}
             A few Gaussian bridges a component, then L-BFGS; L-BFGS from the start; Adam over small
             batches; or that with the loss of bridge matching [2]_, whose minimum is the same. The
-            last two are for comparison; an iteration of theirs is a pass over the larger sample,
-            and ``"matching"`` takes no full scales.
+            last two are for comparison: they make `max_iter` passes over the larger sample, whether
+            the loss falls or not. ``"matching"`` takes no full scales.
         start : {"auto", "broad", "kmeans", "annealed"} or LightSchrodingerBridge
             Where the fit begins. ``"broad"``: components that move all starts alike, to ends drawn
             at random. ``"kmeans"``: clusters of the ends. ``"annealed"``: components that have
@@ -320,8 +320,8 @@ class LightSchrodingerBridge(_io.Frozen):
         Warns
         -----
         ConvergenceWarning  if the loss still falls after `max_iter` iterations.
-        NumericalWarning    if `epsilon` is far off the scale of the data, or components have shrunk
-                            onto single points.
+        NumericalWarning    if `epsilon` is far off the scale of the data, a column does not vary,
+                            or components have shrunk onto single points.
 
         Notes
         -----
@@ -420,6 +420,7 @@ class LightSchrodingerBridge(_io.Frozen):
         check_callback("callback", callback)
         strength = epsilon * horizon
         _check_strength(strength, sources, targets)
+        _warn_of_constants(sources, targets)
 
         begin, steps = time.perf_counter(), 0
 
@@ -1175,6 +1176,22 @@ def _check_strength(strength: float, sources: Sample, targets: Sample) -> None:
             f"of the samples in a coordinate ({distance:.3g}): the bridge is nearly "
             + ("deterministic" if ratio < 1 else "the noise alone")
             + ". See suggest_epsilon, and check the unit of the data.",
+            NumericalWarning,
+        )
+
+
+def _warn_of_constants(*samples: Sample) -> None:
+    """Warn once where columns do not vary."""
+    found = []
+    for name, sample in zip(("x0", "x1"), samples, strict=True):
+        columns = np.flatnonzero(np.ptp(sample.points, axis=0) == 0)
+        if len(columns):
+            some = ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
+            found.append(f"'{name}' is constant in column {some}")
+    if found:
+        warn(
+            f"{' and '.join(found)}: how the components scale it follows from the noise, or from "
+            "the least variance that is allowed. Leave such columns out.",
             NumericalWarning,
         )
 

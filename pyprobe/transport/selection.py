@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -207,10 +208,11 @@ def _split(sample: Sample, fraction: float, rng: np.random.Generator) -> tuple[S
 
 def _log_norms(bridge: LightSchrodingerBridge, x0: FloatArray) -> FloatArray:
     """Return ``log c``, what normalizes the plan of every start."""
-    off = x0 - bridge.origin
-    found: FloatArray = bridge.log_phi(x0, 0.0) + 0.5 * (off**2).sum(1) / (
-        bridge.epsilon * bridge.horizon
-    )
+    assert bridge.origin is not None  # filled in when the value was made
+    strength = bridge.epsilon * bridge.horizon
+    square = ((x0 - bridge.origin) ** 2).sum(1) / strength
+    constant = bridge.dim * math.log(2 * math.pi * strength)
+    found: FloatArray = bridge.log_phi(x0, 0.0) + 0.5 * (square + constant)
     return found
 
 
@@ -220,6 +222,7 @@ def _loss(
     sources: Sample,
     targets: Sample,
 ) -> float:
+    assert bridge.origin is not None
     means = [sample.weights @ sample.points - bridge.origin for sample in (sources, targets)]
     tilt = float(means[0] @ means[1]) / (bridge.epsilon * bridge.horizon)
     return float(sources.weights @ rows[0] - targets.weights @ rows[1]) - tilt
@@ -233,5 +236,5 @@ def _standard_error(
     for values, others, sample in zip(rows, best, tests, strict=True):
         change = values - others
         spread = sample.weights @ (change - sample.weights @ change) ** 2
-        total += spread / max(sample.size - 1, 1)
+        total += float(spread) / max(sample.size - 1, 1)
     return float(np.sqrt(total))
