@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyprobe import _rng
+from pyprobe._engine import Engine, select
 from pyprobe._validate import check_callback, check_positive_float, check_positive_int
 from pyprobe._warn import warn
 from pyprobe.errors import DomainError, NumericalWarning, ShapeError
@@ -81,7 +82,7 @@ def select_n_components(
     Parameters
     ----------
     x0 : array_like, shape (n, d)
-        Starts.
+        Starts; tensors, too, on the CPU and without gradients.
     x1 : array_like, shape (m, d)
         Ends.
     candidates : sequence of int
@@ -145,6 +146,11 @@ def select_n_components(
     if len(set(numbers)) < len(numbers):
         raise DomainError(f"'candidates' must differ from each other; got {numbers}.")
     check_callback("callback", callback)
+    given = {"x0": x0, "x1": x1, "weights_x0": weights_x0, "weights_x1": weights_x1}
+    if select(*given.values(), names=tuple(given)) is not Engine.NATIVE:
+        from pyprobe.transport import _torch
+
+        x0, x1, weights_x0, weights_x1 = _torch.views("select_n_components", **given)
     samples = (
         as_sample("x0", x0, "weights_x0", weights_x0),
         as_sample("x1", x1, "weights_x1", weights_x1),
@@ -171,7 +177,8 @@ def select_n_components(
     scores: list[float] = []
     for n in numbers:
         bridge = fit(n, parts[0][0], parts[1][0])
-        seen.append((_log_norms(bridge, tests[0].points), bridge.log_potential(tests[1].points)))
+        potentials = np.asarray(bridge.log_potential(tests[1].points))
+        seen.append((_log_norms(bridge, tests[0].points), potentials))
         scores.append(_loss(bridge, seen[-1], *tests))
         elapsed = time.perf_counter() - begin
         progress = Progress(step=len(seen), total=len(numbers), value=scores[-1], elapsed=elapsed)
@@ -212,7 +219,7 @@ def _log_norms(bridge: LightSchrodingerBridge, x0: FloatArray) -> FloatArray:
     strength = bridge.epsilon * bridge.horizon
     square = ((x0 - bridge.origin) ** 2).sum(1) / strength
     constant = bridge.dim * math.log(2 * math.pi * strength)
-    found: FloatArray = bridge.log_phi(x0, 0.0) + 0.5 * (square + constant)
+    found: FloatArray = np.asarray(bridge.log_phi(x0, 0.0)) + 0.5 * (square + constant)
     return found
 
 

@@ -82,6 +82,15 @@ def test_options_and_weights_reach_the_fits():
     assert found.bridge.mean(x0)[:, 0].mean() > 1
 
 
+def test_tensors_give_what_arrays_give():
+    torch = pytest.importorskip("torch")
+    x0, x1 = draws(300)
+    options = {"epsilon": 0.5, "rng": 0}
+    arrays = select_n_components(x0, x1, [2], **options)
+    tensors = select_n_components(torch.from_numpy(x0), torch.from_numpy(x1), [2], **options)
+    np.testing.assert_array_equal(arrays.scores, tensors.scores)
+
+
 @pytest.mark.parametrize(
     ("candidates", "options", "error", "message"),
     [
