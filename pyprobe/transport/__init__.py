@@ -10,9 +10,10 @@
 `LightSchrodingerBridge`  the random process between two samples, in closed form
 `LightUnbalancedBridge`   the same where mass may stay behind, at a price
 `suggest_epsilon`         a strength of its noise in proportion to squared distances
+`select_n_components`     how many components it should have
 
 `SinkhornResult`, `SinkhornDivergence`, `SinkhornBarycenter`, `GaussianMixtureBatch`, `BridgeFit`,
-`UnbalancedFit` and `KLEstimate` are what they return.
+`UnbalancedFit`, `KLEstimate` and `ComponentSelection` are what they return.
 """
 
 from pyprobe.transport._bridge_costs import KLEstimate
@@ -25,11 +26,13 @@ from pyprobe.transport.divergence import SinkhornDivergence, sinkhorn_divergence
 from pyprobe.transport.epsilon import suggest_epsilon
 from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch
 from pyprobe.transport.points import sinkhorn_points
+from pyprobe.transport.selection import ComponentSelection, select_n_components
 from pyprobe.transport.sinkhorn import SinkhornResult, relative_epsilon, sinkhorn
 from pyprobe.transport.unbalanced_bridge import LightUnbalancedBridge
 
 __all__ = [
     "BridgeFit",
+    "ComponentSelection",
     "GaussianMixtureBatch",
     "KLEstimate",
     "LightSchrodingerBridge",
@@ -39,6 +42,7 @@ __all__ = [
     "SinkhornResult",
     "UnbalancedFit",
     "relative_epsilon",
+    "select_n_components",
     "sinkhorn",
     "sinkhorn_barycenter",
     "sinkhorn_batch",

@@ -9,7 +9,7 @@ import numpy as np
 from pyprobe._engine import Engine, select
 from pyprobe._validate import as_float_array, as_weights, check_finite
 from pyprobe.errors import DomainError, NotFiniteError, NotPositiveDefiniteError, ShapeError
-from pyprobe.transport._bridge_fit import Sample
+from pyprobe.transport._bridge_model import Sample
 from pyprobe.transport._components import Time, Vector, normalize
 from pyprobe.typing import FloatArray
 

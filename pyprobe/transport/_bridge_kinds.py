@@ -35,6 +35,10 @@ class Kind:
         """Return the inverses."""
         return 1 / scales
 
+    def between_inverses(self, inverse: Vector, covariances: Vector) -> Vector:
+        """Return ``S^-1 C S^-1``."""
+        return inverse**2 * covariances
+
     def log_det(self, scales: Vector, dim: int) -> Vector:
         """Return the logarithms of the determinants."""
         raise NotImplementedError
@@ -60,6 +64,45 @@ class Kind:
         """Return scales of one."""
         raise NotImplementedError
 
+    def outer(self, x: Vector) -> Vector:
+        """Return ``x_k x_k'``, as a covariance."""
+        return x**2
+
+    def repeats(self, dim: int) -> int:  # noqa: ARG002
+        """Return for how many coordinates a number of the scales stands."""
+        return 1
+
+    # Scales near others, S = A exp(z) A', in as many free numbers z as they have.
+
+    def root(self, scales: Vector) -> Vector:
+        """Return A with ``A A' = S``."""
+        return np.sqrt(scales)
+
+    def n_free(self, dim: int) -> int:
+        """Return how many of them a component has."""
+        return dim
+
+    def spread(self, roots: Vector, x: Vector) -> Vector:
+        """Return ``A_k x_k``."""
+        return roots * x
+
+    def spread_back(self, roots: Vector, x: Vector) -> Vector:
+        """Return ``A_k' x_k``."""
+        return roots * x
+
+    def moved(self, roots: Vector, free: Vector) -> Vector:
+        """Return the scales at the free numbers, one a row."""
+        return roots**2 * np.exp(free.reshape(roots.shape))
+
+    def pulled(self, roots: Vector, free: Vector, slopes: Vector) -> Vector:
+        """Return the slopes in the free numbers, from those in the scales."""
+        return (self.moved(roots, free) * slopes).reshape(len(roots), -1)
+
+    def curvature(self, roots: Vector, covariances: Vector, epsilon: float, dim: int) -> Vector:
+        """Return about the second derivatives of the loss in the free numbers, for a mass of 1."""
+        found: Vector = self.repeats(dim) * (0.5 + roots**2 * covariances / epsilon)
+        return found.reshape(len(roots), -1)
+
     def pooled(self, covariances: Vector, masses: Vector) -> Vector:
         """Return their weighted mean."""
         return np.tensordot(masses, covariances, 1)
@@ -83,6 +126,21 @@ class Spherical(Kind):
 
     def identity(self, n: int, dim: int) -> Vector:  # noqa: ARG002
         return np.ones(n)
+
+    def outer(self, x: Vector) -> Vector:
+        found: Vector = (x**2).mean(1)
+        return found
+
+    def repeats(self, dim: int) -> int:
+        return dim
+
+    def n_free(self, dim: int) -> int:  # noqa: ARG002
+        return 1
+
+    def spread(self, roots: Vector, x: Vector) -> Vector:
+        return roots[:, None] * x
+
+    spread_back = spread
 
 
 class Diagonal(Kind):
@@ -129,6 +187,9 @@ class Full(Kind):
     def inverse(self, scales: Vector) -> Vector:
         return _symmetric(np.linalg.inv(scales))
 
+    def between_inverses(self, inverse: Vector, covariances: Vector) -> Vector:
+        return inverse @ covariances @ inverse
+
     def log_det(self, scales: Vector, dim: int) -> Vector:  # noqa: ARG002
         found: Vector = np.linalg.slogdet(scales)[1]
         return found
@@ -152,9 +213,57 @@ class Full(Kind):
     def identity(self, n: int, dim: int) -> Vector:
         return np.broadcast_to(np.eye(dim), (n, dim, dim)).copy()
 
+    def outer(self, x: Vector) -> Vector:
+        found: Vector = x[:, :, None] * x[:, None]
+        return found
+
+    # S = A T T' A' with A and T lower triangular: the free numbers are those of T below the
+    # diagonal, and the logarithms of those on it.
+
+    def root(self, scales: Vector) -> Vector:
+        return np.linalg.cholesky(scales)
+
+    def n_free(self, dim: int) -> int:
+        return dim * (dim + 1) // 2
+
+    def spread(self, roots: Vector, x: Vector) -> Vector:
+        return self.apply(roots, x)
+
+    def spread_back(self, roots: Vector, x: Vector) -> Vector:
+        return self.apply(np.swapaxes(roots, 1, 2), x)
+
+    def moved(self, roots: Vector, free: Vector) -> Vector:
+        factors = roots @ _triangular(free, roots.shape[1])
+        return _symmetric(factors @ np.swapaxes(factors, 1, 2))
+
+    def pulled(self, roots: Vector, free: Vector, slopes: Vector) -> Vector:
+        dim = roots.shape[1]
+        turned = _triangular(free, dim)
+        found = 2 * np.swapaxes(roots, 1, 2) @ slopes @ roots @ turned
+        axis = np.arange(dim)
+        found[:, axis, axis] *= turned[:, axis, axis]
+        rows, columns = np.tril_indices(dim)
+        return np.ascontiguousarray(found[:, rows, columns])
+
+    def curvature(self, roots: Vector, covariances: Vector, epsilon: float, dim: int) -> Vector:
+        held = np.einsum("kij,kil,klj->kj", roots, covariances, roots) / epsilon
+        rows, columns = np.tril_indices(dim)
+        found: Vector = 2 + 2 * (held[:, rows] + held[:, columns])
+        return found
+
 
 KINDS: dict[str, Kind] = {"diag": Diagonal(), "full": Full(), "spherical": Spherical()}
 """By what a user calls them."""
+
+
+def _triangular(free: Vector, dim: int) -> Vector:
+    """Return lower triangular matrices, one for each row; the numbers on the diagonal are logs."""
+    rows, columns = np.tril_indices(dim)
+    found = np.zeros((len(free), dim, dim))
+    found[:, rows, columns] = free
+    axis = np.arange(dim)
+    found[:, axis, axis] = np.exp(found[:, axis, axis])
+    return found
 
 
 def _symmetric(matrices: Vector) -> Vector:

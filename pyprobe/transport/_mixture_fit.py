@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pyprobe import _core
-from pyprobe.transport._bridge_fit import KINDS, Model, Parameters, Sample, _plus_plus
-from pyprobe.transport._bridge_kinds import Vector
+from pyprobe.transport._bridge_kinds import KINDS, Vector
+from pyprobe.transport._bridge_model import Model, Parameters, Sample
+from pyprobe.transport._bridge_starts import _plus_plus
 
 __all__ = ["MixtureParameters", "fit_mixture", "log_density"]
 

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from pyprobe.transport._bridge_fit import Parameters
 from pyprobe.transport._bridge_kinds import Vector
+from pyprobe.transport._bridge_model import Parameters
 from pyprobe.transport._unbalanced_problem import Problem, Sums
 
 __all__ = ["Chart", "chart_about"]

@@ -12,18 +12,10 @@ import numpy.typing as npt
 
 from pyprobe import _core
 from pyprobe.transport import _bridge_fit
-from pyprobe.transport._bridge_fit import (
-    KINDS,
-    Model,
-    Options,
-    Pair,
-    Parameters,
-    Sample,
-    _hold_out,
-    _log_sum,
-    _some,
-)
-from pyprobe.transport._bridge_kinds import Vector
+from pyprobe.transport._bridge_descent import Options
+from pyprobe.transport._bridge_fit import _hold_out, _log_sum
+from pyprobe.transport._bridge_kinds import KINDS, Vector
+from pyprobe.transport._bridge_model import Model, Pair, Parameters, Sample, some
 from pyprobe.transport._mixture_fit import MixtureParameters, fit_mixture, log_density
 from pyprobe.transport._unbalanced_chart import Chart, chart_about
 from pyprobe.transport._unbalanced_problem import Problem, Side
@@ -396,7 +388,7 @@ def balanced_start(
     """
     model = problem.model
     pair = [
-        _some(side.sample, max(_START_ROWS, 10 * n), rng) for side in (problem.starts, problem.ends)
+        some(side.sample, max(_START_ROWS, 10 * n), rng) for side in (problem.starts, problem.ends)
     ]
     if min(problem.starts.penalty, problem.ends.penalty) < math.inf:
         pair = _as_carried(problem, pair, apart)

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pyprobe import _core
-from pyprobe.transport._bridge_fit import Model, Parameters, Sample
 from pyprobe.transport._bridge_kinds import Vector
+from pyprobe.transport._bridge_model import Model, Parameters, Sample
 
 __all__ = ["Problem", "Side", "Sums", "Tilt"]
 

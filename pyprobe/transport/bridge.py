@@ -52,7 +52,7 @@ from pyprobe.transport._bridge_costs import (
     kl_to_reference,
     mean_log_prob,
 )
-from pyprobe.transport._bridge_fit import KINDS, STARTS, BridgeFit, Options, Sample, fit
+from pyprobe.transport._bridge_fit import KINDS, SOLVERS, STARTS, BridgeFit, Fitted, Options, fit
 from pyprobe.transport._bridge_input import (
     as_log_weights,
     as_origin,
@@ -65,6 +65,7 @@ from pyprobe.transport._bridge_input import (
     as_times,
     as_times_of_rows,
 )
+from pyprobe.transport._bridge_model import Sample
 from pyprobe.transport._bridge_paths import euler_maruyama, exact_paths
 from pyprobe.transport._components import Components, Vector
 from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch, mixture_at
@@ -281,14 +282,15 @@ class LightSchrodingerBridge(_io.Frozen):
         x1: ArrayLike,
         *,
         epsilon: float,
-        n_components: int = 50,
+        n_components: int | None = None,
         covariance: Literal["diag", "full", "spherical"] = "diag",
-        start: Literal["auto", "broad", "kmeans"] = "auto",
+        solver: Literal["em", "lbfgs", "adam", "matching"] = "em",
+        start: Literal["auto", "broad", "kmeans", "annealed"] | LightSchrodingerBridge = "auto",
         weights_x0: ArrayLike | None = None,
         weights_x1: ArrayLike | None = None,
         horizon: float = 1.0,
         validation_fraction: float = 0.1,
-        max_iter: int = 100,
+        max_iter: int = 200,
         tol: float = 1e-5,
         n_init: int = 1,
         rng: Rng = None,
@@ -308,14 +310,24 @@ class LightSchrodingerBridge(_io.Frozen):
             Ends, at least 2.
         epsilon : float
             Variance of the noise per unit of time; see `suggest_epsilon`.
-        n_components : int, default 50
-            Components of the potential, at most as many as there are ends.
+        n_components : int, optional
+            Components of the potential, at most as many as there are ends. Default 50, or as many
+            as the bridge has that the fit starts from.
         covariance : {"diag", "full", "spherical"}
             Form of the components' scales. Full ones take :math:`d^2` numbers and turn the axes.
-        start : {"auto", "broad", "kmeans"}
-            Where the fit begins: from components that move all starts alike, to ends drawn at
-            random; from clusters of the ends; or from the better of the two after a few iterations
-            (the first, where a sample has fewer than 20 rows a component).
+        solver : {"em", "lbfgs", "adam", "matching"}
+            A few Gaussian bridges a component, then L-BFGS; L-BFGS from the start; Adam over small
+            batches; or that with the loss of bridge matching [2]_, whose minimum is the same. The
+            last two are for comparison: they make `max_iter` passes over the larger sample, whether
+            the loss falls or not. ``"matching"`` takes no full scales.
+        start : {"auto", "broad", "kmeans", "annealed"} or LightSchrodingerBridge
+            Where the fit begins. ``"broad"``: components that move all starts alike, to ends drawn
+            at random. ``"kmeans"``: clusters of the ends. ``"annealed"``: components that have
+            followed a noise as wide as the data down to `epsilon`. ``"auto"``: the last, where the
+            noise is less than 0.005 of the samples' variance in a coordinate; else the better of
+            the first two after a few iterations, and the first where a sample has fewer than 20
+            rows a component. A bridge: its components, whose maps stay as they are; it may have
+            another epsilon, and its scales must be of the form of `covariance` or a simpler one.
         weights_x0, weights_x1 : array_like, shapes (n,) and (m,), optional
             Nonnegative weights of the rows; default equal.
         horizon : float, default 1
@@ -324,12 +336,13 @@ class LightSchrodingerBridge(_io.Frozen):
             Part of either sample that is held out. The fit ends where the loss on it has ceased to
             fall, and returns the bridge with the lowest: on finite samples the loss has no lower
             bound, since a component can shrink onto a single point. 0 fits all rows to `tol`.
-        max_iter : int, default 100
+        max_iter : int, default 200
             The most iterations.
         tol : float, default 1e-5
             Fall of the loss, in nats an iteration, below which the fit ends.
         n_init : int, default 1
-            Fits from different starts, of which the one with the lowest loss is returned.
+            Fits from different starts, of which the one with the lowest loss is returned; 1 where
+            `start` is a bridge.
         rng : None, int, numpy.random.Generator or torch.Generator
             Seed or source of the starts and of the rows held out.
         callback : callable, optional
@@ -350,22 +363,34 @@ class LightSchrodingerBridge(_io.Frozen):
         Warns
         -----
         ConvergenceWarning  if the loss still falls after `max_iter` iterations.
-        NumericalWarning    if `epsilon` is far off the scale of the data, or components have shrunk
-                            onto single points.
+        NumericalWarning    if `epsilon` is far off the scale of the data, a column does not vary,
+                            or components have shrunk onto single points.
 
         Notes
         -----
-        A fixed-point iteration in which every component becomes the Gaussian Schrödinger bridge
-        between its shares of the two samples, shortened until the loss falls, and Newton's method
-        on the weights. An iteration costs O((n + m) k (d + k)) operations, with full scales O((n +
-        m) k (d^2 + k) + k d^3). Covariances are drawn towards their mean as if it had been seen on
-        2 points (d points where they are full). The same seed gives the same bits for any number of
+        An iteration of ``"em"`` makes every component the Gaussian Schrödinger bridge between its
+        shares of the two samples, shortened until the loss falls, with Newton's method on the
+        weights. After five, L-BFGS goes on, in coordinates which those bridges make round. An
+        iteration costs O((n + m) k d) operations, with full scales O((n + m) k d^2 + k d^3), and
+        k^2 for each of up to 8000 rows where the weights are solved for: in each of the first
+        five, then in every 25th. Samples of more than 3e7 / k rows are thinned to that, except for
+        ``"adam"`` and ``"matching"``, which take batches of 128 rows.
+
+        In the first five, covariances are drawn towards their mean as if it had been seen on 2
+        points (d points where they are full). The same seed gives the same bits for any number of
         threads.
+
+        Adam moves the shifts, the logarithms of the scales and epsilon times those of the weights,
+        in units of the data. Its rate is 0.05 times the noise's standard deviation, at most 0.05,
+        and falls to 0 at `max_iter` in a straight line; the decays are 0.9 and 0.99. Matching draws
+        times from [0, 0.99].
 
         References
         ----------
         .. [1] A. Korotin, N. Gushchin and E. Burnaev, "Light Schrödinger bridge", ICLR 2024,
            arXiv:2310.01174.
+        .. [2] N. Gushchin, S. Kholkin, E. Burnaev and A. Korotin, "Light and optimal Schrödinger
+           bridge matching", ICML 2024, theorem 3.3, arXiv:2402.03207.
 
         Examples
         --------
@@ -380,6 +405,12 @@ class LightSchrodingerBridge(_io.Frozen):
         >>> moved = bridge.sample(x0, rng=0)
         >>> np.allclose(moved.mean(axis=0), x1.mean(axis=0), atol=0.3)
         True
+
+        With half the noise, from there:
+
+        >>> sharper = LightSchrodingerBridge.fit(x0, x1, epsilon=0.25, start=bridge, rng=0)
+        >>> sharper.n_components, sharper.info.start
+        (5, 'given')
         """
         given = {"x0": x0, "x1": x1, "weights_x0": weights_x0, "weights_x1": weights_x1}
         if select(*given.values(), names=tuple(given)) is not Engine.NATIVE:
@@ -396,7 +427,33 @@ class LightSchrodingerBridge(_io.Frozen):
         epsilon = check_positive_float("epsilon", epsilon)
         horizon = check_positive_float("horizon", horizon)
         check_choice("covariance", covariance, tuple(KINDS))
-        check_choice("start", start, ("auto", *STARTS))
+        check_choice("solver", solver, SOLVERS)
+        if solver == "matching" and covariance == "full":
+            raise DomainError(
+                "'solver' must not be 'matching' with full scales; take covariance='diag' or "
+                "'spherical', or another solver."
+            )
+        max_iter = check_positive_int("max_iter", max_iter)
+        n_init = check_positive_int("n_init", n_init)
+        begun: str | Fitted
+        if isinstance(start, LightSchrodingerBridge):
+            if n_init > 1:
+                raise DomainError(
+                    f"'n_init' must be 1 where 'start' is a bridge, which draws nothing; got "
+                    f"{n_init}."
+                )
+            begun = _as_start(start, covariance, sources.points.shape[1], epsilon * horizon)
+            n_given = len(begun.shifts)
+            n_components = n_given if n_components is None else n_components
+            if n_components != n_given:
+                raise DomainError(
+                    f"'n_components' must be {n_given}, as 'start' has them; got {n_components}. "
+                    "Leave it out."
+                )
+        else:
+            check_choice("start", start, ("auto", *STARTS, "annealed"))
+            begun = start
+            n_components = 50 if n_components is None else n_components
         fraction = check_positive_float("validation_fraction", validation_fraction, allow_zero=True)
         if fraction > 0.5:
             raise DomainError(f"'validation_fraction' must be at most 0.5; got {fraction:g}.")
@@ -407,12 +464,11 @@ class LightSchrodingerBridge(_io.Frozen):
                 f"'n_components' must be at most {n_fitted}, the number of rows of 'x1' that are "
                 f"fitted; got {n_components}. Take fewer components."
             )
-        max_iter = check_positive_int("max_iter", max_iter)
-        n_init = check_positive_int("n_init", n_init)
         tol = check_positive_float("tol", tol, allow_zero=True)
         check_callback("callback", callback)
         strength = epsilon * horizon
         _check_strength(strength, sources, targets)
+        _warn_of_constants(sources, targets)
 
         begin, steps = time.perf_counter(), 0
 
@@ -432,12 +488,14 @@ class LightSchrodingerBridge(_io.Frozen):
             epsilon=strength,
             n_components=n_components,
             covariance=covariance,
-            start=start,
+            start=begun,
+            solver=solver,
             validation_fraction=fraction,
             n_init=n_init,
             options=Options(max_iter, tol, report),
             rng=np.random.default_rng(_rng.key(rng)),
         )
+        assert found.info is not None  # it has just been fitted
         _warn_of(found.info)
         return cls(
             log_weights=found.log_weights,
@@ -1168,6 +1226,32 @@ class LightSchrodingerBridge(_io.Frozen):
 _SAVED = ("log_weights", "shifts", "scales", "epsilon", "horizon", "origin")
 
 
+def _as_start(bridge: LightSchrodingerBridge, covariance: str, dim: int, strength: float) -> Fitted:
+    """Return a bridge's components with weights, for noise of another strength."""
+    if bridge.dim != dim:
+        raise ShapeError(
+            f"'start' must have the dimension of the samples, {dim}; got one of {bridge.dim}."
+        )
+    ranks = {name: rank for rank, name in _KINDS.items()}
+    if bridge.scales.ndim > ranks[covariance]:
+        form = _KINDS[bridge.scales.ndim]
+        raise DomainError(
+            f"'start' must have scales of the form of 'covariance', {covariance!r}, or a simpler "
+            f"one; got {form!r}. Pass covariance={form!r}."
+        )
+    kept = bridge.log_weights > -np.inf
+    scales = bridge.scales[kept]
+    if scales.ndim < ranks[covariance] and scales.ndim == 1:
+        scales = np.repeat(scales[:, None], dim, axis=1)
+    if scales.ndim < ranks[covariance]:
+        scales = scales[:, :, None] * np.eye(dim)
+    # Components keep their maps, and their parts of the starts, if epsilon times the logarithms of
+    # the weights stay as they are.
+    weights = bridge.log_weights[kept] * (bridge.epsilon * bridge.horizon / strength)
+    assert bridge.origin is not None  # filled in when the value was made
+    return Fitted(weights, bridge.shifts[kept], scales, bridge.origin, None)
+
+
 def _check_strength(strength: float, sources: Sample, targets: Sample) -> None:
     """Warn where the noise is far off the scale of the data."""
     # About the means, which the fit takes away.
@@ -1185,6 +1269,22 @@ def _check_strength(strength: float, sources: Sample, targets: Sample) -> None:
             f"of the samples in a coordinate ({distance:.3g}): the bridge is nearly "
             + ("deterministic" if ratio < 1 else "the noise alone")
             + ". See suggest_epsilon, and check the unit of the data.",
+            NumericalWarning,
+        )
+
+
+def _warn_of_constants(*samples: Sample) -> None:
+    """Warn once where columns do not vary."""
+    found = []
+    for name, sample in zip(("x0", "x1"), samples, strict=True):
+        columns = np.flatnonzero(np.ptp(sample.points, axis=0) == 0)
+        if len(columns):
+            some = ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
+            found.append(f"'{name}' is constant in column {some}")
+    if found:
+        warn(
+            f"{' and '.join(found)}: how the components scale it follows from the noise, or from "
+            "the least variance that is allowed. Leave such columns out.",
             NumericalWarning,
         )
 

@@ -18,7 +18,8 @@ from pyprobe.errors import (
     ShapeError,
 )
 from pyprobe.transport import LightSchrodingerBridge, LightUnbalancedBridge, sinkhorn_points
-from pyprobe.transport._bridge_fit import KINDS, Model, Parameters, Sample
+from pyprobe.transport._bridge_kinds import KINDS
+from pyprobe.transport._bridge_model import Model, Parameters, Sample
 from pyprobe.transport._unbalanced_chart import chart_about
 from pyprobe.transport._unbalanced_problem import Problem, Side
 

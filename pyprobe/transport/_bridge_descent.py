@@ -1,0 +1,167 @@
+"""The fixed-point iteration of Gaussian bridges, one a component, and who watches it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from pyprobe import _core
+from pyprobe.transport._bridge_kinds import Vector
+from pyprobe.transport._bridge_model import (
+    FLOOR,
+    Model,
+    Moments,
+    Pair,
+    Parameters,
+    Sample,
+    hessian,
+    loss,
+    some,
+)
+
+__all__ = ["HESSIAN_ROWS", "PATIENCE", "Options", "Watch", "balance", "descend"]
+
+HESSIAN_ROWS = 8000
+"""Rows that the second derivatives in the weights are summed over: they cost the square of K."""
+_LEAST_STEP = 1e-3
+"""Part of the way to the fixed point below which the loss is taken not to fall."""
+_SHORTER, _LONGER = 0.4, 1.6
+_NEWTON_STEPS = 2
+_BALANCED = 1e-3
+"""Distance of the components' two shares, summed, at which they need no further step."""
+PATIENCE = 3
+"""Iterations that the held-out loss may rise before the fit ends with its lowest."""
+
+
+class Options(NamedTuple):
+    """How far a fit goes; `reported` is called with the number of an iteration and its loss."""
+
+    max_iter: int
+    tol: float
+    reported: Callable[[int, float], bool] = lambda _step, _value: True
+
+
+class Watch:
+    """Takes note of every iteration, keeps the best components, and says when to end."""
+
+    def __init__(self, model: Model, held_out: Pair | None, options: Options) -> None:
+        self.model, self.held_out, self.options = model, held_out, options
+        self.best: Parameters | None = None
+        self.lowest = math.inf
+        self.losses: list[float] = []
+        self.waited, self.patience = 0, PATIENCE
+        self.converged = self.stopped = False
+
+    def start(self, parameters: Parameters, value: float) -> None:
+        """Take note of where the fit begins."""
+        self._judge(parameters, value)
+
+    def step(self, parameters: Parameters, value: float) -> bool:
+        """Take note of an iteration's end, and return whether to go on."""
+        self.losses.append(value)
+        self._judge(parameters, value)
+        fall = self.losses[-2] - value if len(self.losses) > 1 else math.inf
+        # On held-out rows the loss ends by rising; a small fall may be a slow beginning.
+        self.converged = self.waited >= self.patience or 0 <= fall < self.options.tol
+        self.stopped = not self.options.reported(len(self.losses), value)
+        return self.left > 0 and not (self.converged or self.stopped)
+
+    @property
+    def left(self) -> int:
+        """Iterations that there may be."""
+        return self.options.max_iter - len(self.losses)
+
+    def _judge(self, parameters: Parameters, value: float) -> None:
+        seen = value if self.held_out is None else loss(self.model, parameters, *self.held_out)
+        if seen < self.lowest:
+            self.best, self.lowest, self.waited = parameters, seen, 0
+        elif self.held_out is not None:
+            self.waited += 1
+
+
+def descend(
+    model: Model, pair: Pair, start: Parameters, watch: Watch, steps: int, rng: np.random.Generator
+) -> Parameters | None:
+    """Iterate from `start`; return where it is after so many steps, or where none lowers the loss.
+
+    None, where the watch has ended it.
+    """
+    (sources, targets), (kind, epsilon) = pair, model
+    few = some(sources, HESSIAN_ROWS, rng)
+    now, part = start, 1.0
+    for step in range(steps + 1):
+        first, (_, x0, c0) = _shrunk(model, sources, model.of_sources(now))
+        second, (masses, x1, c1) = _shrunk(model, targets, model.of_targets(now))
+        value = first - second
+        if step == 0:
+            watch.start(now, value)
+        elif not watch.step(now, value):
+            return None
+        scales = kind.bridge(c0, kind.raised(c1, FLOOR), epsilon)
+        shifts = x1 - kind.apply(scales, x0)
+        while True:
+            new_scales = kind.between(now.scales, scales, part)
+            new_shifts = (1 - part) * now.shifts + part * shifts
+            # What a component has of the sources at their mean stays as it is.
+            change = kind.apply(now.scales, x0) - kind.apply(new_scales, x0)
+            change += 2 * (now.shifts - new_shifts)
+            logits = now.logits + (change * x0).sum(1) / (2 * epsilon)
+            moved = Parameters(logits, new_shifts, new_scales)
+            logits, mean = balance(sources, model.of_sources(moved), masses, _NEWTON_STEPS, few)
+            moved = moved._replace(logits=logits - logits.mean())
+            found = _core.bridge_pass(*targets, model.of_targets(moved), moments=False, gram=False)
+            if mean - logits.mean() - found[0] < value:
+                break
+            if part < _LEAST_STEP:
+                return now
+            part *= _SHORTER
+        now, part = moved, min(1.0, _LONGER * part)
+    return now
+
+
+def balance(
+    sources: Sample,
+    logits: tuple[str, Vector, Vector],
+    masses: Vector,
+    steps: int,
+    few: Sample | None = None,
+) -> tuple[Vector, float]:
+    """Move the offsets until components have these masses of the sources, by damped Newton steps.
+
+    Their second derivatives are summed over `few` rows, where those are given. Returns the offsets
+    and the mean log-sum-exp there.
+    """
+    kind, slopes, offsets = logits
+
+    def look(offsets: Vector) -> tuple[float, Vector]:
+        found = _core.bridge_pass(*sources, (kind, slopes, offsets), moments=False, gram=False)
+        return found[0], found[1]
+
+    value, now = look(offsets)
+    for _ in range(steps):
+        gradient = now - masses
+        if np.abs(gradient).sum() < _BALANCED:
+            break
+        curved = hessian(few or sources, (kind, slopes, offsets), now)
+        curved += np.diag(1e-6 * now + 1e-9)
+        step = -np.linalg.solve(curved, gradient)
+        step -= step.mean()
+        objective, slope, part = value - masses @ offsets, gradient @ step, 1.0
+        while True:
+            moved = offsets + part * step
+            new_value, new_masses = look(moved)
+            if new_value - masses @ moved <= objective + 1e-4 * part * slope or part < _LEAST_STEP:
+                break
+            part *= _SHORTER
+        offsets, value, now = moved, new_value, new_masses
+    return offsets, value
+
+
+def _shrunk(
+    model: Model, sample: Sample, logits: tuple[str, Vector, Vector]
+) -> tuple[float, Moments]:
+    value, moments = model.shares(sample, logits)
+    return value, moments._replace(covariances=model.shrunk(moments, sample))

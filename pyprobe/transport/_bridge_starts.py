@@ -1,0 +1,138 @@
+"""Where the fit of a light Schrödinger bridge begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from pyprobe import _core
+from pyprobe.transport._bridge_descent import balance
+from pyprobe.transport._bridge_kinds import KINDS, Vector
+from pyprobe.transport._bridge_model import FLOOR, Model, Pair, Parameters, Sample, loss, some
+
+__all__ = ["STARTS", "draw_in", "trial_rows"]
+
+_DRAW_ROWS = 1000
+"""Rows that show how far a start is to be drawn in; 20 a component, where that is more."""
+_COOLING = 2.5
+_PARTS, _DRAW_STEPS = (1.0, 0.5, 0.25, 0.125, 0.06, 0.03, 0.015), 10
+_UNEVEN = 3.0
+"""Mean square of the components' shares of the targets, in units of that of equal ones."""
+_LLOYD_STEPS = 5
+
+
+def trial_rows(n: int) -> int:
+    """Return how many rows a start of n components is made from, and tried on."""
+    return max(2000, min(80 * n, 4000), 20 * n)
+
+
+def broad_start(
+    model: Model, sources: Sample, targets: Sample, n: int, rng: np.random.Generator
+) -> Parameters:
+    """Return components that move all sources alike, to places drawn from the targets."""
+    dim = targets.points.shape[1]
+    rows = rng.choice(len(targets.points), n, replace=False, p=targets.weights)
+    shifts = targets.points[rows] - sources.weights @ sources.points
+    return Parameters(np.full(n, -math.log(n)), shifts, model.kind.identity(n, dim))
+
+
+def clustered_start(
+    model: Model, sources: Sample, targets: Sample, n: int, rng: np.random.Generator
+) -> Parameters:
+    """Return components at clusters of the targets, the sources shared among them by annealing."""
+    few = some(targets, trial_rows(n), rng)
+    centres = _plus_plus(few, n, rng)
+    for _ in range(_LLOYD_STEPS):
+        labels = _nearest(few.points, centres)
+        held = np.bincount(labels, few.weights, n)
+        seen = held > 0
+        sums = np.stack([np.bincount(labels, few.weights * x, n) for x in few.points.T], axis=1)
+        centres[seen] = sums[seen] / held[seen, None]
+    labels = _nearest(few.points, centres)
+    counts: Vector = np.maximum(np.bincount(labels, few.weights, n), 0.5 / len(labels))
+    masses = counts / counts.sum()
+    dim = few.points.shape[1]
+    spread = few.weights @ (few.points - centres[labels]) ** 2
+    mean = sources.weights @ sources.points
+    source_spread = sources.weights @ (sources.points - mean) ** 2
+    scales = KINDS["diag"].bridge(source_spread / n, np.maximum(spread, FLOOR), model.epsilon)
+    if model.kind.name == "spherical":
+        stacked = np.full(n, scales.mean())
+    else:
+        stacked = np.broadcast_to(scales, (n, dim)).copy()
+        if model.kind.name == "full":
+            stacked = stacked[:, :, None] * np.eye(dim)
+    components = Parameters(
+        np.log(masses), centres - model.kind.apply(stacked, np.tile(mean, (n, 1))), stacked
+    )
+    kind, slopes, _ = model.of_sources(components)
+    rows = some(sources, trial_rows(n), rng)
+    heat = max(1.0, float(np.std(rows.points[:200] @ slopes[:dim])))
+    offsets = np.zeros(n)
+    while True:
+        offsets, _ = balance(rows, (kind, slopes / heat, offsets / heat), masses, 4)
+        offsets = heat * (offsets - offsets.mean())
+        if heat == 1.0:
+            return components._replace(logits=offsets)
+        heat = max(1.0, heat / _COOLING)
+
+
+def draw_in(model: Model, pair: Pair, start: Parameters, rng: np.random.Generator) -> Parameters:
+    """Return the start, or what is best on the way from it to the bridge of one component.
+
+    Where the noise is small beside the data, components far apart win and lose all that they have
+    with small changes of their weights: the fit would end with one of them. Near the single one
+    they come apart slowly.
+    """
+    kind, epsilon = model
+    n = len(start.shifts)
+    pair = Pair(*(some(sample, max(_DRAW_ROWS, 20 * n), rng) for sample in pair))
+    alone = kind.name, np.zeros((len(model.of_sources(start)[1]), 1)), np.zeros(1)
+    _, (_, x0, c0) = model.shares(pair.sources, alone)
+    _, (_, x1, c1) = model.shares(pair.targets, alone)
+    scale = kind.bridge(c0, kind.raised(c1, FLOOR), epsilon)
+    shift = x1 - kind.apply(scale, x0)
+    masses = _core.bridge_pass(*pair.targets, model.of_targets(start), moments=False, gram=False)[1]
+    masses = 0.5 * masses + 0.5 / n
+    best, lowest = start, math.inf
+    for part in _PARTS:
+        moved = Parameters(
+            part * start.logits,
+            shift + part * (start.shifts - shift),
+            kind.between(np.repeat(scale, n, axis=0), start.scales, part),
+        )
+        logits, _ = balance(pair.sources, model.of_sources(moved), masses, _DRAW_STEPS)
+        moved = moved._replace(logits=logits - logits.mean())
+        value = loss(model, moved, *pair)
+        held = _core.bridge_pass(*pair.targets, model.of_targets(moved), moments=False, gram=False)[
+            1
+        ]
+        if value < lowest and n * (held @ held) < _UNEVEN:
+            best, lowest = moved, value
+    return best
+
+
+def _nearest(points: Vector, centres: Vector) -> npt.NDArray[np.intp]:
+    found: npt.NDArray[np.intp] = ((centres**2).sum(1) - 2 * points @ centres.T).argmin(1)
+    return found
+
+
+def _plus_plus(sample: Sample, n: int, rng: np.random.Generator) -> Vector:
+    """Return points drawn one after the other, each in proportion to its distance squared."""
+    points, weights = sample
+    centres = np.empty((n, points.shape[1]))
+    distances = np.full(len(points), np.inf)
+    chances = weights
+    for k in range(n):
+        centres[k] = points[rng.choice(len(points), p=chances)]
+        distances = np.minimum(distances, ((points - centres[k]) ** 2).sum(1))
+        total = weights @ distances
+        # Where every point is a centre already, any will do.
+        chances = weights * distances / total if total > 0 else weights
+    return centres
+
+
+STARTS: dict[str, Callable[..., Parameters]] = {"broad": broad_start, "kmeans": clustered_start}

@@ -1,0 +1,176 @@
+"""The solvers of light Schrödinger bridges: slopes against differences, optima against others."""
+
+import numpy as np
+import pytest
+
+from pyprobe.transport import LightSchrodingerBridge
+from pyprobe.transport._bridge_kinds import KINDS
+from pyprobe.transport._bridge_lbfgs import Coordinates
+from pyprobe.transport._bridge_matching import drift_slopes, matching_slopes
+from pyprobe.transport._bridge_model import Model, Pair, Parameters, Sample, loss, slopes
+
+COVARIANCES = ("diag", "full", "spherical")
+fit = LightSchrodingerBridge.fit
+
+
+def problem(covariance, rng, n=517, dim=3, k=4):
+    """Components of a kind, and two samples whose size is no multiple of a block."""
+    shares = rng.random(n)
+    sample = Sample(rng.normal(size=(n, dim)), shares / shares.sum())
+    pair = Pair(sample, Sample(2 * rng.normal(size=(n, dim)), np.full(n, 1 / n)))
+    root = rng.normal(size=(k, dim, dim))
+    scales = {
+        "spherical": rng.uniform(0.3, 1.3, k),
+        "diag": rng.uniform(0.3, 1.3, (k, dim)),
+        "full": root @ root.swapaxes(1, 2) + 0.3 * np.eye(dim),
+    }[covariance]
+    model = Model(KINDS[covariance], 0.4)
+    return model, Parameters(rng.normal(size=k), rng.normal(size=(k, dim)), scales), pair
+
+
+def changes(components, rng, h=1e-5):
+    """Small changes of each kind of parameter, up and down."""
+    for name in ("logits", "shifts", "scales"):
+        value = getattr(components, name)
+        change = rng.normal(size=value.shape)
+        if change.ndim == 3:
+            change = change + change.swapaxes(1, 2)
+        yield (
+            name,
+            change,
+            components._replace(**{name: value + h * change}),
+            components._replace(**{name: value - h * change}),
+            2 * h,
+        )
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_the_slopes_of_the_loss_are_its_differences(covariance):
+    rng = np.random.default_rng(0)
+    model, components, pair = problem(covariance, rng)
+    found = slopes(model, components, *pair)
+    assert found.value == pytest.approx(loss(model, components, *pair), rel=1e-12)
+    for name, change, up, down, width in changes(components, rng):
+        slope = (loss(model, up, *pair) - loss(model, down, *pair)) / width
+        assert (getattr(found, name) * change).sum() == pytest.approx(slope, rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_the_slopes_in_round_coordinates_are_their_differences(covariance):
+    rng = np.random.default_rng(1)
+    model, components, pair = problem(covariance, rng)
+    around = Coordinates(model, pair, components, rng)
+    back = around.components(np.zeros(around.size))
+    for value, other in zip(back, components, strict=True):
+        np.testing.assert_allclose(value, other, rtol=1e-10, atol=1e-12)
+    z, way = 0.1 * rng.normal(size=around.size), rng.normal(size=around.size)
+    slope = (around.look(z + 1e-5 * way)[0] - around.look(z - 1e-5 * way)[0]) / 2e-5
+    assert around.look(z)[1] @ way == pytest.approx(slope, rel=1e-6)
+
+
+@pytest.mark.parametrize("covariance", ["diag", "spherical"])
+def test_the_slopes_of_matching_are_its_differences(covariance):
+    rng = np.random.default_rng(2)
+    model, components, _ = problem(covariance, rng)
+    x, t, v = rng.normal(size=(50, 3)), rng.uniform(0, 0.99, (50, 1)), rng.normal(size=(50, 3))
+    found = drift_slopes(model, components, x, t, v)
+    for name, change, up, down, width in changes(components, rng):
+        values = [drift_slopes(model, moved, x, t, v).value for moved in (up, down)]
+        slope = (values[0] - values[1]) / width
+        assert (getattr(found, name) * change).sum() == pytest.approx(slope, rel=1e-6, abs=1e-8)
+
+
+def test_matching_measures_the_drift_of_the_bridge():
+    rng = np.random.default_rng(3)
+    model, components, _ = problem("diag", rng)
+    logits, shifts, scales = components
+    bridge = LightSchrodingerBridge(
+        log_weights=logits, shifts=shifts, scales=scales, epsilon=model.epsilon
+    )
+    x, t = rng.normal(size=(40, 3)), rng.uniform(0, 0.99, (40, 1))
+    drift = bridge.drift(x, t[:, 0])
+    assert drift_slopes(model, components, x, t, drift).value == pytest.approx(0, abs=1e-20)
+    wrong = drift_slopes(model, components, x, t, drift + 1)
+    assert wrong.value == pytest.approx(3 / (2 * model.epsilon), rel=1e-10)
+
+
+@pytest.mark.statistical
+def test_matching_has_the_slopes_of_the_loss(seed):
+    # Theorem 3.3 of Gushchin et al. 2024: for any coupling the two differ by a constant. Times end
+    # at 0.99, which leaves out a hundredth of the integral.
+    rng = np.random.default_rng(4)
+    model, components, pair = problem("diag", rng, n=300)
+    sources = Sample(pair.sources.points, np.full(300, 1 / 300))
+    exact = slopes(model, components, sources, pair.targets)
+    draw, found = np.random.default_rng(seed), []
+    look = matching_slopes(draw)
+    for _ in range(400):
+        rows = [draw.integers(300, size=1000) for _ in range(2)]
+        weights = np.full(1000, 1e-3)
+        batch = [Sample(s.points[i], weights) for s, i in zip(pair, rows, strict=True)]
+        part = look(model, components, *batch)
+        found.append(np.concatenate([v.ravel() for v in part[1:]]))
+    mean, error = np.mean(found, axis=0), np.std(found, axis=0) / np.sqrt(len(found))
+    expected = np.concatenate([v.ravel() for v in exact[1:]])
+    assert (error < 0.1 * np.abs(expected).max()).all()  # small enough to tell
+    assert (np.abs(mean - expected) < 5 * error + 0.03 * np.abs(expected).max()).all()
+
+
+def test_matching_has_the_gaussian_bridge_as_its_optimum():
+    rng = np.random.default_rng(5)
+    x0, x1 = rng.normal(size=(2000, 2)), np.array([1.5, 0.5]) * rng.normal(size=(2000, 2)) + 1.0
+    options = {"epsilon": 0.5, "n_components": 1, "validation_fraction": 0, "rng": 0}
+    exact = fit(x0, x1, **options)
+    for solver in ("adam", "matching"):
+        found = fit(x0, x1, solver=solver, max_iter=200, **options)
+        np.testing.assert_allclose(found.scales, exact.scales, rtol=0.05)
+        np.testing.assert_allclose(found.shifts, exact.shifts, atol=0.03)
+        assert found.info.solver == solver
+        assert found.info.converged
+        assert len(found.info.losses) == 200
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_all_solvers_find_a_known_bridge(covariance):
+    rng = np.random.default_rng(6)
+    truth = LightSchrodingerBridge.from_parameters(
+        [0.3, 0.4, 0.3], [[-3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], [0.2, 0.2, 0.2], epsilon=0.5
+    )
+    x0, others, fresh = rng.normal(size=(3, 4000, 2))
+    x1, ends = truth.sample(others, rng=rng), truth.sample(fresh, rng=rng)
+    options = {"epsilon": 0.5, "n_components": 8, "covariance": covariance, "rng": 0}
+    for solver in ("em", "lbfgs", "adam", "matching"):
+        if (solver, covariance) == ("matching", "full"):
+            continue
+        bridge = fit(x0, x1, solver=solver, max_iter=40 if solver != "em" else 200, **options)
+        excess = truth.log_prob(ends, given=fresh) - bridge.log_prob(ends, given=fresh)
+        assert excess.mean() < 0.15  # nats
+        assert bridge.info.solver == solver
+
+
+def test_one_full_component_by_lbfgs_is_the_gaussian_bridge():
+    rng = np.random.default_rng(7)
+    x0, x1 = (rng.normal(size=(n, 3)) @ rng.normal(size=(3, 3)) for n in (500, 400))
+    options = {"epsilon": 0.3, "n_components": 1, "covariance": "full", "validation_fraction": 0}
+    exact = fit(x0, x1, **options)
+    found = fit(x0, x1, solver="lbfgs", tol=1e-12, **options)
+    np.testing.assert_allclose(found.scales, exact.scales, atol=1e-4)
+    np.testing.assert_allclose(found.shifts, exact.shifts, atol=1e-4)
+
+
+def test_little_noise_is_annealed():
+    # From a cloud to a curve: components whose cells vanish early would be lost for good.
+    rng = np.random.default_rng(8)
+    x0 = rng.normal(size=(6000, 2))
+    angle = rng.uniform(0, 3 * np.pi, 6000)
+    x1 = 0.2 * angle[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    x1 += 0.05 * rng.normal(size=(6000, 2))
+    options = {"epsilon": 0.002, "n_components": 40, "rng": 0}
+    found, broad = fit(x0, x1, **options), fit(x0, x1, start="broad", **options)
+    assert found.info.start == "annealed"
+    assert found.info.validation_loss < broad.info.validation_loss - 10
+    shares = [
+        np.bincount(bridge.conditional(x0).weights.argmax(1), minlength=40)
+        for bridge in (found, broad)
+    ]
+    assert (shares[0] > 0).mean() > 0.8 > (shares[1] > 0).mean()
