@@ -41,7 +41,7 @@ from pyprobe.transport._components import Vector
 from pyprobe.transport._unbalanced_fit import UnbalancedFit, fit
 from pyprobe.transport.bridge import LightSchrodingerBridge, _check_strength
 from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch
-from pyprobe.typing import ArrayLike, FloatArray, Rng
+from pyprobe.typing import Array, ArrayLike, FloatArray, Rng
 
 __all__ = ["LightUnbalancedBridge"]
 
@@ -105,7 +105,7 @@ class LightUnbalancedBridge(_io.Frozen):
     `sinkhorn_points`, ``epsilon`` is :math:`2 \varepsilon T`, ``unbalanced`` is :math:`2 \rho`, and
     potentials and values are twice those given here. Masses, weights and plans are the same.
 
-    NumPy arrays only.
+    NumPy arrays only, but for what is the bridge's: `conditional` and `sample`.
 
     References
     ----------
@@ -561,7 +561,7 @@ class LightUnbalancedBridge(_io.Frozen):
         """
         return self.bridge.conditional(x0)
 
-    def sample(self, x0: ArrayLike, *, n: int | None = None, rng: Rng = None) -> FloatArray:
+    def sample(self, x0: ArrayLike, *, n: int | None = None, rng: Rng = None) -> Array:
         """Draw ends of given starts, as if each took part.
 
         For the starts of the plan itself see `sample_starts`.
@@ -701,8 +701,8 @@ class LightUnbalancedBridge(_io.Frozen):
         """Return the logarithms of what the starts could bring to the ends, in nats."""
         places = rows.astype(np.float64, copy=False)
         log_volume = self.dim / 2 * math.log(2 * math.pi * self.epsilon * self.horizon)
-        exponents = self.bridge.log_phi(places, 0.0) + (self._log_scale + log_volume)
-        return exponents.astype(np.float64, copy=False)
+        log_phi = np.asarray(self.bridge.log_phi(places, 0.0), dtype=np.float64)
+        return log_phi + (self._log_scale + log_volume)
 
     def _end_exponents(self, rows: FloatArray) -> Vector:
         """Return minus the potential of the ends over the noise, in nats."""
@@ -711,7 +711,8 @@ class LightUnbalancedBridge(_io.Frozen):
         squares = ((places - self.bridge.origin) ** 2).sum(axis=1) / (
             2 * self.epsilon * self.horizon
         )
-        gain = self.bridge.log_potential(places) + squares + self._log_scale
+        log_potential = np.asarray(self.bridge.log_potential(places), dtype=np.float64)
+        gain = log_potential + squares + self._log_scale
         exponents: Vector = self._ends.law.log_prob(places[:, None])[:, 0] - gain
         return exponents
 
