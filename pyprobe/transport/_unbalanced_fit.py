@@ -15,9 +15,9 @@ from pyprobe.transport import _bridge_fit
 from pyprobe.transport._bridge_descent import Options
 from pyprobe.transport._bridge_fit import _hold_out, _log_sum
 from pyprobe.transport._bridge_kinds import KINDS, Vector
+from pyprobe.transport._bridge_lbfgs import Coordinates
 from pyprobe.transport._bridge_model import Model, Pair, Parameters, Sample, some
 from pyprobe.transport._mixture_fit import MixtureParameters, fit_mixture, log_density
-from pyprobe.transport._unbalanced_chart import Chart, chart_about
 from pyprobe.transport._unbalanced_problem import Problem, Side
 
 __all__ = ["UnbalancedFit", "fit"]
@@ -178,10 +178,7 @@ def settle(problem: Problem, start: Parameters, watch: Watch) -> Parameters:
     now, value = balance(problem, start, _FIRST_NEWTON_STEPS)
     watch.judge(now, value)
     while watch.goes_on and len(watch.losses) < _SETTLING:
-        sources, targets = (
-            side.sample._replace(weights=tilt.weights)
-            for side, tilt in zip((problem.starts, problem.ends), problem.tilts(now), strict=True)
-        )
+        sources, targets = problem.carried(problem.tilts(now))
         _, moments = model.shares(sources, model.of_sources(now))
         _, scatter = model.shares(targets, model.of_targets(now))
         x0, c0 = moments.means, model.shrunk(moments, sources)
@@ -207,47 +204,68 @@ def settle(problem: Problem, start: Parameters, watch: Watch) -> Parameters:
     return now
 
 
-def minimize(problem: Problem, start: Parameters, watch: Watch) -> None:
+def minimize(problem: Problem, start: Parameters, watch: Watch, rng: np.random.Generator) -> None:
     """Minimize by L-BFGS, in rounds, each with coordinates of its own."""
     now = settle(problem, start, watch)
     while watch.goes_on:
-        before = len(watch.losses)
-        first, chart = chart_about(problem, now)
-        now, last = descend(chart, first, watch)
+        before, first = len(watch.losses), problem.loss(now)
+        now = descend(TiltedCoordinates(problem, now, rng), watch)
         # A round may end early because its coordinates, or what it shrinks to, are out of date.
         taken = len(watch.losses) - before
-        if taken == 0 or (watch.is_slow and abs(first - last) < taken * watch.options.tol):
+        if taken == 0 or (
+            watch.is_slow and abs(first - watch.losses[-1]) < taken * watch.options.tol
+        ):
             watch.converged = True
 
 
-def descend(chart: Chart, first: float, watch: Watch) -> tuple[Parameters, float]:
-    """Return where a round of L-BFGS ends, and the loss there; `first` is that at its beginning."""
+class TiltedCoordinates(Coordinates):
+    """Coordinates of the balanced fit, with rows that weigh what they do in the plan.
+
+    The loss has the gradient of the balanced one on reweighted rows.
+    """
+
+    def __init__(self, problem: Problem, start: Parameters, rng: np.random.Generator) -> None:
+        self.problem = problem
+        carried = problem.carried(problem.tilts(start))
+        super().__init__(problem.model, carried, start, rng)
+        # Its penalty is for a few rows more of those given, not of the fewer that take part.
+        given = min(problem.starts.sample.size, problem.ends.sample.size)
+        self.prior *= min(sample.size for sample in carried) / given
+
+    def look(self, z: Vector) -> tuple[float, Vector]:
+        """Return the loss at `z`, which is kept as `value`, with the penalty, and its slopes."""
+        tilts = self.problem.tilts(self.components(z))
+        self.pair = self.problem.carried(tilts)
+        found, slopes = super().look(z)
+        penalty = found - self.value
+        self.value = tilts[0].value + tilts[1].value
+        return self.value + penalty, slopes
+
+
+def descend(around: Coordinates, watch: Watch) -> Parameters:
+    """Return where a round of L-BFGS ends."""
     import scipy.optimize  # a quarter of a second, for those alone who fit
 
-    now, value, begun = chart.parameters(chart.origin), first, len(watch.losses)
+    origin, begun = np.zeros(around.size), len(watch.losses)
+    now = around.components(origin)
 
-    def look(x: Vector) -> tuple[float, Vector]:
-        nonlocal value
-        value, extra, gradient = chart.look(x)
-        return value + extra, gradient
-
-    def after(x: Vector) -> None:
+    def after(z: Vector) -> None:
         nonlocal now
-        now = chart.parameters(x)
-        watch.step(now, value)
+        now = around.components(z)
+        watch.step(now, around.value)
         if not watch.goes_on or (watch.is_slow and len(watch.losses) - begun > _WINDOW):
             raise StopIteration
 
     with contextlib.suppress(StopIteration):
         scipy.optimize.minimize(
-            look,
-            chart.origin,
+            around.look,
+            origin,
             jac=True,
             method="L-BFGS-B",
             callback=after,
             options={"maxcor": 20, "maxiter": min(_ROUND, watch.left), "ftol": 0, "gtol": 0},
         )
-    return now, watch.losses[-1] if len(watch.losses) > begun else first
+    return now
 
 
 class Fitted(NamedTuple):
@@ -313,7 +331,7 @@ def fit(
     problem, held_out = as_problem(kept), None if out is None else as_problem(out)
     watch = Watch(problem, held_out, options)
     first = balanced_start(problem, apart, n_components, covariance, start, rng)
-    minimize(problem, first, watch)
+    minimize(problem, first, watch, rng)
     assert watch.best is not None
 
     found = watch.best
@@ -353,23 +371,23 @@ def _carried(
 
 
 def _report(problem: Problem, watch: Watch, found: Parameters) -> UnbalancedFit:
-    value, starts, ends = problem.sums(found)
-    weights0, weights1 = (tilt.weights for tilt in problem.tilts(found))
-    model, targets = problem.model, problem.ends.sample._replace(weights=weights1)
-    _, moments = model.shares(targets, model.of_targets(found))
-    least = model.shrunk(moments, targets)
+    model, tilts = problem.model, problem.tilts(found)
+    sources, targets = problem.carried(tilts)
+    _, starts = model.shares(sources, model.of_sources(found))
+    _, ends = model.shares(targets, model.of_targets(found))
+    least = model.shrunk(ends, targets)
     least = np.linalg.eigvalsh(least) if least.ndim == 3 else least.reshape(len(least), -1)
     return UnbalancedFit(
         converged=watch.converged,
         stopped=watch.stopped,
         n_iter=len(watch.losses),
-        loss=value,
+        loss=tilts[0].value + tilts[1].value,
         validation_loss=None if watch.held_out is None else watch.lowest,
         losses=np.array(watch.losses),
         mass_gap=float(np.abs(starts.masses - ends.masses).max()),
-        n_starts=float(1 / (weights0 @ weights0)),
-        n_ends=float(1 / (weights1 @ weights1)),
-        collapsed=np.flatnonzero((least.min(axis=1) <= _FLOOR) & (moments.masses > 0)),
+        n_starts=sources.size,
+        n_ends=targets.size,
+        collapsed=np.flatnonzero((least.min(axis=1) <= _FLOOR) & (ends.masses > 0)),
     )
 
 

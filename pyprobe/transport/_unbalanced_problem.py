@@ -1,4 +1,4 @@
-r"""What is minimized in the fit of unbalanced light bridges, and its sums over the two samples.
+r"""What is minimized in the fit of unbalanced light bridges.
 
 With :math:`\lambda_0 = (\rho_0 + \varepsilon) / \varepsilon` and :math:`\lambda_1 = \rho_1 /
 \varepsilon`, the dual of unbalanced entropic transport, maximized over the potential of the starts
@@ -22,40 +22,12 @@ import numpy as np
 
 from pyprobe import _core
 from pyprobe.transport._bridge_kinds import Vector
-from pyprobe.transport._bridge_model import Model, Parameters, Sample
+from pyprobe.transport._bridge_model import Model, Pair, Parameters, Sample
 
-__all__ = ["Problem", "Side", "Sums", "Tilt"]
+__all__ = ["Problem", "Side", "Tilt"]
 
 _BLOCK = 2**22
 """Responsibilities that are held at once."""
-
-
-class Sums(NamedTuple):
-    """Sums over a reweighted sample: the masses of the components (K,), and their features.
-
-    These are the coordinates (K, d), and the squares that the logits are linear in.
-    """
-
-    masses: Vector
-    first: Vector
-    second: Vector
-
-    def about(self, centres: Vector, kind: str) -> tuple[Vector, Vector]:
-        """Return sums of x - centre, and of its squares, products or squared norm."""
-        masses, first, second = self
-        moved: Vector = first - masses[:, None] * centres
-        if kind == "full":
-            n, dim = centres.shape
-            i, j = np.triu_indices(dim)
-            products = np.empty((n, dim, dim))
-            products[:, i, j] = products[:, j, i] = second
-            cross = centres[:, :, None] * moved[:, None]
-            own = masses[:, None, None] * centres[:, :, None] * centres[:, None]
-            return moved, products - cross - np.swapaxes(cross, 1, 2) - own
-        squares = centres * (2 * moved + masses[:, None] * centres)
-        if kind == "spherical":
-            squares = squares.sum(axis=1, keepdims=True)
-        return moved, second - squares
 
 
 class Tilt(NamedTuple):
@@ -92,32 +64,6 @@ class Side(NamedTuple):
         total = float(terms.sum())
         return Tilt(self.penalty * (top + math.log(total)), terms / total)
 
-    def sums(self, logits: tuple[str, Vector, Vector]) -> tuple[float, Sums]:
-        """Return the value, and the sums over the reweighted rows."""
-        points, weights = self.sample
-        dim, k = points.shape[1], len(logits[2])
-        if self.penalty == math.inf:
-            value, masses, sums, _ = _core.bridge_pass(
-                *self.sample, logits, moments=True, gram=False
-            )
-            value = self.sign * value - float(weights @ self.offsets)
-            return value, Sums(masses, sums[:dim].T, sums[dim:].T)
-        # A piece at a time, on a common scale that grows where a piece needs it.
-        top, total = -math.inf, 0.0
-        masses, sums = np.zeros(k), np.zeros((len(logits[1]), k))
-        for rows in _pieces(len(points), k):
-            values, shares = _core.bridge_responsibilities(points[rows], logits)
-            scaled = (self.sign * values - self.offsets[rows]) / self.penalty
-            highest = max(top, float(scaled.max()))
-            terms, past = weights[rows] * np.exp(scaled - highest), math.exp(top - highest)
-            features = _features(logits[0], points[rows])
-            total = past * total + float(terms.sum())
-            masses = past * masses + terms @ shares
-            sums = past * sums + (features * terms[:, None]).T @ shares
-            top = highest
-        found = Sums(masses / total, sums[:dim].T / total, sums[dim:].T / total)
-        return self.penalty * (top + math.log(total)), found
-
 
 class Problem(NamedTuple):
     """Both sides, and the model that makes logits for them."""
@@ -136,11 +82,12 @@ class Problem(NamedTuple):
         starts, ends = self.tilts(components)
         return starts.value + ends.value
 
-    def sums(self, components: Parameters) -> tuple[float, Sums, Sums]:
-        """Return the loss, and the sums over both sides."""
-        first, starts = self.starts.sums(self.model.of_sources(components))
-        second, ends = self.ends.sums(self.model.of_targets(components))
-        return first + second, starts, ends
+    def carried(self, tilts: tuple[Tilt, Tilt]) -> Pair:
+        """Return the two samples with these weights."""
+        return Pair(
+            Sample(self.starts.sample.points, tilts[0].weights),
+            Sample(self.ends.sample.points, tilts[1].weights),
+        )
 
     def gauge(self, components: Parameters) -> tuple[float, float]:
         """Return the constant that one potential gains from the other, and the mass of the plan."""
@@ -160,14 +107,3 @@ def _pieces(n: int, k: int) -> Iterator[slice]:
     size = max(1, _BLOCK // k)
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
-
-
-def _features(kind: str, x: Vector) -> Vector:
-    if kind == "spherical":
-        squares = (x**2).sum(axis=1, keepdims=True)
-    elif kind == "diagonal":
-        squares = x**2
-    else:
-        i, j = np.triu_indices(x.shape[1])
-        squares = x[:, i] * x[:, j]
-    return np.hstack([x, squares])
