@@ -48,8 +48,11 @@ __all__ = ["KINDS", "SOLVERS", "STARTS", "BridgeFit", "Fitted", "Options", "Samp
 SOLVERS = ("em", "lbfgs", "adam", "matching")
 _TRIAL_STEPS = 20
 """Iterations that choose between the starts."""
-_FEW = 20
-"""Components up to which a start is drawn twice: the fewer they are, the more hangs on the draw."""
+_FEW = 10
+"""Components up to which a start is drawn twice: the fewer they are, the more hangs on the draw.
+
+And what is fitted to few rows is then kept, for it is fitted to many a component.
+"""
 _DESCENT = 5
 """Iterations of Gaussian bridges, until L-BFGS takes over."""
 _SHARP = 0.005
@@ -106,6 +109,14 @@ class BridgeFit:
         return float(self.losses[-2] - self.losses[-1]) if len(self.losses) > 1 else math.inf
 
 
+class Start(NamedTuple):
+    """Where a fit begins; `settled`, where L-BFGS may go on at once."""
+
+    name: str
+    components: Parameters
+    settled: bool = False
+
+
 class Fitted(NamedTuple):
     """Parameters in the units of the data, for sources counted from `origin`."""
 
@@ -156,11 +167,11 @@ def fit(
     watches: list[tuple[str, Watch]] = []
     for _ in range(n_init):
         if isinstance(start, str):
-            name, first = _choose(model, fitted, held_out, n_components, start, rng)
+            first = _choose(model, fitted, held_out, n_components, start, rng)
         else:
-            name, first = "given", _moved_in(model, start, centres, unit, epsilon)
-        watches.append((name, Watch(model, held_out, options)))
-        _minimize(model, fitted, first, watches[-1][1], solver, name, rng)
+            first = Start("given", _moved_in(model, start, centres, unit, epsilon))
+        watches.append((first.name, Watch(model, held_out, options)))
+        _minimize(model, fitted, first, watches[-1][1], solver, rng)
         if watches[-1][1].stopped:
             break
     name, watch = min(watches, key=lambda pair: pair[1].lowest)
@@ -241,49 +252,52 @@ def _choose(
     n: int,
     start: str,
     rng: np.random.Generator,
-) -> tuple[str, Parameters]:
+) -> Start:
     """Make the start, or of several the best after a few iterations on a few rows."""
     few = Pair(*(some(sample, trial_rows(n), rng) for sample in pair))
-    if start == "auto" and min(len(sample.points) for sample in pair) < 20 * n:
-        start = "broad"  # few held-out rows would choose wrongly
-    if start == "auto" and model.epsilon < _SHARP and n > 1:
+    if start == "auto" and (n == 1 or min(len(sample.points) for sample in pair) < 20 * n):
+        start = "broad"  # few held-out rows would choose wrongly, and one component needs no choice
+    if start == "auto" and model.epsilon < _SHARP:
         start = "annealed"
     if start == "annealed":
         first = STARTS["broad"](model, *pair, n, rng)
-        return start, anneal(model, pair, first._replace(scales=_NARROW * first.scales), rng)
+        first = first._replace(scales=_NARROW * first.scales)
+        return Start(start, anneal(model, pair, first, rng), settled=True)
     if start != "auto":
-        return start, draw_in(model, few, STARTS[start](model, *pair, n, rng), rng)
+        return Start(start, draw_in(model, few, STARTS[start](model, *pair, n, rng), rng))
     # Without rows held out, those that were not drawn are nearly as good.
     judges = Pair(*(some(sample, len(few.targets.points), rng) for sample in held_out or pair))
-    found: list[tuple[float, str, Parameters]] = []
+    trials: list[tuple[float, Start]] = []
     for name in (*STARTS, *STARTS) if n <= _FEW else STARTS:
         first = draw_in(model, few, STARTS[name](model, *pair, n, rng), rng)
         watch = Watch(model, judges, Options(_TRIAL_STEPS, 0.0))
-        _minimize(model, few, first, watch, "em", name, rng)
-        found.append((watch.lowest, name, first))  # what was fitted to few rows is not kept
-    _, name, first = min(found, key=lambda trial: trial[0])
-    return name, first
+        _minimize(model, few, Start(name, first), watch, "em", rng)
+        tried = Start(name, first)
+        if n <= _FEW and watch.best is not None:
+            tried = Start(name, watch.best, settled=True)
+        trials.append((watch.lowest, tried))
+    return min(trials, key=lambda trial: trial[0])[1]
 
 
 def _minimize(
     model: Model,
     pair: Pair,
-    start: Parameters,
+    start: Start,
     watch: Watch,
     solver: str,
-    name: str,
     rng: np.random.Generator,
 ) -> None:
     """Go from `start` to where the watch ends it."""
+    first = start.components
     if solver in ("adam", "matching"):
-        train(model, pair, start, watch, rng, slopes if solver == "adam" else matching_slopes(rng))
+        train(model, pair, first, watch, rng, slopes if solver == "adam" else matching_slopes(rng))
         return
-    most = int(_WORK / len(start.shifts))
+    most = int(_WORK / len(first.shifts))
     pair = Pair(*(some(sample, most, rng) for sample in pair))
-    now: Parameters | None = start
-    if solver == "em" and name != "annealed":
-        now = descend(model, pair, start, watch, _DESCENT, rng)
+    now: Parameters | None = first
+    if solver == "em" and not start.settled:
+        now = descend(model, pair, first, watch, _DESCENT, rng)
     else:
-        watch.start(start, loss(model, start, *pair))
+        watch.start(first, loss(model, first, *pair))
     if now is not None:
         polish(model, pair, now, watch, rng)

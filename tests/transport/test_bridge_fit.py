@@ -320,7 +320,8 @@ def test_a_callback_sees_the_loss_and_may_end_the_fit():
         seen.append(progress)
         return len(seen) == 2
 
-    bridge = fit(x0, x1, epsilon=0.5, n_components=8, validation_fraction=0, rng=0, callback=watch)
+    options = {"n_components": 8, "validation_fraction": 0, "start": "broad", "rng": 0}
+    bridge = fit(x0, x1, epsilon=0.5, callback=watch, **options)
     assert [p.step for p in seen] == [1, 2]
     assert seen[-1].total == 200
     assert bridge.info.stopped
