@@ -9,14 +9,12 @@ import numpy as np
 
 from pyprobe import _core
 from pyprobe.transport._bridge_kinds import KINDS, Vector
-from pyprobe.transport._bridge_model import Model, Parameters, Sample
+from pyprobe.transport._bridge_model import FLOOR, Model, Parameters, Sample
 from pyprobe.transport._bridge_starts import _plus_plus
 
 __all__ = ["MixtureParameters", "fit_mixture", "log_density"]
 
 _STEPS, _TOL, _PATIENCE = 100, 1e-5, 3
-_FLOOR = 1e-6
-"""Least variance of a component, in units of the sample's variance."""
 
 
 class MixtureParameters(NamedTuple):
@@ -56,7 +54,7 @@ def fit_mixture(
     model = Model(KINDS[covariance], 1.0)
     kind, dim = model.kind, sample.points.shape[1]
     mean = sample.weights @ sample.points
-    spread = max(float((sample.weights @ (sample.points - mean) ** 2).mean()), _FLOOR)
+    spread = max(float((sample.weights @ (sample.points - mean) ** 2).mean()), FLOOR)
     now = Parameters(
         np.full(n, -math.log(n)),
         _plus_plus(sample, n, rng),
@@ -81,6 +79,6 @@ def fit_mixture(
         now = Parameters(
             np.log(masses / masses.sum()),
             np.where(lost[:, None], now.shifts, moments.means),
-            kind.raised(model.shrunk(moments, sample), _FLOOR),
+            kind.raised(model.shrunk(moments, sample), FLOOR),
         )
     return MixtureParameters(*best)

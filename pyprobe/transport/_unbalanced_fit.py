@@ -16,9 +16,9 @@ from pyprobe.transport._bridge_descent import Options
 from pyprobe.transport._bridge_fit import _hold_out, _log_sum
 from pyprobe.transport._bridge_kinds import KINDS, Vector
 from pyprobe.transport._bridge_lbfgs import Coordinates
-from pyprobe.transport._bridge_model import Model, Pair, Parameters, Sample, some
+from pyprobe.transport._bridge_model import FLOOR, Model, Pair, Parameters, Sample, some
 from pyprobe.transport._mixture_fit import MixtureParameters, fit_mixture, log_density
-from pyprobe.transport._unbalanced_problem import Problem, Side
+from pyprobe.transport._unbalanced_problem import Problem, Side, Tilt, total
 
 __all__ = ["UnbalancedFit", "fit"]
 
@@ -34,8 +34,6 @@ _FIRST_NEWTON_STEPS, _NEWTON_STEPS = 30, 2
 _BALANCED = 1e-3
 """Distance of the components' two shares, summed, at which they need no further step."""
 _SHORTER, _LONGER, _LEAST_STEP = 0.4, 1.6, 1e-3
-_FLOOR = 1e-6
-"""Least variance of a component's ends, in units of the samples' variance."""
 _PATIENCE = 10
 """Iterations that the held-out loss may rise before the fit ends with its lowest."""
 _WINDOW = 5
@@ -124,26 +122,24 @@ class Watch:
         self.stopped = not self.options.reported(len(self.losses), value)
 
 
-def balance(problem: Problem, components: Parameters, steps: int) -> tuple[Parameters, float]:
-    """Move the log-weights by damped Newton steps, and return the loss there too.
+def balance(
+    problem: Problem, components: Parameters, steps: int
+) -> tuple[Parameters, tuple[Tilt, Tilt]]:
+    """Move the log-weights by damped Newton steps, and return what the rows weigh there too.
 
     Where clusters are far apart, a balanced bridge does not see the difference of their potentials;
     here it says how much of each takes part. The second derivatives are those of the convex bound
     that fixed responsibilities of the ends give.
     """
-    model, value = problem.model, problem.loss(components)
+    model, tilts = problem.model, problem.tilts(components)
     for _ in range(steps):
-        sides = zip(
-            (problem.starts, problem.ends),
-            problem.tilts(components),
-            (model.of_sources(components), model.of_targets(components)),
-            strict=True,
-        )
-        (m, p), (n, q) = (
-            _core.bridge_pass(side.sample.points, tilt.weights, logits, moments=False, gram=True)[
-                1::2
-            ]
-            for side, tilt, logits in sides
+        sources, targets = problem.carried(tilts)
+        (_, m, _, p), (_, n, _, q) = (
+            _core.bridge_pass(*sample, logits, moments=False, gram=True)
+            for sample, logits in (
+                (sources, model.of_sources(components)),
+                (targets, model.of_targets(components)),
+            )
         )
         gradient = m - n
         if np.abs(gradient).sum() < _BALANCED:
@@ -156,14 +152,14 @@ def balance(problem: Problem, components: Parameters, steps: int) -> tuple[Param
         slope, part = gradient @ step, 1.0
         while True:
             moved = components._replace(logits=components.logits + part * step)
-            lower = problem.loss(moved)
-            if lower <= value + 1e-4 * part * slope:
+            others = problem.tilts(moved)
+            if total(others) <= total(tilts) + 1e-4 * part * slope:
                 break
             part *= _SHORTER
             if part < _LEAST_STEP:
-                return components, value
-        components, value = moved, lower
-    return components, value
+                return components, tilts
+        components, tilts = moved, others
+    return components, tilts
 
 
 def settle(problem: Problem, start: Parameters, watch: Watch) -> Parameters:
@@ -175,14 +171,14 @@ def settle(problem: Problem, start: Parameters, watch: Watch) -> Parameters:
     """
     model, part = problem.model, 1.0
     kind, epsilon = model
-    now, value = balance(problem, start, _FIRST_NEWTON_STEPS)
-    watch.judge(now, value)
+    now, tilts = balance(problem, start, _FIRST_NEWTON_STEPS)
+    watch.judge(now, total(tilts))
     while watch.goes_on and len(watch.losses) < _SETTLING:
-        sources, targets = problem.carried(problem.tilts(now))
+        sources, targets = problem.carried(tilts)
         _, moments = model.shares(sources, model.of_sources(now))
         _, scatter = model.shares(targets, model.of_targets(now))
         x0, c0 = moments.means, model.shrunk(moments, sources)
-        scales = kind.bridge(c0, kind.raised(model.shrunk(scatter, targets), _FLOOR), epsilon)
+        scales = kind.bridge(c0, kind.raised(model.shrunk(scatter, targets), FLOOR), epsilon)
         shifts = scatter.means - kind.apply(scales, x0)
         while True:
             new_scales = kind.between(now.scales, scales, part)
@@ -191,14 +187,15 @@ def settle(problem: Problem, start: Parameters, watch: Watch) -> Parameters:
             change = kind.apply(now.scales - new_scales, x0) + 2 * (now.shifts - new_shifts)
             logits = now.logits + (change * x0).sum(axis=1) / (2 * epsilon)
             moved = Parameters(logits - logits.mean(), new_shifts, new_scales)
-            moved, lower = balance(problem, moved, _NEWTON_STEPS)
-            if lower < value:
+            moved, others = balance(problem, moved, _NEWTON_STEPS)
+            fall = total(tilts) - total(others)
+            if fall > 0:
                 break
             part *= _SHORTER
             if part < _LEAST_STEP:
                 return now
-        fall, now, value, part = value - lower, moved, lower, min(1.0, _LONGER * part)
-        watch.step(now, value)
+        now, tilts, part = moved, others, min(1.0, _LONGER * part)
+        watch.step(now, total(tilts))
         if fall < _SETTLED:
             return now
     return now
@@ -238,7 +235,7 @@ class TiltedCoordinates(Coordinates):
         self.pair = self.problem.carried(tilts)
         found, slopes = super().look(z)
         penalty = found - self.value
-        self.value = tilts[0].value + tilts[1].value
+        self.value = total(tilts)
         return self.value + penalty, slopes
 
 
@@ -381,13 +378,13 @@ def _report(problem: Problem, watch: Watch, found: Parameters) -> UnbalancedFit:
         converged=watch.converged,
         stopped=watch.stopped,
         n_iter=len(watch.losses),
-        loss=tilts[0].value + tilts[1].value,
+        loss=total(tilts),
         validation_loss=None if watch.held_out is None else watch.lowest,
         losses=np.array(watch.losses),
         mass_gap=float(np.abs(starts.masses - ends.masses).max()),
         n_starts=sources.size,
         n_ends=targets.size,
-        collapsed=np.flatnonzero((least.min(axis=1) <= _FLOOR) & (ends.masses > 0)),
+        collapsed=np.flatnonzero((least.min(axis=1) <= FLOOR) & (ends.masses > 0)),
     )
 
 

@@ -24,7 +24,7 @@ from pyprobe import _core
 from pyprobe.transport._bridge_kinds import Vector
 from pyprobe.transport._bridge_model import Model, Pair, Parameters, Sample
 
-__all__ = ["Problem", "Side", "Tilt"]
+__all__ = ["Problem", "Side", "Tilt", "total"]
 
 _BLOCK = 2**22
 """Responsibilities that are held at once."""
@@ -35,6 +35,11 @@ class Tilt(NamedTuple):
 
     value: float
     weights: Vector
+
+
+def total(tilts: tuple[Tilt, Tilt]) -> float:
+    """Return the loss, of which these are the two parts."""
+    return tilts[0].value + tilts[1].value
 
 
 class Side(NamedTuple):
@@ -79,8 +84,7 @@ class Problem(NamedTuple):
 
     def loss(self, components: Parameters) -> float:
         """Return the loss G."""
-        starts, ends = self.tilts(components)
-        return starts.value + ends.value
+        return total(self.tilts(components))
 
     def carried(self, tilts: tuple[Tilt, Tilt]) -> Pair:
         """Return the two samples with these weights."""
