@@ -86,8 +86,8 @@ class UnbalancedFit:
 class Watch:
     """Takes note of every iteration, keeps the best components, and says when to end."""
 
-    def __init__(self, problem: Problem, held_out: Problem | None, options: Options) -> None:
-        self.problem, self.held_out, self.options = problem, held_out, options
+    def __init__(self, held_out: Problem | None, options: Options) -> None:
+        self.held_out, self.options = held_out, options
         self.best: Parameters | None = None
         self.lowest = math.inf
         self.losses: list[float] = []
@@ -107,7 +107,7 @@ class Watch:
     def judge(self, components: Parameters, value: float) -> None:
         """Keep the components if none before had a lower loss on the held-out rows."""
         seen = value if self.held_out is None else self.held_out.loss(components)
-        if seen < self.lowest:
+        if seen < self.lowest or self.best is None:
             self.best, self.lowest, self.waited = components, seen, 0
         elif self.held_out is not None:
             self.waited += 1
@@ -326,7 +326,7 @@ def fit(
         )
 
     problem, held_out = as_problem(kept), None if out is None else as_problem(out)
-    watch = Watch(problem, held_out, options)
+    watch = Watch(held_out, options)
     first = balanced_start(problem, apart, n_components, covariance, start, rng)
     minimize(problem, first, watch, rng)
     assert watch.best is not None
