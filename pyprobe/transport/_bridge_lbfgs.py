@@ -26,6 +26,8 @@ _ROUND = 25
 _MEMORY = 20
 _PATIENCE = 5
 """Iterations that the held-out loss may rise: it does so more easily than on the direct way."""
+_FURTHEST = 5.0
+"""Most that the logarithm of a scale changes before the coordinates are made anew."""
 _RIDGE = 1e-3
 """Part of its mass by which the loss is taken to bend at least in a component's log-weight."""
 
@@ -56,6 +58,7 @@ def polish(
             jac=True,
             method="L-BFGS-B",
             callback=after,
+            bounds=scipy.optimize.Bounds(-around.reach, around.reach),
             options={
                 "maxcor": _MEMORY,
                 "maxiter": min(_ROUND, watch.left),
@@ -101,6 +104,8 @@ class Coordinates:
         self.heights = start.logits + self._lift(start.shifts, start.scales)
         self.splits = n, n + n * dim
         self.size = n + n * dim + curvature.size
+        self.reach = np.full(self.size, np.inf)
+        self.reach[self.splits[1] :] = _FURTHEST / self.scale_unit.ravel()
 
     def components(self, z: Vector) -> Parameters:
         """Return the components at `z`."""

@@ -158,6 +158,7 @@ def test_one_full_component_by_lbfgs_is_the_gaussian_bridge():
     np.testing.assert_allclose(found.shifts, exact.shifts, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.*have shrunk onto single points")
 def test_little_noise_is_annealed():
     # From a cloud to a curve: components whose cells vanish early would be lost for good.
     rng = np.random.default_rng(8)
