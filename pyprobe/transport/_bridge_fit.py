@@ -227,9 +227,10 @@ def _collapsed(model: Model, found: Parameters, targets: Sample) -> npt.NDArray[
     if covariances.ndim == 1:
         least = covariances
     elif covariances.ndim == 2:
-        least = covariances[:, varies].min(axis=1)
+        least = covariances[:, varies].min(axis=1, initial=np.inf)
     else:
-        least = np.linalg.eigvalsh(covariances[:, varies][:, :, varies]).min(axis=1)
+        least = np.linalg.eigvalsh(covariances[:, varies][:, :, varies])
+        least = least.min(axis=1, initial=np.inf)
     return np.flatnonzero((least <= FLOOR) & (masses > 0))
 
 
