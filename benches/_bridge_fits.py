@@ -45,8 +45,8 @@ __all__ = [
 RATES = {0.1: 1e-3, 1.0: 3e-3, 10.0: 6e-2}
 """Steps of Adam in the official notebook of the benchmark, by epsilon."""
 N_FEW = 150
-SHORT = 1.0
-"""Seconds of a fit below which it is timed three times."""
+SHORT, LONG = 1.0, 5.0
+"""Seconds of a fit below which it is timed three times, and above which it is repeated rarely."""
 
 Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
 
@@ -59,7 +59,7 @@ class Case(NamedTuple):
     draw: Draw
     loss: Callable[[Plan], float]
     measure: Callable[[Plan], dict[str, float]]
-    every: int = 1000
+    every: int = 2500
 
 
 def replica(dims: tuple[int, ...] = (2, 16, 64)) -> Iterator[tuple[Case, Truth]]:
@@ -159,16 +159,20 @@ class Ours(NamedTuple):
     n_iter: int
     plan: Plan
     loss: float
+    losses: list[float]
+    """On the rows that are fitted, after each iteration."""
 
 
 def fit(case: Case, x0: np.ndarray, x1: np.ndarray, *, stop: int = 0, seed: int = 0) -> Ours:
     """Fit ours with default settings, ended after `stop` iterations."""
 
     def end(progress: Any) -> bool:
-        return progress.step == stop
+        losses.append(progress.value)
+        return bool(progress.step == stop)
 
-    seconds = []
+    seconds: list[float] = []
     while not seconds or (len(seconds) < 3 and seconds[0] < SHORT):
+        losses: list[float] = []
         begin = time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # where it says that it could go on
@@ -179,25 +183,37 @@ def fit(case: Case, x0: np.ndarray, x1: np.ndarray, *, stop: int = 0, seed: int 
                 n_components=case.recipe.n_components,
                 covariance="full" if case.recipe.full else "diag",
                 rng=seed,
-                callback=end if stop else None,
+                callback=end,
             )
         seconds.append(time.process_time() - begin)
     plan = Plan.of(bridge)
-    return Ours(statistics.median(seconds), bridge.info.n_iter, plan, case.loss(plan))
+    return Ours(statistics.median(seconds), len(losses), plan, case.loss(plan), losses)
 
 
 def reach(case: Case, x0: np.ndarray, x1: np.ndarray, whole: Ours, loss: float) -> float | None:
-    """Return the seconds of the shortest fit whose loss is as low as that."""
+    """Return the seconds of the shortest fit whose loss is as low as that.
+
+    The losses on the fitted rows say about where that is; a long fit is looked at near there only.
+    """
     if not whole.loss <= loss:
         return None
-    best, low, high, step = whole, 0, whole.n_iter, 1
-    while low + 1 < high:
-        step = min(step, high - 1) if best is whole else (low + high) // 2
+    off = whole.loss - whole.losses[-1]
+    guess = next((k for k, value in enumerate(whole.losses, 1) if value + off <= loss), 1)
+    best, low, high, probes = whole, 0, whole.n_iter, 3 if whole.seconds > LONG else 20
+    step = max(1, min(guess, high - 1))
+    while low + 1 < high and probes > 0:
+        probes -= 1
         found = fit(case, x0, x1, stop=step)
         if found.loss <= loss:
             best, high = found, step
         else:
-            low, step = step, 2 * step
+            low = step
+        if low == 0:
+            step = max(1, high * 4 // 5)
+        elif best is whole:
+            step = min(high - 1, low * 5 // 4 + 1)
+        else:
+            step = (low + high) // 2
     return min(best.seconds, whole.seconds)
 
 

@@ -114,7 +114,8 @@ class Peer:
 
 def beside(line: Line) -> list[Any]:
     """Our seconds, seconds to their loss, and the ratio."""
-    ratio = "not reached" if line.ratio is None else f"**{line.ratio:.3g}**"
+    missing = "not reached" if line.theirs else "-"
+    ratio = missing if line.ratio is None else f"**{line.ratio:.3g}**"
     return [line.ours.seconds, line.to_loss, ratio]
 
 
@@ -175,7 +176,8 @@ def benchmark(peer: Peer, sizes: Sequence[int]) -> str:
 
 def verdict(lines: Sequence[Line]) -> str:
     """How many cells reach the targets."""
-    known = [line for line in lines if line.theirs]
+    if not (known := [line for line in lines if line.theirs]):
+        return ""
     parts = [line.figures["kl"] / line.theirs["kl"] for line in known]
     hot = [part for line, part in zip(known, parts, strict=True) if line.case.recipe.epsilon == 10]
     pairs = lines[0].n
