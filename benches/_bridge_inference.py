@@ -18,12 +18,16 @@ __all__ = ["inference"]
 
 SIZES = ((2, 50), (16, 50), (64, 50), (512, 10), (512, 50))
 """Dimensions and components; 10 at d = 512 are those of the paper's faces."""
-N, N_PATHS, N_TIMES, N_CHECKED = 10_000, 1000, 100, 100
+N, N_TIMES, N_CHECKED = 10_000, 100, 100
 EPSILON = 0.125
 TIMES = (0.0, 0.5, 0.99, 1.0)
 BATCHES = (16, 64, 128, 256, 512, 1024, 4096, N)
 LARGEST = 3e7
 """Entries of an array that the official code may make for every row and component."""
+
+
+def n_paths(dim: int) -> int:
+    return 1000 if dim < 512 else 200
 
 
 class Model(NamedTuple):
@@ -52,12 +56,11 @@ class Model(NamedTuple):
         logits, shifts, logs = (x.astype(np.float64) for x in self)
         return Plan(logits, shifts, np.exp(logs), EPSILON, np.zeros(shifts.shape[1]))
 
-    def official(self, light_sb: Any, batch: int | None = None) -> Any:
+    def official(self, light_sb: Any) -> Any:
         import torch
 
         n, dim = self.shifts.shape
-        more = {} if batch is None else {"sampling_batch_size": batch}
-        model = light_sb(dim=dim, n_potentials=n, epsilon=EPSILON, **more)
+        model = light_sb(dim=dim, n_potentials=n, epsilon=EPSILON)
         model.log_alpha_raw.data = torch.tensor(self.logits) * EPSILON
         model.r.data = torch.tensor(self.shifts)
         model.S_log_diagonal_matrix.data = torch.tensor(self.logs)
@@ -118,7 +121,8 @@ def text(draws: list[Any], paths: list[Any], drifts: list[Any], errors: list[Any
         f"where nothing else is said. Ends of {N} starts: `sample` beside the official `forward`, "
         "with its default of a row at once and with the fastest number of rows.\n\n"
         + markdown(first, draws)
-        + f"\n\nPaths of {N_PATHS} starts at {N_TIMES} times: `sample_path`, which is exact, "
+        + f"\n\nPaths of {n_paths(2)} starts ({n_paths(512)} at d = 512) at {N_TIMES} times: "
+        "`sample_path`, which is exact, "
         f"beside `sample_euler_maruyama` with {N_TIMES} steps, and `sample_at_time_moment` for "
         "every time, which is exact for each time alone.\n\n"
         + markdown(second, paths)
@@ -153,11 +157,11 @@ def measure(model: Model) -> dict[str, Any]:
     bridge, x0, x = model.ours, places(model, 0.0, N), places(model, 0.5, N)
     times = np.linspace(0, 1, N_TIMES + 1)[1:]
     wide0, wide = x0.astype(np.float64), x.astype(np.float64)
-    t = np.full(N, 0.5)
+    t, few = np.full(N, 0.5), x0[: n_paths(bridge.dim)]
     return {
         "draws": clock(lambda: bridge.sample(x0, rng=0)),
         "draws, float64": clock(lambda: bridge.sample(wide0, rng=0)),
-        "paths": clock(lambda: bridge.sample_path(x0[:N_PATHS], times, rng=0)),
+        "paths": clock(lambda: bridge.sample_path(few, times, rng=0)),
         "drift": clock(lambda: bridge.drift(x, t)),
         "drift, float64": clock(lambda: bridge.drift(wide, t)),
         "errors": drift_errors(
@@ -173,11 +177,17 @@ def official(model: Model, light_sb: Any) -> dict[str, Any]:
     n, dim = model.shifts.shape
     x0, x = torch.tensor(places(model, 0.0, N)), torch.tensor(places(model, 0.5, N))
     batches = [size for size in BATCHES if size * n * dim <= LARGEST]
-    by_size = {size: model.official(light_sb, size) for size in batches}
-    quick = {size: clock(lambda one=one: one(x0), 3) for size, one in by_size.items()}
-    batch = min(quick, key=lambda size: quick[size])
-    one, few = by_size[batch], x0[:N_PATHS]
-    times = [torch.full((N_PATHS, 1), t) for t in np.linspace(0, 1, N_TIMES + 1)[1:].tolist()]
+    few, one = x0[: n_paths(dim)], model.official(light_sb)
+    default = clock(lambda: one(x0), 1)
+
+    def draw(size: int) -> Any:
+        one.sampling_batch_size = size
+        return one(x0)
+
+    draws = {size: clock(lambda size=size: draw(size), 3) for size in batches}
+    batch = min(draws, key=lambda size: draws[size])
+    one.sampling_batch_size = batch
+    times = [torch.full((len(few), 1), t) for t in np.linspace(0, 1, N_TIMES + 1)[1:].tolist()]
     half = torch.full((N,), 0.5)
 
     def drift(size: int) -> list[Any]:
@@ -185,25 +195,24 @@ def official(model: Model, light_sb: Any) -> dict[str, Any]:
 
     drifts = {size: clock(lambda size=size: drift(size), 3) for size in batches}
     drift_batch = min(drifts, key=lambda size: drifts[size])
-
-    def checked(x: np.ndarray, t: float) -> np.ndarray:
-        one = model.official(light_sb)
-        if x.dtype == np.float64:
-            one = one.double()
-        rows = torch.tensor(x)
-        found: np.ndarray = one.get_drift(rows, torch.full((len(x),), t, dtype=rows.dtype)).numpy()
-        return found
-
-    return {
-        "draws, default": clock(lambda: model.official(light_sb)(x0), 1),
-        "draws": quick[batch],
+    figures = {
+        "draws, default": default,
+        "draws": draws[batch],
         "batch": batch,
         "Euler": clock(lambda: one.sample_euler_maruyama(few, N_TIMES), 3),
         "moments": clock(lambda: [one.sample_at_time_moment(few, t) for t in times], 3),
         "drift": drifts[drift_batch],
         "drift batch": drift_batch,
-        "errors": drift_errors(model, checked, (np.float32, np.float64)),
     }
+
+    def checked(x: np.ndarray, t: float) -> np.ndarray:
+        if x.dtype == np.float64:
+            one.double()
+        rows = torch.tensor(x)
+        found: np.ndarray = one.get_drift(rows, torch.full((len(x),), t, dtype=rows.dtype)).numpy()
+        return found
+
+    return figures | {"errors": drift_errors(model, checked, (np.float32, np.float64))}
 
 
 def drift_errors(
