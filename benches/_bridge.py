@@ -9,8 +9,9 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from _timing import machine
 from scipy.special import log_softmax, logsumexp
 
 __all__ = [
-    "Kept",
+    "Peer",
     "Plan",
     "Truth",
     "energy",
@@ -290,24 +291,44 @@ def yardstick() -> float:
     return min(seconds)
 
 
-class Kept:
-    """Figures of the official code, kept in a file beside the benchmark with their dates."""
+class Peer:
+    """The official code, or figures of it that were kept in a file beside the benchmark."""
 
     PATH = Path(__file__).resolve().parent / "bridge_official.json"
 
-    def __init__(self) -> None:
-        self.figures: dict[str, Any] = (
-            json.loads(self.PATH.read_text()) if self.PATH.exists() else {}
+    def __init__(self, light_sb: Any = None) -> None:
+        self.light_sb = light_sb
+        self.seen: list[dict[str, Any]] = []
+
+    def figures(self, name: str, measure: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Return figures by their name: measured and kept, where the code is there, or kept."""
+        if self.light_sb:
+            found = measure(self.light_sb)
+            day = datetime.datetime.now(datetime.UTC).date().isoformat()
+            found |= {"date": day, "machine": machine("torch", "geotorch")}
+            found |= {"yardstick": yardstick()}
+            self.PATH.write_text(
+                json.dumps(self.kept() | {name: found}, indent=1, sort_keys=True) + "\n"
+            )
+        else:
+            found = self.kept().get(name, {})
+        self.seen.append(found)
+        return found
+
+    def kept(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.PATH.read_text()) if self.PATH.exists() else {}
+        return found
+
+    def __str__(self) -> str:
+        """Return when and where the figures were measured that were asked for since `seen`."""
+        seen = [one for one in self.seen if one]
+        if self.light_sb:
+            return f"The official code in the same run, with {machine('torch', 'geotorch')}"
+        if not seen:
+            return "There are no figures of the official code."
+        dates = " and ".join(sorted({one["date"] for one in seen}))
+        speed = statistics.median(one["yardstick"] for one in seen) / yardstick()
+        return (
+            f"The official code on {dates}, {seen[0]['machine']} A fixed computation took "
+            f"{speed:.2f} times as long then."
         )
-
-    def __getitem__(self, name: str) -> dict[str, Any]:
-        return self.figures.get(name, {})
-
-    def keep(self, name: str, found: dict[str, Any]) -> dict[str, Any]:
-        """Write what was measured to the file, with when and where."""
-        self.__init__()  # another part may have written meanwhile
-        where = machine("torch", "geotorch")
-        day = datetime.datetime.now(datetime.UTC).date().isoformat()
-        self.figures[name] = found | {"date": day, "machine": where, "yardstick": yardstick()}
-        self.PATH.write_text(json.dumps(self.figures, indent=1, sort_keys=True) + "\n")
-        return self.figures[name]

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from _bridge import (
     Days,
-    Kept,
     Plan,
     Truth,
     energy,
@@ -138,18 +137,17 @@ def _nothing(_: Plan) -> dict[str, float]:
     return {}
 
 
-def official(case: Case, light_sb: Any, kept: Kept, seed: int = 0) -> dict[str, Any]:
-    """Train the official code and keep its figures."""
-    found = train(light_sb, case.recipe, case.draw, seed=seed, judge=case.loss, every=case.every)
+def official(case: Case, light_sb: Any) -> dict[str, Any]:
+    """Train the official code and return its figures."""
+    found = train(light_sb, case.recipe, case.draw, judge=case.loss, every=case.every)
     plan = plan_of(found.model)
-    figures = {
+    return {
         "seconds": found.seconds,
         "steps": case.recipe.steps,
         "loss": case.loss(plan),
         "trace": found.trace,
         **case.measure(plan),
     }
-    return kept.keep(case.name, figures)
 
 
 class Ours(NamedTuple):

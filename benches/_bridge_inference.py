@@ -6,10 +6,11 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from _bridge import Kept, Plan
+from _bridge import Peer, Plan
 from _timing import markdown
 
 from pyprobe.transport import LightSchrodingerBridge
@@ -67,12 +68,12 @@ class Model(NamedTuple):
         return model
 
 
-def inference(light_sb: Any, kept: Kept) -> str:
+def inference(peer: Peer) -> str:
     draws, paths, drifts, errors = [], [], [], []
     for dim, n in SIZES:
         model = Model.of(dim, n)
         name = f"inference d={dim} K={n}"
-        theirs = kept.keep(name, official(model, light_sb)) if light_sb else kept[name]
+        theirs = peer.figures(name, partial(official, model))
         ours = measure(model)
         print(name, ours, theirs, flush=True)
 

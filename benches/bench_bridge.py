@@ -15,14 +15,13 @@ results into a section of docs/benchmarks.md, when it is done.
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _bridge import Kept, sampled_cbw, swiss_roll, yardstick
+from _bridge import Peer, sampled_cbw, swiss_roll
 from _bridge_fits import (
     Case,
     Line,
@@ -73,8 +72,8 @@ def main() -> None:
         "c": lambda: roll(peer, sizes),
         "d": lambda: full(peer, sizes),
         "e": lambda: few(peer),
-        "f": lambda: inference(peer.light_sb, peer.kept),
-        "g": lambda: robustness(peer.figures),
+        "f": lambda: inference(peer),
+        "g": lambda: robustness(lambda case: theirs_of(peer, case)),
     }
     for letter in options.part:
         if letter == "b" and not options.data.exists():
@@ -88,28 +87,8 @@ def main() -> None:
             write_section(f"{__file__} --part {letter}", text)
 
 
-class Peer:
-    """The official code, or the figures of it that were kept."""
-
-    def __init__(self, light_sb: Any) -> None:
-        self.light_sb, self.kept = light_sb, Kept()
-        self.seen: list[dict[str, Any]] = []
-
-    def figures(self, case: Case) -> dict[str, Any]:
-        found = official(case, self.light_sb, self.kept) if self.light_sb else self.kept[case.name]
-        self.seen.append(found)
-        return found
-
-    def __str__(self) -> str:
-        seen = [one for one in self.seen if one]
-        if self.light_sb or not seen:
-            return "The official code in the same run." if self.light_sb else ""
-        dates = sorted({one["date"] for one in seen})
-        speed = statistics.median(one["yardstick"] for one in seen) / yardstick()
-        return (
-            f"The official code on {' and '.join(dates)}, {seen[0]['machine']} A fixed computation "
-            f"took {speed:.2f} times as long then."
-        )
+def theirs_of(peer: Peer, case: Case) -> dict[str, Any]:
+    return peer.figures(case.name, lambda light_sb: official(case, light_sb))
 
 
 def beside(line: Line) -> list[Any]:
@@ -125,7 +104,7 @@ def beside(line: Line) -> list[Any]:
 def benchmark(peer: Peer, sizes: Sequence[int]) -> str:
     rows, moments, lines = [], [], []
     for case, truth in replica():
-        theirs = peer.figures(case)
+        theirs = theirs_of(peer, case)
         dim, epsilon = truth.starts.shape[1], truth.plan.epsilon
         x0, x1 = truth.draw(np.random.default_rng(7), max(sizes))
         found = [compare(case, theirs, x0[:n], x1[:n]) for n in sizes]
@@ -195,7 +174,7 @@ def verdict(lines: Sequence[Line]) -> str:
 def days(peer: Peer, folder: Path) -> str:
     rows = []
     for case, data in cells(folder):
-        theirs = peer.figures(case)
+        theirs = theirs_of(peer, case)
         line = compare(case, theirs, data.starts, data.ends)
         found = line.figures
         rows.append(
@@ -230,7 +209,7 @@ def days(peer: Peer, folder: Path) -> str:
 def roll(peer: Peer, sizes: Sequence[int]) -> str:
     rows = []
     for case in rolls():
-        theirs = peer.figures(case)
+        theirs = theirs_of(peer, case)
         for n in sizes if case.recipe.n_components < 500 else sizes[:1]:
             line = compare(case, theirs, *swiss_roll(np.random.default_rng(7), n))
             rows.append(
@@ -264,7 +243,7 @@ def earlier(theirs: dict[str, Any], loss: float) -> Any:
 
 def full(peer: Peer, sizes: Sequence[int]) -> str:
     case, truth = turned()
-    theirs, rows = peer.figures(case), []
+    theirs, rows = theirs_of(peer, case), []
     x0, x1 = truth.draw(np.random.default_rng(7), max(sizes))
     for n in sizes:
         line = compare(case, theirs, x0[:n], x1[:n])
@@ -288,7 +267,7 @@ def few(peer: Peer) -> str:
     rows = []
     for (dim, epsilon), seed in product(((16, 0.1), (16, 1.0), (64, 1.0)), range(3)):
         case, (x0, x1) = small(dim, epsilon, seed)
-        theirs = peer.figures(case)
+        theirs = theirs_of(peer, case)
         ours = fit(case, x0, x1)
         best = min(theirs["trace"], key=lambda one: one[2]) if theirs else (None, None, None)
         to_loss = reach(case, x0, x1, ours, best[2]) if theirs else None
