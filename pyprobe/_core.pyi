@@ -147,9 +147,13 @@ def transport_log_kernel_sums(
 ) -> NDArray[np.float64]: ...
 
 # light Schrödinger bridges: the features ("spherical", "diagonal" or "full"), slopes (features, k)
-# and offsets (k,) of the logits; maps and spreads as diagonals or as matrices
+# and offsets (k,) of the logits; log-weights, shifts, scales, epsilon, origin and velocity of what
+# moves
 
 _Logits: TypeAlias = tuple[str, NDArray[np.float64], _Vector]
+_Frame: TypeAlias = tuple[
+    _Vector, NDArray[np.float64], NDArray[np.float64], float, _Vector, _Vector
+]
 
 def bridge_pass(
     x: NDArray[np.float64], weights: _Vector, logits: _Logits, moments: bool, gram: bool
@@ -157,11 +161,17 @@ def bridge_pass(
 def bridge_responsibilities(
     x: NDArray[np.float64], logits: _Logits
 ) -> tuple[_Vector, NDArray[np.float64]]: ...
+def bridge_log_weights(
+    x: NDArray[np.float64], frame: _Frame, t: float
+) -> tuple[NDArray[np.float64], _Vector]: ...
+def bridge_drift(x: NDArray[np.float64], frame: _Frame, t: float) -> NDArray[np.float64]: ...
 def bridge_sample(
-    x: NDArray[np.float64],
-    logits: _Logits,
-    shifts: NDArray[np.float64],
-    spread: tuple[NDArray[np.float64], NDArray[np.float64]],
-    n_draws: int,
-    key: int,
+    x: NDArray[np.float64], frame: _Frame, times: tuple[float, float], n_draws: int, key: int
 ) -> NDArray[np.float64]: ...
+def brownian_bridges(
+    starts: NDArray[np.float64],
+    ends: NDArray[np.float64],
+    times: _Vector,
+    epsilon: float,
+    key: int,
+) -> _Vector: ...

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pyprobe.demo._tour import Tour
+from pyprobe.demo.bridge import recolorings_of_a_photograph
 from pyprobe.demo.directional import concentration_beside_scipy, topics_of_docstrings
 from pyprobe.demo.transport import colors_of_photographs
 from pyprobe.errors import MissingDependencyError
@@ -23,6 +24,7 @@ STOPS: dict[str, Callable[[Tour], None]] = {
     "topics": topics_of_docstrings,
     "concentration": concentration_beside_scipy,
     "colors": colors_of_photographs,
+    "recolorings": recolorings_of_a_photograph,
 }
 """The stops by name, in order. The first line of a stop's docstring is its heading."""
 
@@ -47,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     topics         Topics in the documentation of Python, NumPy and SciPy
     concentration  One von Mises-Fisher fit, beside SciPy's
     colors         Colors of one photograph for another, beside POT
+    recolorings    Several recolorings of one photograph: a Schrödinger bridge, beside Sinkhorn
     0
     """
     headings = {

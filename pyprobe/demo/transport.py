@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,14 +18,20 @@ from pyprobe.typing import FloatArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["colors_of_photographs"]
+__all__ = [
+    "CREDIT",
+    "as_image",
+    "colors_of_photographs",
+    "load_photographs",
+    "palette",
+    "recolor",
+    "through_table",
+]
 
 _EPSILON = 0.005  # colors are blurred over its square root, 0.07 of the range of a channel
 _TOL = 1e-6
-_CREDIT = (
-    "Photographs: china.jpg by danielbuechele and flower.jpg by vultilion (Flickr), "
-    "CC BY 2.0, recolored below"
-)
+CREDIT = "Photographs: china.jpg by danielbuechele and flower.jpg by vultilion (Flickr), CC BY 2.0"
+"""The photographs' authors and licence, which go with all that is made of them."""
 
 
 def colors_of_photographs(tour: Tour) -> None:
@@ -33,7 +40,7 @@ def colors_of_photographs(tour: Tour) -> None:
     The colors of the two photographs that come with scikit-learn are coupled by entropic transport;
     each color goes to the mean of those that it is coupled to. The same problem is given to POT.
     """
-    photographs = _photographs()
+    photographs = load_photographs()
     palettes = [palette(image) for image in photographs]
     (x, a), (y, b) = palettes
     cost = ((x[:, None] - y) ** 2).sum(axis=-1)
@@ -91,7 +98,7 @@ def colors_of_photographs(tour: Tour) -> None:
     )
 
 
-def _photographs() -> list[npt.NDArray[np.uint8]]:
+def load_photographs() -> list[npt.NDArray[np.uint8]]:
     """Return scikit-learn's two photographs, shape (427, 640, 3)."""
     try:
         from sklearn.datasets import load_sample_images
@@ -136,17 +143,41 @@ def recolor(
     The barycentric map of any color z, be it in the plan or not: the mean of the points y_j with
     weights b_j exp((g_j - |z - y_j|^2) / epsilon).
     """
-    axis = np.linspace(0, 1, _SHADES)
-    colors = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     offsets = np.log(weights) + (potential - (points**2).sum(axis=1)) / result.epsilon
-    table = np.empty_like(colors)
-    for part in np.array_split(np.arange(len(colors)), 16):
+
+    def carry(colors: FloatArray) -> FloatArray:
         # Without |z|^2, which all the weights of a color share.
-        logs = offsets + colors[part] @ points.T * (2 / result.epsilon)
+        logs = offsets + colors @ points.T * (2 / result.epsilon)
         shares = np.exp(logs - logs.max(axis=1, keepdims=True))
-        table[part] = shares @ points / shares.sum(axis=1, keepdims=True)
-    found = interpn((axis,) * 3, table.reshape(_SHADES, _SHADES, _SHADES, 3), image / 255)
-    rounded: npt.NDArray[np.uint8] = np.rint(255 * np.clip(found, 0, 1)).astype(np.uint8)
+        carried: FloatArray = shares @ points / shares.sum(axis=1, keepdims=True)
+        return carried
+
+    return as_image(through_table(image, carry))
+
+
+def through_table(
+    image: npt.NDArray[np.uint8], carry: Callable[[FloatArray], FloatArray]
+) -> npt.NDArray[np.float64]:
+    """Return what `carry` makes of an image's colors, in [0, 1], by a table of them.
+
+    Only the entries beside some pixel are made, and the others left at 0.
+    """
+    axis = np.linspace(0, 1, _SHADES)
+    cells = image.reshape(-1, 3) * np.int32(_SHADES - 1) // 255
+    needed = np.zeros((_SHADES,) * 3, dtype=bool)
+    for corner in np.ndindex(2, 2, 2):
+        needed[tuple(np.minimum(cells + corner, _SHADES - 1).T)] = True
+    table = np.zeros((*needed.shape, 3))
+    entries = np.argwhere(needed)
+    for part in np.array_split(entries, 1 + len(entries) // 2000):
+        table[tuple(part.T)] = carry(axis[part])
+    found: npt.NDArray[np.float64] = interpn((axis,) * 3, table, image / 255)
+    return found
+
+
+def as_image(colors: FloatArray) -> npt.NDArray[np.uint8]:
+    """Round colors to 8 bits a channel."""
+    rounded: npt.NDArray[np.uint8] = np.rint(255 * np.clip(colors, 0, 1)).astype(np.uint8)
     return rounded
 
 
@@ -165,7 +196,7 @@ def draw_photographs(
             sheet[top : top + height, left : left + width] = image
     ax.imshow(sheet)
     ax.set_title("Above: two photographs. Below: each in the colors of the other.", fontsize=10)
-    ax.set_xlabel(_CREDIT, fontsize=8)
+    ax.set_xlabel(f"{CREDIT}, recolored below", fontsize=8)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)

@@ -1,10 +1,11 @@
-"""Door to Pyro: distributions on the sphere that its models and guides use like its own.
+"""Door to Pyro: distributions that its models and guides use like its own.
 
-`VonMisesFisher`          any dimension and batch shape, with unbiased reparameterized gradients
+`VonMisesFisher`          on the sphere of any dimension, with unbiased reparameterized gradients
 `VonMisesFisherMixture`   a finite mixture of them
-`SphericalUniform`        the uniform law
+`SphericalUniform`        the uniform law on the sphere
 `VonMisesFisherReparam`   makes a latent direction fit autoguides and NUTS
-`unit_vector`             the constraint: their `support`, and that of a direction's ``pyro.param``
+`unit_vector`             the constraint of a direction: their `support`, and for ``pyro.param``
+`ConditionalBridge`       where a Schrödinger bridge of `pyprobe.transport` goes from a place
 `as_distribution`         a fitted value of `pyprobe.directional` as one of these
 `from_pyro`               and back
 """
@@ -18,12 +19,14 @@ except ImportError as error:
         "pyprobe.pyro needs Pyro: pip install 'pyprobe-rs[pyro]'"
     ) from error
 
+from pyprobe.pyro.bridge import ConditionalBridge
 from pyprobe.pyro.constraints import unit_vector
 from pyprobe.pyro.conversions import as_distribution, from_pyro
 from pyprobe.pyro.distributions import SphericalUniform, VonMisesFisher, VonMisesFisherMixture
 from pyprobe.pyro.reparam import VonMisesFisherReparam
 
 __all__ = [
+    "ConditionalBridge",
     "SphericalUniform",
     "VonMisesFisher",
     "VonMisesFisherMixture",

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyprobe import directional
 from pyprobe.errors import ShapeError
 from pyprobe.pyro.distributions import SphericalUniform, VonMisesFisher, VonMisesFisherMixture
+from pyprobe.transport import LightSchrodingerBridge
 
 __all__ = ["as_distribution", "from_pyro"]
 
@@ -56,6 +57,11 @@ def as_distribution(value: Any) -> TorchDistribution:
         )
     if isinstance(value, directional.SphericalUniform):
         return SphericalUniform(value.dim)
+    if isinstance(value, LightSchrodingerBridge):
+        raise TypeError(
+            "'value' must be one distribution; a LightSchrodingerBridge is one for each start. Use "
+            "ConditionalBridge(value, x0)."
+        )
     raise TypeError(
         "'value' must be a VonMisesFisher, VonMisesFisherMixture or SphericalUniform of "
         f"pyprobe.directional; got {type(value).__name__}."

@@ -9,7 +9,7 @@ from scipy.special import entr
 
 from pyprobe.transport._components import Components, Vector, blocks, normalize
 from pyprobe.transport.gaussian_mixture import mixture_at
-from pyprobe.typing import FloatArray
+from pyprobe.typing import Array, FloatArray
 
 __all__ = ["KLEstimate", "backward_weights", "expected_cost", "kl_to_reference", "mean_log_prob"]
 
@@ -20,20 +20,20 @@ class KLEstimate:
 
     Attributes
     ----------
-    value : ndarray, shape (m,)
+    value : ndarray or tensor, shape (m,)
         In nats.
-    standard_error : ndarray, shape (m,)
+    standard_error : ndarray or tensor, shape (m,)
         Of the mean over draws; 0 where `value` is in closed form.
     n_draws : int
         Draws a row; 0 for the closed form.
     """
 
-    value: FloatArray
-    standard_error: FloatArray
+    value: Array
+    standard_error: Array
     n_draws: int
 
     def __repr__(self) -> str:
-        worst = float(self.standard_error.max(initial=0.0))
+        worst = max(map(float, self.standard_error), default=0.0)
         return (
             f"KLEstimate(n_rows={len(self.value)}, n_draws={self.n_draws}, "
             f"standard_error up to {worst:.1e})"

@@ -218,7 +218,7 @@ def _check_range(name: str, times: Vector, horizon: float) -> None:
 def _as_floats(name: str, value: Any) -> FloatArray:
     if select(value) is not Engine.NATIVE:
         raise TypeError(
-            f"'{name}' must be a NumPy array; got a torch tensor, which bridges do not take yet. "
-            f"Pass {name}.numpy(force=True)."
+            f"'{name}' must be a NumPy array here; got a torch tensor. Pass "
+            f"{name}.numpy(force=True); for tensors there is the module that to_torch() returns."
         )
     return as_float_array(name, value)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from pyprobe import _core, _rng
 from pyprobe.transport._components import Components, Vector
 from pyprobe.transport.gaussian_mixture import mixture_at
 from pyprobe.typing import FloatArray
@@ -14,28 +15,16 @@ __all__ = ["euler_maruyama", "exact_paths"]
 
 
 def exact_paths(
-    components: Components,
-    x0: FloatArray,
-    times: Vector,
-    n: int,
-    generator: np.random.Generator,
+    components: Components, x0: FloatArray, times: Vector, n: int, key: int
 ) -> FloatArray:
     """Return n paths (n, m, l, d) from each start: an end, and a Brownian bridge to it."""
     starts = x0.astype(np.float64)
-    ends = mixture_at(components, starts, 0.0, 1.0).sample(n=n, rng=generator)
-    path = np.empty((*ends.shape[:2], len(times), ends.shape[2]), x0.dtype)
-    here: FloatArray = np.broadcast_to(starts, ends.shape)
-    now = 0.0
-    for i, t in enumerate(times.tolist()):
-        if t == 1:
-            here = ends
-        elif t > now:
-            variance = components.epsilon * (t - now) * (1 - t) / (1 - now)
-            noise = math.sqrt(variance) * generator.standard_normal(ends.shape)
-            here = here + (t - now) / (1 - now) * (ends - here) + noise
-        path[:, :, i] = here
-        now = t
-    return path
+    generator = np.random.default_rng(key)
+    law = mixture_at(components, starts, 0.0, 1.0)
+    ends = law.sample(n=n, rng=generator).astype(np.float64, copy=False)
+    paths = _core.brownian_bridges(starts, ends, times, components.epsilon, _rng.key(generator))
+    shape = (*ends.shape[:2], len(times), ends.shape[2])
+    return paths.reshape(shape).astype(x0.dtype, copy=False)
 
 
 def euler_maruyama(

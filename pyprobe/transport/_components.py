@@ -34,6 +34,8 @@ from typing import NamedTuple, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from pyprobe import _core
+
 __all__ = ["Components", "Time", "Vector", "blocks", "normalize", "weighted_squares"]
 
 Vector: TypeAlias = npt.NDArray[np.float64]
@@ -116,6 +118,14 @@ class Components:
         return self.shifts.size
 
     @cached_property
+    def frame(self) -> tuple[Vector, Vector, Vector, float, Vector, Vector] | None:
+        """What the kernels take, which are for scales along the axes; None for others."""
+        if self.bases is not None:
+            return None
+        scales = np.ascontiguousarray(self.eigenvalues)
+        return self.log_weights, self.shifts, scales, self.epsilon, self.origin, self.velocity
+
+    @cached_property
     def turned_shifts(self) -> Vector:
         """The shifts, each in its eigenbasis."""
         return self._turn_own(self.shifts)
@@ -170,6 +180,8 @@ class Components:
 
     def log_sums(self, x: Vector, t: Time) -> Vector:
         """Return the logarithm of the sum of the weights in the frame, (n,)."""
+        if self.frame is not None and isinstance(t, float):
+            return _core.bridge_log_weights(x, self.frame, t)[1]
         sums = np.empty(len(x))
         for rows, now in self._blocks_at(len(x), t):
             y = self.place(x[rows], now.t)
@@ -178,6 +190,8 @@ class Components:
 
     def log_shares(self, x: Vector, t: Time) -> Vector:
         """Return the logarithms of the normalized weights, (n, k)."""
+        if self.frame is not None and isinstance(t, float):
+            return _core.bridge_log_weights(x, self.frame, t)[0]
         shares = np.empty((len(x), self.n_components))
         for rows, now in self._blocks_at(len(x), t):
             y = self.place(x[rows], now.t)
@@ -186,6 +200,8 @@ class Components:
 
     def drift(self, x: Vector, t: Time) -> Vector:
         """Return the drift at `x`, for a horizon of 1."""
+        if self.frame is not None and isinstance(t, float):
+            return _core.bridge_drift(x, self.frame, t)
         drift = np.empty_like(x)
         for rows, now in self._blocks_at(len(x), t):
             y = self.place(x[rows], now.t)

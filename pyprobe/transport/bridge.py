@@ -16,15 +16,19 @@ else follows: the drift, the law at any time, paths without a step size.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
 import numpy as np
 
 from pyprobe import _io, _rng
+from pyprobe._engine import Engine, select
 from pyprobe._validate import (
     as_weights,
     check_callback,
@@ -33,7 +37,13 @@ from pyprobe._validate import (
     check_positive_int,
 )
 from pyprobe._warn import warn
-from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
+from pyprobe.errors import (
+    ConvergenceWarning,
+    DomainError,
+    MissingDependencyError,
+    NumericalWarning,
+    ShapeError,
+)
 from pyprobe.progress import Callback, Progress, ends
 from pyprobe.transport._bridge_costs import (
     KLEstimate,
@@ -58,12 +68,40 @@ from pyprobe.transport._bridge_input import (
 from pyprobe.transport._bridge_paths import euler_maruyama, exact_paths
 from pyprobe.transport._components import Components, Vector
 from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch, mixture_at
-from pyprobe.typing import ArrayLike, FloatArray, Rng
+from pyprobe.typing import Array, ArrayLike, FloatArray, Rng
+
+if TYPE_CHECKING:
+    from pyprobe.transport._bridge_torch import TorchBridge
 
 __all__ = ["LightSchrodingerBridge"]
 
 _KIND = "LightSchrodingerBridge"
 _KINDS = {1: "spherical", 2: "diag", 3: "full"}
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+# The arguments that say which library a method is called in.
+_ROWS = ("x0", "x1", "x", "given", "t")
+
+
+def _takes_tensors(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a method of rows take torch tensors too, and answer in kind."""
+    signature = inspect.signature(method)
+    names = tuple(signature.parameters)
+
+    @functools.wraps(method)
+    def call(*arguments: _P.args, **options: _P.kwargs) -> _R:
+        given: dict[str, Any] = dict(zip(names, arguments, strict=False)) | options
+        rows = [name for name in _ROWS if name in given]
+        if select(*(given[name] for name in rows), names=tuple(rows)) is Engine.NATIVE:
+            return method(*arguments, **options)
+        from pyprobe.transport import _bridge_torch
+
+        found: _R = _bridge_torch.call(method, signature.bind(*arguments, **options).arguments)
+        return found
+
+    return call
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -110,7 +148,12 @@ class LightSchrodingerBridge(_io.Frozen):
 
     Parameters are kept in float64, and everything is computed in it; results have the dtype of the
     rows that came in. Cost O(k d) a row, O(k d^2) with matrices, in blocks that fit the cache.
-    NumPy arrays only.
+
+    Where methods take rows, they take torch tensors too, and answer in kind. Tensors on the CPU
+    that want no gradient go the way of arrays; else the same formulas run in torch, in float64, and
+    are differentiable in rows and times to any order. Laws (`conditional` and its like) are for
+    arrays: `to_torch` gives a module that has them for tensors, and parameters to train. Engines:
+    native, torch.
 
     References
     ----------
@@ -338,6 +381,11 @@ class LightSchrodingerBridge(_io.Frozen):
         >>> np.allclose(moved.mean(axis=0), x1.mean(axis=0), atol=0.3)
         True
         """
+        given = {"x0": x0, "x1": x1, "weights_x0": weights_x0, "weights_x1": weights_x1}
+        if select(*given.values(), names=tuple(given)) is not Engine.NATIVE:
+            from pyprobe.transport import _torch
+
+            x0, x1, weights_x0, weights_x1 = _torch.views("LightSchrodingerBridge.fit", **given)
         sources = as_sample("x0", x0, "weights_x0", weights_x0)
         targets = as_sample("x1", x1, "weights_x1", weights_x1)
         if sources.points.shape[1] != targets.points.shape[1]:
@@ -520,7 +568,8 @@ class LightSchrodingerBridge(_io.Frozen):
         rows = as_rows("x", x, self.dim)
         return mixture_at(self._components, rows, *as_time_pair(s, t, self.horizon))
 
-    def mean(self, x0: ArrayLike) -> FloatArray:
+    @_takes_tensors
+    def mean(self, x0: ArrayLike) -> Array:
         r"""Return the mean of the end given the start, :math:`E[X_T | x_0]`, shape (m, d).
 
         Parameters
@@ -543,7 +592,8 @@ class LightSchrodingerBridge(_io.Frozen):
         """
         return self.conditional(x0).mean
 
-    def covariance(self, x0: ArrayLike) -> FloatArray:
+    @_takes_tensors
+    def covariance(self, x0: ArrayLike) -> Array:
         """Return the covariance of the end given the start, shape (m, d, d).
 
         Parameters
@@ -565,7 +615,8 @@ class LightSchrodingerBridge(_io.Frozen):
         """
         return self.conditional(x0).covariance
 
-    def log_prob(self, x1: ArrayLike, *, given: ArrayLike) -> FloatArray:
+    @_takes_tensors
+    def log_prob(self, x1: ArrayLike, *, given: ArrayLike) -> Array:
         """Return the log-density of the end `x1`, given the start.
 
         Parameters
@@ -603,7 +654,8 @@ class LightSchrodingerBridge(_io.Frozen):
 
     # --- potentials and drift ---
 
-    def drift(self, x: ArrayLike, t: ArrayLike) -> FloatArray:
+    @_takes_tensors
+    def drift(self, x: ArrayLike, t: ArrayLike) -> Array:
         r"""Return the drift of the bridge, :math:`\varepsilon \nabla \log \varphi_t(x)`.
 
         The bridge solves :math:`dX = g(X, t)\, dt + \sqrt{\varepsilon}\, dW`. The form used is
@@ -641,7 +693,8 @@ class LightSchrodingerBridge(_io.Frozen):
         drift = self._components.drift(rows.astype(np.float64, copy=False), times) / self.horizon
         return drift.astype(rows.dtype, copy=False)
 
-    def log_phi(self, x: ArrayLike, t: ArrayLike) -> FloatArray:
+    @_takes_tensors
+    def log_phi(self, x: ArrayLike, t: ArrayLike) -> Array:
         r"""Return the logarithm of the potential :math:`\varphi_t(x)`, whose gradient is the drift.
 
         :math:`\varphi_T(x) = e^{|x - o|^2 / (2 \varepsilon T)} v(x)`, and before that its mean over
@@ -681,7 +734,8 @@ class LightSchrodingerBridge(_io.Frozen):
         log_phi = c.log_sums(places, times) + common / c.epsilon - c.log_constant
         return log_phi.astype(rows.dtype, copy=False)
 
-    def log_potential(self, x: ArrayLike) -> FloatArray:
+    @_takes_tensors
+    def log_potential(self, x: ArrayLike) -> Array:
         r"""Return the logarithm of the adjusted potential, the mixture v.
 
         :math:`v = \sum_k \alpha_k N(s_k, \varepsilon T S_k)`, and
@@ -714,7 +768,8 @@ class LightSchrodingerBridge(_io.Frozen):
 
     # --- scores and costs ---
 
-    def score(self, x0: ArrayLike, x1: ArrayLike) -> float:
+    @_takes_tensors
+    def score(self, x0: ArrayLike, x1: ArrayLike) -> Array | float:
         r"""Return how well the bridge explains two samples; higher is better.
 
         This is the mean of ``log_prob(x1, given=x0)`` over all pairs of rows, without making them:
@@ -732,7 +787,7 @@ class LightSchrodingerBridge(_io.Frozen):
 
         Returns
         -------
-        float
+        float, or 0-d tensor
             In nats.
 
         Raises
@@ -756,7 +811,8 @@ class LightSchrodingerBridge(_io.Frozen):
         ends = as_rows("x1", x1, self.dim, least=1).astype(np.float64, copy=False)
         return mean_log_prob(self._components, starts, ends)
 
-    def transport_cost(self, x0: ArrayLike) -> FloatArray:
+    @_takes_tensors
+    def transport_cost(self, x0: ArrayLike) -> Array:
         r"""Return the expected cost :math:`E[|X_T - x_0|^2 / 2]` for each start, shape (m,).
 
         Parameters
@@ -780,6 +836,7 @@ class LightSchrodingerBridge(_io.Frozen):
         cost = expected_cost(self._components, rows.astype(np.float64, copy=False))
         return cost.astype(rows.dtype, copy=False)
 
+    @_takes_tensors
     def kl_to_reference(self, x0: ArrayLike, *, n: int = 256, rng: Rng = None) -> KLEstimate:
         r"""Return the divergence of the end's law from Brownian motion's, for each start.
 
@@ -822,13 +879,12 @@ class LightSchrodingerBridge(_io.Frozen):
         generator = np.random.default_rng(_rng.key(rng))
         places = rows.astype(np.float64, copy=False)
         found = kl_to_reference(self._components, places, n, generator)
-        return replace(
-            found,
-            value=found.value.astype(rows.dtype, copy=False),
-            standard_error=found.standard_error.astype(rows.dtype, copy=False),
-        )
+        parts: Any = found.value, found.standard_error
+        value, error = (part.astype(rows.dtype, copy=False) for part in parts)
+        return replace(found, value=value, standard_error=error)
 
-    def backward_weights(self, x1: ArrayLike, x0: ArrayLike) -> FloatArray:
+    @_takes_tensors
+    def backward_weights(self, x1: ArrayLike, x0: ArrayLike) -> Array:
         r"""Return the probabilities that an end came from each start of a sample.
 
         Proportional to :math:`\pi(x_1 | x_{0,i})`. They are empirical: where the process came from
@@ -864,7 +920,8 @@ class LightSchrodingerBridge(_io.Frozen):
 
     # --- draws ---
 
-    def sample(self, x0: ArrayLike, *, n: int | None = None, rng: Rng = None) -> FloatArray:
+    @_takes_tensors
+    def sample(self, x0: ArrayLike, *, n: int | None = None, rng: Rng = None) -> Array:
         """Draw ends, exactly.
 
         Parameters
@@ -899,9 +956,10 @@ class LightSchrodingerBridge(_io.Frozen):
         """
         return self.conditional(x0).sample(n=n, rng=rng)
 
+    @_takes_tensors
     def sample_transition(
         self, x: ArrayLike, s: float, t: float, *, n: int | None = None, rng: Rng = None
-    ) -> FloatArray:
+    ) -> Array:
         """Draw places at time `t`, exactly, given those at an earlier time `s`.
 
         Parameters
@@ -934,9 +992,10 @@ class LightSchrodingerBridge(_io.Frozen):
         """
         return self.transition(x, s, t).sample(n=n, rng=rng)
 
+    @_takes_tensors
     def sample_path(
         self, x0: ArrayLike, times: ArrayLike, *, n: int | None = None, rng: Rng = None
-    ) -> FloatArray:
+    ) -> Array:
         """Draw paths at the given times, exactly: an end, and a Brownian bridge to it.
 
         Parameters
@@ -971,18 +1030,18 @@ class LightSchrodingerBridge(_io.Frozen):
         >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
         >>> path = bridge.sample_path([[0.0]], [0.0, 0.5, 1.0], rng=0)
         >>> path[0, :, 0].round(1)
-        array([0. , 0.9, 2.3])
+        array([0. , 1. , 2.4])
         """
         rows = as_rows("x0", x0, self.dim)
         steps = as_times("times", times, self.horizon)
         count = 1 if n is None else check_positive_int("n", n)
-        generator = np.random.default_rng(_rng.key(rng))
-        paths = exact_paths(self._components, rows, steps, count, generator)
+        paths = exact_paths(self._components, rows, steps, count, _rng.key(rng))
         return paths[0] if n is None else paths
 
+    @_takes_tensors
     def sample_sde(
         self, x0: ArrayLike, n_steps: int, *, n: int | None = None, rng: Rng = None
-    ) -> FloatArray:
+    ) -> Array:
         """Draw ends by Euler and Maruyama's steps, for comparison with `sample`, which is exact.
 
         Parameters
@@ -1025,6 +1084,40 @@ class LightSchrodingerBridge(_io.Frozen):
         ends = euler_maruyama(self._components, starts, n_steps, generator)
         found = ends.astype(rows.dtype, copy=False)
         return found if n is None else found.reshape(count, *rows.shape)
+
+    # --- torch ---
+
+    def to_torch(self) -> TorchBridge:
+        """Return the bridge as a module of torch, with parameters to train.
+
+        Returns
+        -------
+        TorchBridge
+            A ``torch.nn.Module`` with the same methods, on the CPU and in float64 at first; they
+            are differentiable in rows, times and parameters, to any order. Its ``to_bridge()``
+            leads back.
+
+        Raises
+        ------
+        MissingDependencyError  if torch is not installed.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from pyprobe.transport import LightSchrodingerBridge
+        >>> bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+        >>> module = bridge.to_torch()
+        >>> module.mean(torch.tensor([[1.0]])).sum().backward()
+        >>> {name: float(p.grad) for name, p in module.named_parameters()}
+        {'log_weights': 0.0, 'offsets': 1.0, 'log_scales': 0.5}
+        """
+        try:
+            from pyprobe.transport._bridge_torch import TorchBridge
+        except ImportError as error:
+            raise MissingDependencyError(
+                "LightSchrodingerBridge.to_torch needs PyTorch: pip install 'pyprobe-rs[torch]'"
+            ) from error
+        return TorchBridge(self)
 
     # --- files ---
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pyprobe import _rng
+from pyprobe import _core, _rng
 from pyprobe._io import Frozen
 from pyprobe._validate import check_positive_int
 from pyprobe.errors import ShapeError
@@ -113,12 +113,8 @@ class GaussianMixtureBatch(Frozen):
     def mean(self) -> FloatArray:
         """Means of the mixtures, shape (m, d)."""
         s, t = self._times
-        mean = np.empty(self._start.shape, self._dtype)
-        for rows in blocks(len(mean), self._components.width):
-            shares = np.exp(self._log_weights_of(rows))
-            step = self._components.mean_step(shares, self._offsets(rows), self._now)
-            mean[rows] = self._moved(rows) + (t - s) * step
-        return mean
+        mean: FloatArray = self._start + (t - s) * self._components.drift(self._start, s)
+        return mean.astype(self._dtype, copy=False)
 
     @property
     def covariance(self) -> FloatArray:
@@ -189,14 +185,25 @@ class GaussianMixtureBatch(Frozen):
         -------
         ndarray, shape (m, d) or (n, m, d)
         """
-        m, d = self._start.shape
         count = 1 if n is None else check_positive_int("n", n)
-        generator = np.random.default_rng(_rng.key(rng))
+        key = _rng.key(rng)
+        if self._components.frame is None:
+            draws = self._sample_turned(count, np.random.default_rng(key))
+        else:
+            draws = _core.bridge_sample(
+                self._start, self._components.frame, self._times, count, key
+            )
+        found: FloatArray = (draws[0] if n is None else draws).astype(self._dtype, copy=False)
+        return found
+
+    def _sample_turned(self, count: int, generator: np.random.Generator) -> Vector:
+        """Draw from components that each have axes of their own, shape (count, m, d)."""
+        m, d = self._start.shape
         # All numbers come before the blocks are cut, which therefore do not matter.
         levels = generator.random((count, m)).reshape(-1)
         noise = generator.standard_normal((count, m, d)).reshape(-1, d)
         sources = np.broadcast_to(np.arange(m), (count, m)).reshape(-1)
-        draws = np.empty((count * m, d), self._dtype)
+        draws = np.empty((count * m, d))
         if count > 1:
             _ = self.log_weights  # needed more than once
         for rows in blocks(count * m, self._components.width):
@@ -205,7 +212,7 @@ class GaussianMixtureBatch(Frozen):
             steps = np.exp(self._log_weights_of(source)).cumsum(axis=1)
             which = (levels[rows, None] * steps[:, -1:] >= steps).sum(axis=1)
             draws[rows] = self._moved(source) + self._random_step(source, which, noise[rows])
-        return draws.reshape((m, d) if n is None else (count, m, d))
+        return draws.reshape(count, m, d)
 
     @cached_property
     def _variances(self) -> Vector:
@@ -224,9 +231,7 @@ class GaussianMixtureBatch(Frozen):
         if "log_weights" in self.__dict__:
             kept: Vector = self.log_weights[rows]
             return kept
-        c = self._components
-        y = c.place(self._start[rows], self._now.t)
-        return normalize(c.log_weights_at(y, c.offsets(y, self._now), self._now))[0]
+        return self._components.log_shares(self._start[rows], self._times[0])
 
     def _moved(self, rows: Any) -> Vector:
         """Return where the rows would be if they only moved with the frame."""
@@ -248,13 +253,9 @@ class GaussianMixtureBatch(Frozen):
     def _random_step(self, rows: Any, which: Any, noise: Vector) -> Vector:
         """Return a random step of the component `which` of each row."""
         c, (s, t) = self._components, self._times
+        assert c.bases is not None  # along the axes, a kernel draws
         y = c.place(self._start[rows], s)
         deviations = np.sqrt(self._variances)
-        if c.bases is None:
-            shifts = c.shifts[which]
-            pulls = self._now.gains[which] * (y - s * shifts)
-            found: Vector = (t - s) * (pulls + shifts) + deviations[which] * noise
-            return found
         steps = np.empty_like(y)
         for k in np.unique(which):
             own = which == k

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from pyprobe import demo
+from pyprobe.demo.bridge import at_levels, film
 from pyprobe.demo.directional import mean_and_error
-from pyprobe.demo.transport import palette, recolor
-from pyprobe.transport import sinkhorn_points
+from pyprobe.demo.transport import palette, recolor, through_table
+from pyprobe.transport import LightSchrodingerBridge, sinkhorn_points
 
 
 def test_the_list_names_every_stop(capsys):
@@ -88,6 +89,75 @@ def test_the_colors_of_the_plan_go_where_its_barycentric_map_takes_them():
     result = sinkhorn_points(x, y, b=b, epsilon=0.5)
     found = recolor(image, result, y, b, result.g)[0]
     np.testing.assert_allclose(found / 255, result.barycentric_map(y), atol=1.5 / 255)
+
+
+def test_a_table_of_colors_is_exact_at_its_entries_and_linear_between():
+    image = np.random.default_rng(0).integers(0, 256, size=(20, 30, 3), dtype=np.uint8)
+    image[0, :2] = [[0, 0, 0], [255, 255, 255]]
+    np.testing.assert_allclose(through_table(image, lambda c: 1 - c), 1 - image / 255, atol=1e-12)
+    asked = []
+    through_table(image[:1, :2], lambda c: asked.append(c) or c)
+    assert len(np.concatenate(asked)) == 8 + 1  # the corners of one cell, and the last entry
+
+
+@pytest.fixture
+def plan():
+    """Two components with axes that are turned, in two dimensions."""
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    scales = np.stack([turn @ np.diag([0.1, 0.6]) @ turn.T, turn.T @ np.diag([0.3, 0.2]) @ turn])
+    bridge = LightSchrodingerBridge.from_parameters(
+        [0.4, 0.6], [[-0.5, 0.2], [0.7, -0.3]], scales, epsilon=0.5
+    )
+    return bridge.conditional([[0.0, 0.0], [0.3, -0.4]]), turn
+
+
+def test_a_point_at_given_levels_has_them_in_each_coordinate_given_those_before(plan):
+    law, axes = plan
+    levels = np.array([0.3, 0.8])
+    found = at_levels(law, levels, axes) @ axes
+    grid = np.linspace(-6, 6, 601)
+    across, up = np.meshgrid(grid, grid, indexing="ij")
+    cells = np.stack([across, up], axis=-1).reshape(-1, 1, 2) @ axes.T
+    for i in range(2):
+        density = np.exp(law.log_prob(np.repeat(cells, 2, axis=1))[:, i]).reshape(601, 601)
+        # Trapezoids: the errors of what is smooth and 0 at both ends are those of the last one.
+        first = density.sum(axis=1).cumsum() * 0.02**2 - density.sum(axis=1) * 0.02**2 / 2
+        assert abs(np.interp(found[i, 0], grid, first) - levels[0]) < 1e-4
+        line = np.stack([np.full(601, found[i, 0]), grid], axis=-1) @ axes.T
+        along = np.exp(law.log_prob(np.repeat(line[:, None], 2, axis=1))[:, i])
+        second = (along.cumsum() - along / 2) / along.sum()
+        assert abs(np.interp(found[i, 1], grid, second) - levels[1]) < 1e-4
+
+
+def test_a_film_begins_and_ends_at_its_pictures_and_all_pixels_share_its_noise():
+    start, end = np.random.default_rng(0).uniform(0.4, 0.6, size=(2, 5, 6, 3))
+    first, *middle, last = film(start, end, 0.001, np.random.default_rng(1))
+    np.testing.assert_allclose(first / 255, start, atol=0.5 / 255 + 1e-12)
+    np.testing.assert_allclose(last / 255, end, atol=0.5 / 255 + 1e-12)
+    assert len(middle) == 3
+    for t, picture in zip((0.25, 0.5, 0.75), middle, strict=True):
+        noise = picture / 255 - (1 - t) * start - t * end
+        assert np.ptp(noise, axis=(0, 1)).max() <= 1 / 255 + 1e-12
+    draws = [film(start, end, 0.001, np.random.default_rng(s))[1] / 255 for s in range(400)]
+    noise = np.array([draw[0, 0] for draw in draws]) - 0.75 * start[0, 0] - 0.25 * end[0, 0]
+    variance = 0.001 * 0.25 * 0.75 + 1 / (12 * 255**2)  # and that of rounding
+    assert abs(noise.var() / variance - 1) < 6 * np.sqrt(2 / 1200)
+
+
+def test_the_stop_of_the_bridge_draws_the_colors_that_means_make_dull(tmp_path, capsys):
+    for package in ("matplotlib", "sklearn", "PIL"):
+        pytest.importorskip(package)
+    assert demo.main(["recolorings", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    names = ("nothing done", "Sinkhorn, barycentric map", "mean of the plan", "draw from the plan")
+    nothing, by_sinkhorn, mean, draw = (
+        float(re.search(rf"{name} .* (-?\d\.\d+)$", printed, re.MULTILINE)[1]) for name in names
+    )
+    # The mean of a plan is nearly that of Sinkhorn's; a draw is as near as other pixels are.
+    assert abs(mean / by_sinkhorn - 1) < 0.2
+    assert mean < 0.05 * nothing
+    assert abs(draw) < 0.1 * mean
+    assert (tmp_path / "recolorings.png").stat().st_size > 100_000
 
 
 @pytest.mark.slow

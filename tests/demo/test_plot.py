@@ -15,7 +15,12 @@ from pyprobe.errors import (
     ShapeError,
 )
 from pyprobe.special import bessel_ratio
-from pyprobe.transport import sinkhorn, sinkhorn_divergence, sinkhorn_points
+from pyprobe.transport import (
+    LightSchrodingerBridge,
+    sinkhorn,
+    sinkhorn_divergence,
+    sinkhorn_points,
+)
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("agg")
@@ -253,3 +258,162 @@ def test_what_is_no_result_and_points_that_do_not_fit_are_refused(clouds):
         plot.transport_plan(result, x)
     with pytest.raises(ShapeError, match=r"'y' must have shape \(12, 2\).*got \(11, 2\)"):
         plot.transport_plan(result, x, y[:11])
+
+
+@pytest.fixture
+def bridge():
+    """A component that turns and one that does not, over a horizon of 2, in three dimensions."""
+    turned = np.array([[0.5, 0.3, 0.0], [0.3, 0.5, 0.0], [0.0, 0.0, 0.1]])  # 0.8 along (1, 1, 0)
+    return LightSchrodingerBridge.from_parameters(
+        [0.3, 0.7],
+        [[-2.0, 0.0, 5.0], [2.0, 0.0, 5.0]],
+        np.stack([turned, 0.4 * np.eye(3)]),
+        epsilon=0.25,
+        horizon=2.0,
+    )
+
+
+@pytest.fixture
+def plane():
+    """One component of scale 1: its drift is its shift, everywhere and always."""
+    return LightSchrodingerBridge.from_parameters([1.0], [[3.0, -4.0]], [1.0], epsilon=0.5)
+
+
+def test_the_paths_of_a_bridge_begin_at_the_starts_and_have_the_noise_of_its_epsilon(bridge):
+    starts = np.array([[0.0, 1.0, 0.0], [0.0, -1.0, 0.0], [0.5, 0.0, 0.0]])
+    ax = plot.bridge_paths(bridge, starts, n=4, n_times=5000, coordinates=(2, 0), rng=0)
+    lines = np.array(ax.collections[0].get_segments())
+    assert lines.shape == (12, 5001, 2)
+    np.testing.assert_allclose(lines[:, 0], np.tile(starts[:, [2, 0]], (4, 1)))
+    np.testing.assert_allclose(ax.collections[1].get_offsets(), lines[:, -1])
+    np.testing.assert_allclose(ax.collections[2].get_offsets(), starts[:, [2, 0]])
+    # The sum of squared steps tends to 2 epsilon T; its deviation is sqrt(2 / 5000) of it here.
+    squares = (np.diff(lines, axis=1) ** 2).sum(axis=(1, 2))
+    np.testing.assert_allclose(squares, 2 * 0.25 * 2.0, rtol=6 * 5000**-0.5)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("coordinate 2", "coordinate 0")
+    colors = ax.collections[0].get_colors().reshape(4, 3, 4)
+    np.testing.assert_array_equal(colors, colors[:1].repeat(4, axis=0))
+    assert len(np.unique(colors[0], axis=0)) == 3
+
+
+def test_colors_run_along_the_longest_axis_of_the_starts(plane):
+    starts = np.array([[0.1, 2.0], [0.0, -1.0], [-0.1, 0.5]])
+    colors = plot.bridge_paths(plane, starts, rng=0).collections[2].get_facecolor()
+    brightness = colors[:, :3] @ [0.299, 0.587, 0.114]
+    assert brightness.argsort().tolist() == [1, 2, 0]
+
+
+def test_a_strip_shows_one_sample_at_all_times_and_where_it_should_end(bridge):
+    x0, x1 = np.random.default_rng(0).normal(size=(2, 50, 3))
+    ax = plot.bridge_marginals(bridge, x0, x1=x1, coordinates=(0, 2), rng=0)
+    panels = ax.child_axes
+    titles = ["t = 0", "t = 0.5", "t = 1", "t = 1.5", "t = 2"]
+    assert [panel.get_title() for panel in panels] == titles
+    dots = [panel.collections[-1] for panel in panels]
+    np.testing.assert_allclose(dots[0].get_offsets(), x0[:, [0, 2]])
+    for dot, panel in zip(dots, panels, strict=True):
+        np.testing.assert_array_equal(dot.get_facecolor(), dots[0].get_facecolor())
+        assert (panel.get_xlim(), panel.get_ylim()) == (panels[0].get_xlim(), panels[0].get_ylim())
+        x, y = np.asarray(dot.get_offsets()).T
+        assert panel.get_xlim()[0] < x.min() < x.max() < panel.get_xlim()[1]
+        assert panel.get_ylim()[0] < y.min() < y.max() < panel.get_ylim()[1]
+    assert [len(panel.collections) for panel in panels] == [1, 1, 1, 1, 2]
+    np.testing.assert_allclose(panels[-1].collections[0].get_offsets(), x1[:, [0, 2]])
+    # Both components end at 5 in the last coordinate, with a deviation of sqrt(0.5 0.4) at most.
+    ends = np.asarray(dots[-1].get_offsets())[:, 1]
+    assert abs(ends.mean() - 5) < 6 * (0.2 / 50) ** 0.5 + 0.4 * abs(x0[:, 2].mean())
+
+
+def test_a_strip_shows_the_times_that_it_is_given(plane):
+    ax = plot.bridge_marginals(plane, [[0.0, 0.0]], times=[0.0, 0.25], rng=0)
+    assert [panel.get_title() for panel in ax.child_axes] == ["t = 0", "t = 0.25"]
+
+
+def test_the_ellipses_of_a_plan_are_its_components(bridge):
+    starts = np.array([[0.0, 0.0, 0.0], [0.1, -0.2, 0.0]])
+    ax = plot.bridge_plans(bridge, starts, n=300, rng=0)
+    shares = bridge.conditional(starts).weights
+    assert (shares > 0.01).all()
+    first, second, *_ = ellipses = ax.patches
+    assert len(ellipses) == 4
+    np.testing.assert_allclose([first.center, second.center], bridge.shifts[:, :2])
+    # Two standard deviations on either side, of variances epsilon T times the scales' eigenvalues.
+    np.testing.assert_allclose(first.width, 4 * np.sqrt(0.5 * 0.8))
+    np.testing.assert_allclose(first.height, 4 * np.sqrt(0.5 * 0.2))
+    np.testing.assert_allclose(first.angle % 180, 45)
+    np.testing.assert_allclose([second.width, second.height], 4 * np.sqrt(0.5 * 0.4))
+    opacity = [ellipse.get_edgecolor()[3] for ellipse in ellipses]
+    np.testing.assert_allclose(opacity, np.minimum(0.2 + shares.ravel(), 1))
+    # In two dimensions 2 deviations hold 1 - e^-2 of a Gaussian, and what others put there.
+    draws = np.asarray(ax.collections[0].get_offsets())
+    held = [
+        np.einsum("ni,ij,nj->n", away, np.linalg.inv(0.5 * scale[:2, :2]), away) < 4
+        for shift, scale in zip(bridge.shifts, bridge.scales, strict=True)
+        for away in [draws - shift[:2]]
+    ]
+    assert np.logical_or(*held).mean() > 1 - np.exp(-2) - 6 * (0.12 / 300) ** 0.5
+    means = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "X"]
+    np.testing.assert_allclose(means, bridge.mean(starts)[:, :2])
+
+
+def test_components_that_carry_little_of_a_plan_are_left_out():
+    bridge = LightSchrodingerBridge.from_parameters(
+        [0.995, 0.005], [[0.0, 0.0], [1.0, 0.0]], [[0.3, 0.1], [0.2, 0.2]], epsilon=1.0
+    )
+    (ellipse,) = plot.bridge_plans(bridge, [[0.0, 0.0]], rng=0).patches
+    np.testing.assert_array_equal(ellipse.center, 0)
+    np.testing.assert_allclose([ellipse.width, ellipse.height], 4 * np.sqrt([0.3, 0.1]))
+    assert ellipse.angle % 180 == 0
+
+
+def test_the_arrows_of_a_potential_are_its_slope(plane):
+    x = np.array([[-1.0, 0.0], [1.0, 2.0], [0.0, 0.0]])
+    ax = plot.bridge_potential(plane, x, t=0.3, n_grid=50, n_arrows=7)
+    arrows = next(c for c in ax.collections if hasattr(c, "U"))
+    np.testing.assert_allclose(arrows.U, 3.0)
+    np.testing.assert_allclose(arrows.V, -4.0)
+    assert len(arrows.U) == 49
+    # From corner to corner of the picture, a tenth larger than the points.
+    shades = next(c for c in ax.collections if hasattr(c, "levels"))
+    rise = 3.0 * 2.4 + 4.0 * 2.4
+    assert shades.zmin == 0
+    np.testing.assert_allclose(shades.zmax, rise)
+    np.testing.assert_allclose(ax.get_xlim() + ax.get_ylim(), [-1.2, 1.2, -0.2, 2.2])
+
+
+def test_starts_may_be_tensors(plane):
+    torch = pytest.importorskip("torch")
+    x0 = np.random.default_rng(0).normal(size=(6, 2))
+    for draw in (plot.bridge_paths, plot.bridge_plans, plot.bridge_marginals):
+        pair = [draw(plane, x, rng=0) for x in (x0, torch.tensor(x0, requires_grad=True))]
+        found = [(ax.child_axes or [ax])[-1].collections[-1].get_offsets() for ax in pair]
+        np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    "draw", [plot.bridge_paths, plot.bridge_marginals, plot.bridge_plans, plot.bridge_potential]
+)
+def test_what_is_no_bridge_of_the_plane_is_refused(draw, plane, monkeypatch):
+    with pytest.raises(TypeError, match=r"'bridge' must be a LightSchrodingerBridge .*got int"):
+        draw(3, [[0.0, 0.0]])
+    line = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+    with pytest.raises(ShapeError, match="'bridge' must have two dimensions or more; it has 1"):
+        draw(line, [[0.0]])
+    with pytest.raises(ShapeError, match=r"'x0?' must (hold|have shape \(m, 2\)).* at least one"):
+        draw(plane, np.empty((0, 2)))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot")
+    with pytest.raises(MissingDependencyError, match="plot"):
+        draw(plane, [[0.0, 0.0]])
+
+
+def test_coordinates_and_points_that_a_bridge_has_not_are_refused(bridge, plane):
+    for coordinates in ((0, 3), (1, 1), (-1, 0)):
+        with pytest.raises(DomainError, match="'coordinates' must be two different ones from 0 to"):
+            plot.bridge_paths(bridge, np.zeros((1, 3)), coordinates=coordinates)
+    with pytest.raises(ShapeError, match="'bridge' must have two dimensions; it has 3"):
+        plot.bridge_potential(bridge, np.zeros((1, 2)))
+    with pytest.raises(ShapeError, match=r"'x1' must have 2 columns.*got \(5, 3\)"):
+        plot.bridge_marginals(plane, np.zeros((4, 2)), x1=np.zeros((5, 3)))
+    with pytest.raises(DomainError, match="'t' must"):
+        plot.bridge_potential(plane, np.zeros((4, 2)), t=1.5)

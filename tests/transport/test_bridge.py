@@ -848,9 +848,3 @@ def test_bad_arguments_are_named(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
 # fmt: on
-
-
-def test_tensors_are_refused_with_the_way_out():
-    torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match=re.escape("Pass x0.numpy(force=True)")):
-        GOOD.mean(torch.zeros(4, 2))

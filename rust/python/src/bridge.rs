@@ -5,7 +5,8 @@ use numpy::{
 };
 use pyo3::prelude::*;
 use pyprobe_core::random::Key;
-use pyprobe_core::transport::bridge::{self, Components, Features, Normals, Wanted};
+use pyprobe_core::transport::bridge::{self, Components, Features, Wanted};
+use pyprobe_core::transport::motion::{self, Bridge};
 
 use crate::gate;
 
@@ -71,34 +72,93 @@ pub fn bridge_responsibilities<'py>(
     Ok((values.into_pyarray(py), shares.into_pyarray(py)))
 }
 
-/// Maps and spreads of the components: diagonals (k, d), or matrices and Cholesky factors (k, d, d).
-#[derive(FromPyObject)]
-pub enum Spread<'py> {
-    /// Diagonals
-    Diagonal(PyReadonlyArray2<'py, f64>, PyReadonlyArray2<'py, f64>),
-    /// Matrices
-    Full(PyReadonlyArray3<'py, f64>, PyReadonlyArray3<'py, f64>),
+/// Log-weights (k,), shifts and scales (k, dim), epsilon, origin and velocity (dim,).
+type Frame<'py> = (
+    PyReadonlyArray1<'py, f64>,
+    PyReadonlyArray2<'py, f64>,
+    PyReadonlyArray2<'py, f64>,
+    f64,
+    PyReadonlyArray1<'py, f64>,
+    PyReadonlyArray1<'py, f64>,
+);
+
+fn bridge_of<'a>(frame: &'a Frame<'_>) -> Bridge<'a> {
+    let (log_weights, shifts, scales, epsilon, origin, velocity) = frame;
+    Bridge {
+        log_weights: log_weights.as_array(),
+        shifts: shifts.as_array(),
+        scales: scales.as_array(),
+        epsilon: *epsilon,
+        origin: origin.as_array(),
+        velocity: velocity.as_array(),
+    }
 }
 
-/// Draws from the mixtures that the rows of `x` lead to, shape (`n_draws`, n, d).
+/// Nanoseconds, roughly, of the weights of `n` rows.
+fn work_of(n: usize, bridge: Bridge<'_>) -> usize {
+    n * (bridge.shifts.len() / 8 + 2 * bridge.log_weights.len()) + 8 * bridge.shifts.len()
+}
+
+/// Normalized log-weights (n, k) at a time, and the logarithms of their sums before.
+#[pyfunction]
+pub fn bridge_log_weights<'py>(
+    py: Python<'py>,
+    x: PyReadonlyArray2<'py, f64>,
+    frame: Frame<'py>,
+    t: f64,
+) -> PyResult<(Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<f64>>)> {
+    let (x, bridge) = (x.as_array(), bridge_of(&frame));
+    let (weights, sums) = gate::run(py, work_of(x.nrows(), bridge), |control| {
+        motion::log_weights(x, bridge, t, control)
+    })?;
+    Ok((weights.into_pyarray(py), sums.into_pyarray(py)))
+}
+
+/// The drift (n, dim) at a time.
+#[pyfunction]
+pub fn bridge_drift<'py>(
+    py: Python<'py>,
+    x: PyReadonlyArray2<'py, f64>,
+    frame: Frame<'py>,
+    t: f64,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let (x, bridge) = (x.as_array(), bridge_of(&frame));
+    let found = gate::run(py, 2 * work_of(x.nrows(), bridge), |control| {
+        motion::drift(x, bridge, t, control)
+    })?;
+    Ok(found.into_pyarray(py))
+}
+
+/// Draws (draws, n, dim) of the places at a later time.
 #[pyfunction]
 pub fn bridge_sample<'py>(
     py: Python<'py>,
     x: PyReadonlyArray2<'py, f64>,
-    logits: Logits<'py>,
-    shifts: PyReadonlyArray2<'py, f64>,
-    spread: Spread<'py>,
+    frame: Frame<'py>,
+    times: (f64, f64),
     n_draws: usize,
     key: u128,
 ) -> PyResult<Bound<'py, PyArray3<f64>>> {
-    let (x, components, shifts) = (x.as_array(), components(&logits), shifts.as_array());
-    let normals = match &spread {
-        Spread::Diagonal(maps, spreads) => Normals::Diagonal(maps.as_array(), spreads.as_array()),
-        Spread::Full(maps, factors) => Normals::Full(maps.as_array(), factors.as_array()),
-    };
-    let cost = work(x.nrows(), components) + 4 * x.len() * n_draws;
-    let found = gate::run(py, cost, |control| {
-        bridge::sample(x, components, shifts, normals, n_draws, Key::new(key), control)
+    let (x, bridge) = (x.as_array(), bridge_of(&frame));
+    let found = gate::run(py, work_of(x.nrows(), bridge) + 4 * x.len() * n_draws, |control| {
+        motion::sample(x, bridge, times, n_draws, Key::new(key), control)
+    })?;
+    Ok(found.into_pyarray(py))
+}
+
+/// Places (draws n times dim,) of Brownian bridges from the starts to the ends (draws, n, dim).
+#[pyfunction]
+pub fn brownian_bridges<'py>(
+    py: Python<'py>,
+    starts: PyReadonlyArray2<'py, f64>,
+    ends: PyReadonlyArray3<'py, f64>,
+    times: PyReadonlyArray1<'py, f64>,
+    epsilon: f64,
+    key: u128,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let (starts, ends, times) = (starts.as_array(), ends.as_array(), times.as_array().to_vec());
+    let found = gate::run(py, 4 * ends.len() * times.len(), |control| {
+        motion::brownian_bridges(starts, ends, &times, epsilon, Key::new(key), control)
     })?;
     Ok(found.into_pyarray(py))
 }

@@ -33,7 +33,10 @@ mod _core {
     use crate::special::{bessel, bessel_at, bessel_ratio_inverse, special_tables};
 
     #[pymodule_export]
-    use crate::bridge::{bridge_pass, bridge_responsibilities, bridge_sample};
+    use crate::bridge::{
+        bridge_drift, bridge_log_weights, bridge_pass, bridge_responsibilities, bridge_sample,
+        brownian_bridges,
+    };
 
     #[pymodule_export]
     use crate::transport::{

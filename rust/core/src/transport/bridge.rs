@@ -7,13 +7,12 @@
 
 use core::ops::Range;
 
-use ndarray::{Array2, Array3, ArrayView1, ArrayView2, ArrayView3, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use crate::linalg::skinny;
 use crate::linalg::softmax::{exponentiate, share};
 use crate::memory::{shaped, zeros};
 use crate::parallel::{for_each_chunk, reduce_blocks};
-use crate::random::{Key, Stream};
 use crate::{Control, Error};
 
 /// What a row's logits are linear in.
@@ -176,101 +175,6 @@ pub fn responsibilities(
     Ok((values, shaped((n, k), shares)))
 }
 
-/// The normal distribution of a component, given `x`: its mean is `shift + map x`.
-#[derive(Debug, Clone, Copy)]
-pub enum Normals<'a> {
-    /// Diagonals of the maps and standard deviations, each of shape (k, dim).
-    Diagonal(ArrayView2<'a, f64>, ArrayView2<'a, f64>),
-    /// Maps and lower Cholesky factors of the covariances, each of shape (k, dim, dim).
-    Full(ArrayView3<'a, f64>, ArrayView3<'a, f64>),
-}
-
-/// Draws from the mixtures of normals that the rows of `x` lead to, shape (draws, n, dim): first a
-/// component, by its responsibility, then `dim` normal variates. `shifts` has shape (k, dim).
-///
-/// A draw depends on the key, the row and the number of the draw alone.
-///
-/// # Errors
-/// As [`responsibilities`].
-pub fn sample(
-    x: ArrayView2<'_, f64>,
-    components: Components<'_>,
-    shifts: ArrayView2<'_, f64>,
-    normals: Normals<'_>,
-    n_draws: usize,
-    key: Key,
-    control: &Control,
-) -> Result<Array3<f64>, Error> {
-    let model = Packed::new(x, components)?;
-    let (n, dim) = x.dim();
-    let shapes = match normals {
-        Normals::Diagonal(maps, spreads) => [maps.shape().to_vec(), spreads.shape().to_vec()],
-        Normals::Full(maps, factors) => [maps.shape().to_vec(), factors.shape().to_vec()],
-    };
-    let fits = |shape: &[usize]| shape[0] == model.k && shape[1..].iter().all(|&d| d == dim);
-    if shifts.dim() != (model.k, dim) || !shapes.iter().all(|shape| fits(shape)) {
-        return Err(Error::Shape {
-            name: "shifts",
-            expected: format!("({}, {dim}), as the maps and the spreads", model.k),
-            got: shifts.shape().to_vec(),
-        });
-    }
-    let mut out = zeros::<f64>(&[n, n_draws, dim])?;
-    for_each_chunk(&mut out, BLOCK * n_draws * dim, control, |start, out| {
-        let first = start / (n_draws * dim).max(1);
-        let rows = first..first + out.len() / (n_draws * dim).max(1);
-        let features = model.features(x, rows.clone());
-        let (mut shares, _) = model.shares(&features);
-        let mut stream = Stream::new(key, (first / BLOCK) as u64);
-        let mut uniforms = vec![0.0; rows.len() * n_draws];
-        stream.fill_uniform(&mut uniforms);
-        stream.fill_normal(out);
-        let draws = out.chunks_exact_mut(n_draws * dim).zip(uniforms.chunks_exact(n_draws));
-        for ((i, shares), (draws, uniforms)) in
-            rows.zip(shares.chunks_exact_mut(model.stride)).zip(draws)
-        {
-            let mut total = 0.0;
-            for share in &mut shares[..model.k] {
-                total += *share;
-                *share = total;
-            }
-            for (draw, uniform) in draws.chunks_exact_mut(dim).zip(uniforms) {
-                let place = shares[..model.k].partition_point(|&below| below <= uniform * total);
-                let k = place.min(model.k - 1);
-                move_to(draw, x.row(i), shifts.row(k), normals, k);
-            }
-        }
-        Ok(())
-    })?;
-    Ok(shaped((n, n_draws, dim), out).permuted_axes([1, 0, 2]))
-}
-
-/// Turns standard normal variates into those of component `k`, given `x`.
-fn move_to(
-    draw: &mut [f64],
-    x: ArrayView1<'_, f64>,
-    shift: ArrayView1<'_, f64>,
-    normals: Normals<'_>,
-    k: usize,
-) {
-    match normals {
-        Normals::Diagonal(maps, spreads) => {
-            let (map, spread) = (maps.row(k), spreads.row(k));
-            for (j, draw) in draw.iter_mut().enumerate() {
-                *draw = spread[j].mul_add(*draw, map[j].mul_add(x[j], shift[j]));
-            }
-        }
-        Normals::Full(maps, factors) => {
-            let (map, factor) = (maps.index_axis(Axis(0), k), factors.index_axis(Axis(0), k));
-            // From the last on: a row of the lower factor needs the variates up to its own.
-            for j in (0..draw.len()).rev() {
-                let noise: f64 = factor.row(j).iter().zip(&draw[..=j]).map(|(l, z)| l * z).sum();
-                draw[j] = shift[j] + map.row(j).dot(&x) + noise;
-            }
-        }
-    }
-}
-
 /// Slopes with columns padded to whole vectors; the padding has logits of minus infinity.
 struct Packed {
     kind: Features,
@@ -377,7 +281,7 @@ impl Sums {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::Array1;
+    use ndarray::{Array1, Axis};
 
     use super::*;
 
@@ -436,58 +340,6 @@ mod tests {
             let (values, shares) = responsibilities(x.view(), components, &control).unwrap();
             near(&shares, &r);
             assert!(values.iter().zip(&totals).all(|(a, b)| (a - b.ln()).abs() < 1e-13));
-        }
-    }
-
-    #[test]
-    fn draws_have_the_moments_of_their_mixture() {
-        let (k, dim, n_draws) = (2, 2, 40_000);
-        let x = Array2::from_shape_vec((300, dim), vec![0.3; 600]).unwrap();
-        let slopes = Array2::zeros((2 * dim, k));
-        let offsets = Array1::from(vec![0.25_f64.ln(), 0.75_f64.ln()]);
-        let components = Components {
-            features: Features::Diagonal,
-            slopes: slopes.view(),
-            offsets: offsets.view(),
-        };
-        let shifts = ndarray::array![[1.0, 0.0], [-1.0, 2.0]];
-        let maps = ndarray::array![[0.5, 1.0], [2.0, 0.1]];
-        let spreads = ndarray::array![[0.1, 0.2], [0.3, 0.4]];
-        let full = |rows: &Array2<f64>| {
-            Array3::from_shape_fn(
-                (k, dim, dim),
-                |(k, i, j)| if i == j { rows[[k, i]] } else { 0.0 },
-            )
-        };
-        let (wide_maps, factors) = (full(&maps), full(&spreads));
-        let mut found = Vec::new();
-        for normals in [
-            Normals::Diagonal(maps.view(), spreads.view()),
-            Normals::Full(wide_maps.view(), factors.view()),
-        ] {
-            let draw = |control: &Control| {
-                sample(x.view(), components, shifts.view(), normals, 3, Key::new(5), control)
-            };
-            let draws = draw(&Control::sequential()).unwrap();
-            assert_eq!(Ok(draws.clone()), draw(&Control::new()));
-            found.push(draws);
-        }
-        assert!((&found[0] - &found[1]).iter().all(|e| e.abs() < 1e-15));
-        let x = x.row(0).insert_axis(Axis(0));
-        let normals = Normals::Diagonal(maps.view(), spreads.view());
-        let control = Control::sequential();
-        let draws =
-            sample(x, components, shifts.view(), normals, n_draws, Key::new(7), &control).unwrap();
-        for j in 0..dim {
-            let means: Vec<f64> = (0..k).map(|k| shifts[[k, j]] + maps[[k, j]] * 0.3).collect();
-            let mean = 0.25 * means[0] + 0.75 * means[1];
-            let square = |k: usize| means[k].powi(2) + spreads[[k, j]].powi(2);
-            let variance = 0.25 * square(0) + 0.75 * square(1) - mean * mean;
-            let column = draws.index_axis(Axis(2), j);
-            let error = (column.sum() / n_draws as f64 - mean) / (variance / n_draws as f64).sqrt();
-            assert!(error.abs() < 4.0, "{error}");
-            let second = column.mapv(|y| (y - mean).powi(2)).sum() / n_draws as f64;
-            assert!((second / variance - 1.0).abs() < 0.05);
         }
     }
 }

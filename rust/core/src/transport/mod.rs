@@ -9,13 +9,14 @@
 //! ```
 //!
 //! The potentials are found by [`sinkhorn`]. [`bridge`] has what the fit of a light Schrödinger bridge
-//! sums over a sample, and draws from it.
+//! sums over a sample; [`motion`] has where a bridge goes.
 
 mod batch;
 pub mod bridge;
 mod cost;
 mod log_domain;
 mod marginal;
+pub mod motion;
 mod newton;
 mod plan;
 mod relaxation;
