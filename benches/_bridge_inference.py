@@ -129,8 +129,8 @@ def text(draws: list[Any], paths: list[Any], drifts: list[Any], errors: list[Any
         f"beside `sample_euler_maruyama` with {N_TIMES} steps, and `sample_at_time_moment` for "
         "every time, which is exact for each time alone.\n\n"
         + markdown(second, paths)
-        + f"\n\nDrift at {N} places: at one time, and with a time for each place, which the official "
-        "code takes alone.\n\n"
+        + f"\n\nDrift at {N} places: at one time, and with a time for each place, all that the "
+        "official code takes.\n\n"
         + markdown(third, drifts)
         + f"\n\nError of the drift, relative, the worst of {N_CHECKED} places where the bridge is "
         "at that time; the reference is the formula in 80 bits.\n\n" + markdown(last, errors)

@@ -1,15 +1,17 @@
 """Light Schrödinger bridges beside the official code (ngushchin/LightSB).
 
     python benches/bench_bridge.py [--part abcdefg] [--official PATH] [--data PATH] [--quick]
-        [--write]
+        [--only TEXT] [--write]
 
 Parts: a, the mixtures benchmark; b, single cells; c, the swiss roll; d, full covariances; e, small
 samples; f, inference; g, robustness. One processor for all, and seconds are of processor time, to
 which other work on the machine adds nothing. `--official` gives a checkout of the official code,
 which then runs first, in the same process (it needs `pip install geotorch`); its figures are kept
 in bridge_official.json with their date, and stand beside ours in later runs without it. `--data` is
-the folder of `full_cite_pcas_50_day_*.npy`, from the same repository. `--write` puts each part's
-results into a section of docs/benchmarks.md, when it is done.
+the folder of `full_cite_pcas_50_day_*.npy`, from the same repository. `--quick` takes the smaller
+samples alone, `--only` those problems of parts a, b and c whose names have the text ("d=16 eps=1",
+"2->4", "eps=0.002"). `--write` puts each part's results into a section of docs/benchmarks.md, when
+it is done.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ def main() -> None:
     arguments.add_argument("--official", type=Path, help="a checkout of ngushchin/LightSB")
     folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "single_cell"
     arguments.add_argument("--data", type=Path, default=folder, help="cells of part b")
+    arguments.add_argument("--only", default="", help="problems of parts a to c that have this")
     arguments.add_argument("--quick", action="store_true", help="the smaller samples only")
     arguments.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
     options = arguments.parse_args()
@@ -67,9 +70,9 @@ def main() -> None:
     peer = Peer(load(options.official) if options.official else None)
     sizes = (20_000,) if options.quick else (20_000, 100_000)
     parts: dict[str, Callable[[], str]] = {
-        "a": lambda: benchmark(peer, sizes),
-        "b": lambda: days(peer, options.data),
-        "c": lambda: roll(peer, sizes),
+        "a": lambda: benchmark(peer, sizes, options.only),
+        "b": lambda: days(peer, options.data, options.only),
+        "c": lambda: roll(peer, sizes, options.only),
         "d": lambda: full(peer, sizes),
         "e": lambda: few(peer),
         "f": lambda: inference(peer),
@@ -101,9 +104,11 @@ def beside(line: Line) -> list[Any]:
 # Part a
 
 
-def benchmark(peer: Peer, sizes: Sequence[int]) -> str:
+def benchmark(peer: Peer, sizes: Sequence[int], only: str) -> str:
     rows, moments, lines = [], [], []
     for case, truth in replica():
+        if only not in case.name:
+            continue
         theirs = theirs_of(peer, case)
         dim, epsilon = truth.starts.shape[1], truth.plan.epsilon
         x0, x1 = truth.draw(np.random.default_rng(7), max(sizes))
@@ -171,9 +176,11 @@ def verdict(lines: Sequence[Line]) -> str:
 # Part b
 
 
-def days(peer: Peer, folder: Path) -> str:
+def days(peer: Peer, folder: Path, only: str) -> str:
     rows = []
     for case, data in cells(folder):
+        if only not in case.name:
+            continue
         theirs = theirs_of(peer, case)
         line = compare(case, theirs, data.starts, data.ends)
         found = line.figures
@@ -206,9 +213,11 @@ def days(peer: Peer, folder: Path) -> str:
 # Part c
 
 
-def roll(peer: Peer, sizes: Sequence[int]) -> str:
+def roll(peer: Peer, sizes: Sequence[int], only: str) -> str:
     rows = []
     for case in rolls():
+        if only not in case.name:
+            continue
         theirs = theirs_of(peer, case)
         for n in sizes if case.recipe.n_components < 500 else sizes[:1]:
             line = compare(case, theirs, *swiss_roll(np.random.default_rng(7), n))
