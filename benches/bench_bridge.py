@@ -111,7 +111,7 @@ def benchmark(peer: Peer, sizes: Sequence[int], only: str) -> str:
             continue
         theirs = theirs_of(peer, case)
         dim, epsilon = truth.starts.shape[1], truth.plan.epsilon
-        x0, x1 = truth.draw(np.random.default_rng(7), max(sizes))
+        x0, x1 = truth.draw(np.random.default_rng(7), 100_000)
         found = [compare(case, theirs, x0[:n], x1[:n]) for n in sizes]
         lines.append(found)
         for line in found:
@@ -253,7 +253,7 @@ def earlier(theirs: dict[str, Any], loss: float) -> Any:
 def full(peer: Peer, sizes: Sequence[int]) -> str:
     case, truth = turned()
     theirs, rows = theirs_of(peer, case), []
-    x0, x1 = truth.draw(np.random.default_rng(7), max(sizes))
+    x0, x1 = truth.draw(np.random.default_rng(7), 100_000)
     for n in sizes:
         line = compare(case, theirs, x0[:n], x1[:n])
         part = line.ours.seconds / theirs["seconds"] if theirs else None
