@@ -79,8 +79,12 @@ def recolorings_of_a_photograph(tour: Tour) -> None:
                 f"{plan_seconds:.2f} s",
                 away(sinkhorn_mean(as_image(fresh0[None]))[0]),
             ],
-            ["bridge, mean of the plan", f"{seconds:.2f} s", away(bridge.mean(fresh0))],
-            ["bridge, a draw from the plan", "the same", away(bridge.sample(fresh0, rng=1))],
+            ["bridge, mean of the plan", f"{seconds:.2f} s", away(np.asarray(bridge.mean(fresh0)))],
+            [
+                "bridge, a draw from the plan",
+                "the same",
+                away(np.asarray(bridge.sample(fresh0, rng=1))),
+            ],
         ],
     )
     tour.say(
@@ -110,8 +114,8 @@ def recolorings_of_a_photograph(tour: Tour) -> None:
         [
             small,
             as_image(sinkhorn_mean(picture)),
-            as_image(through_table(picture, bridge.mean)),
-            as_image(bridge.sample(flat, rng=2).reshape(picture.shape)),
+            as_image(through_table(picture, lambda c: np.asarray(bridge.mean(c)))),
+            as_image(np.asarray(bridge.sample(flat, rng=2)).reshape(picture.shape)),
             as_image(at(np.full(3, 0.5))),
         ]
     )
