@@ -12,7 +12,7 @@ use super::rows::{
     GROUP, Gibbs, Potentials, SMALL, SUMS, add_rows, block_size, exponentials, for_each,
     group_size, split, sum,
 };
-use crate::simd::vectorize;
+use crate::simd::{Instructions, vectorize, vectorize_with};
 use crate::special::math;
 use crate::{Control, Error};
 
@@ -87,11 +87,12 @@ impl Kernel {
             let rows = index * size..index * size + sums.len();
             let (phi, least_row) = (&base.phi[rows.clone()], &least_row[rows.clone()]);
             let mut columns = vec![0.0; m];
-            let entries = vectorize(
+            let entries = vectorize_with(
                 #[inline(always)]
-                || {
+                |on| {
                     let least = Least { row: least_row, column: &least_column };
                     entries(
+                        on,
                         gibbs,
                         rows.start,
                         phi,
@@ -498,9 +499,9 @@ fn share_kept<C: Cost>(gibbs: Gibbs<'_, C>, base: &Potentials, least: Least<'_>)
     let mut row = vec![0.0; m];
     let (mut kept, mut seen) = (0, 0);
     for i in (0..n).step_by(n.div_ceil(PROBES)) {
-        vectorize(
+        vectorize_with(
             #[inline(always)]
-            || exponentials(gibbs, i, base.phi[i], &base.gamma, &mut row),
+            |on| exponentials(on, gibbs, i, base.phi[i], &base.gamma, &mut row),
         );
         kept += row.iter().enumerate().filter(|&(j, &p)| least.keeps(i, j, p)).count();
         seen += m;
@@ -512,6 +513,7 @@ fn share_kept<C: Cost>(gibbs: Gibbs<'_, C>, base: &Potentials, least: Least<'_>)
 /// row sums and adds the rows to the column sums.
 #[inline(always)]
 fn entries<C: Cost>(
+    on: Instructions,
     gibbs: Gibbs<'_, C>,
     first: usize,
     phi: &[f64],
@@ -524,7 +526,7 @@ fn entries<C: Cost>(
     let Some(least) = least else {
         let mut values = vec![0.0; phi.len() * m];
         for (i, row) in values.chunks_exact_mut(m).enumerate() {
-            row_sums[i] = exponentials(gibbs, first + i, phi[i], gamma, row);
+            row_sums[i] = exponentials(on, gibbs, first + i, phi[i], gamma, row);
         }
         for rows in values.chunks(ROWS * m) {
             add_rows(column_sums, &[1.0; ROWS][..rows.len() / m], rows);
@@ -534,7 +536,7 @@ fn entries<C: Cost>(
     let mut row = vec![0.0; m];
     let (mut ends, mut indices, mut values) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..phi.len() {
-        row_sums[i] = exponentials(gibbs, first + i, phi[i], gamma, &mut row);
+        row_sums[i] = exponentials(on, gibbs, first + i, phi[i], gamma, &mut row);
         add_rows(column_sums, &[1.0], &row);
         for (j, &p) in row.iter().enumerate() {
             if least.keeps(i, j, p) {
