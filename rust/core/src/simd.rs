@@ -8,6 +8,21 @@ pub(crate) struct Instructions {
     pub(crate) avx512: Option<pulp::x86::V4>,
 }
 
+impl Instructions {
+    /// Known when a body is compiled, and so is what depends on it.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn of<S: pulp::Simd>(simd: S) -> Self {
+        Self { avx512: (&simd as &dyn core::any::Any).downcast_ref().copied() }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    #[inline(always)]
+    fn of<S: pulp::Simd>(_: S) -> Self {
+        Self {}
+    }
+}
+
 /// Runs `body` compiled for the widest vector instructions that this machine has.
 ///
 /// The closure, and every function it calls, must be `#[inline(always)]`: what is not inlined
@@ -31,14 +46,8 @@ pub(crate) fn vectorize_with<R>(body: impl FnMut(Instructions) -> R) -> R {
         // `Arch::dispatch` takes closures too, but calls them through `FnOnce::call_once`: for a
         // closure that is `FnMut` this is a compiler-made function that is not inlined.
         #[inline(always)]
-        fn with_simd<S: pulp::Simd>(mut self, _simd: S) -> R {
-            // Known when this is compiled, and so is what depends on it.
-            #[cfg(target_arch = "x86_64")]
-            let avx512 = (&_simd as &dyn core::any::Any).downcast_ref().copied();
-            (self.0)(Instructions {
-                #[cfg(target_arch = "x86_64")]
-                avx512,
-            })
+        fn with_simd<S: pulp::Simd>(mut self, simd: S) -> R {
+            (self.0)(Instructions::of(simd))
         }
     }
 

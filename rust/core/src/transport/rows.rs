@@ -376,8 +376,57 @@ pub(super) fn visit<C: Cost>(
 
 #[cfg(test)]
 mod tests {
+    use ndarray::Array2;
+
+    use super::super::cost::Dense;
     use super::*;
     use crate::simd::vectorize;
+
+    #[test]
+    fn a_row_is_that_of_the_definition_for_any_number_of_columns() {
+        for m in [1, 31, 32, 33, 130] {
+            let mut cost = Array2::from_shape_fn((2, m), |(i, j)| ((i * 7 + j * 3) % 11) as f64);
+            let mut gamma: Vec<f64> = (0..m).map(|j| (j as f64 * 0.7).sin()).collect();
+            cost[[1, m - 1]] = f64::INFINITY;
+            gamma[m / 2] = f64::NEG_INFINITY;
+            let exponents: Vec<f64> = (0..m).map(|j| gamma[j] - 0.7 * cost[[1, j]]).collect();
+            let dense = Dense::new(cost.view()).unwrap();
+            let gibbs = Gibbs { cost: &dense, scale: 0.7 };
+            let (mut row, mut products) = (vec![f64::NAN; m], [0.0; LANES]);
+            let (high, total) = vectorize_with(
+                #[inline(always)]
+                |on| {
+                    let high = largest(gibbs, 1, &gamma, &mut row);
+                    let total = exponentials_with(
+                        on,
+                        gibbs,
+                        1,
+                        0.3,
+                        &gamma,
+                        &mut row,
+                        #[inline(always)]
+                        |costs, row| {
+                            for l in 0..LANES {
+                                products[l] += if row[l] > 0.0 { row[l] * costs[l] } else { 0.0 };
+                            }
+                        },
+                    );
+                    (high, total)
+                },
+            );
+            let expected: Vec<f64> = exponents.iter().map(|x| (0.3 + x).exp()).collect();
+            for (found, expected) in row.iter().zip(&expected) {
+                assert!((found - expected).abs() <= 1e-14 * expected, "{found} {expected}");
+            }
+            let sum: f64 = expected.iter().sum();
+            assert!((total - sum).abs() <= 1e-13 * sum);
+            let largest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            assert!(high == largest || (high - largest).abs() < 1e-14);
+            let product: f64 =
+                (0..m).filter(|&j| expected[j] > 0.0).map(|j| expected[j] * cost[[1, j]]).sum();
+            assert!((sum_of(&products) - product).abs() <= 1e-13 * (1.0 + product));
+        }
+    }
 
     #[test]
     fn rows_are_added_and_summed_as_the_definition_says() {
