@@ -304,8 +304,7 @@ pub(super) fn plan_rows<C: Cost>(
     phi: &mut [f64],
     gamma: &[f64],
     fresh: bool,
-    buffer: &mut [f64],
-    sums: &mut [f64],
+    (buffer, sums): (&mut [f64], &mut [f64]),
 ) -> Option<usize> {
     let m = gamma.len();
     let mut stranded = None;
@@ -362,7 +361,7 @@ pub(super) fn visit<C: Cost>(
             before[..phi.len()].copy_from_slice(phi);
             let stranded = vectorize_with(
                 #[inline(always)]
-                |on| plan_rows(on, gibbs, first, phi, gamma, fresh, rows, sums),
+                |on| plan_rows(on, gibbs, first, phi, gamma, fresh, (rows, sums)),
             );
             block.stranded = block.stranded.or(stranded);
             block.moved =
