@@ -200,8 +200,10 @@ class Components:
 
     def drift(self, x: Vector, t: Time) -> Vector:
         """Return the drift at `x`, for a horizon of 1."""
-        if self.frame is not None and isinstance(t, float):
-            return _core.bridge_drift(x, self.frame, t)
+        if self.frame is not None:
+            if isinstance(t, float):
+                return _core.bridge_drift(x, self.frame, t)
+            return _core.bridge_drift_at_times(x, self.frame, t)
         drift = np.empty_like(x)
         for rows, now in self._blocks_at(len(x), t):
             y = self.place(x[rows], now.t)

@@ -35,7 +35,7 @@ class MixtureParameters(NamedTuple):
 def log_density(mixture: MixtureParameters, covariance: str, x: Vector) -> Vector:
     """Return the log-density of the mixture at the rows of `x`."""
     logits = Model(KINDS[covariance], 1.0).of_targets(Parameters(*mixture))
-    return _core.bridge_responsibilities(x, logits)[0]
+    return _core.bridge_log_sums(x, logits)
 
 
 def fit_mixture(

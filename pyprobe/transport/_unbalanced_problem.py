@@ -15,7 +15,6 @@ rows, and for infinite penalties G is that loss itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +24,6 @@ from pyprobe.transport._bridge_kinds import Vector
 from pyprobe.transport._bridge_model import Model, Pair, Parameters, Sample
 
 __all__ = ["Problem", "Side", "Tilt", "total"]
-
-_BLOCK = 2**22
-"""Responsibilities that are held at once."""
 
 
 class Tilt(NamedTuple):
@@ -57,10 +53,7 @@ class Side(NamedTuple):
     def tilt(self, logits: tuple[str, Vector, Vector]) -> Tilt:
         """Return the value, and the rows' weights."""
         points, weights = self.sample
-        exponents = np.empty(len(points))
-        for rows in _pieces(len(points), len(logits[2])):
-            exponents[rows] = _core.bridge_responsibilities(points[rows], logits)[0]
-        exponents = self.sign * exponents - self.offsets
+        exponents = self.sign * _core.bridge_log_sums(points, logits) - self.offsets
         if self.penalty == math.inf:
             return Tilt(float(weights @ exponents), weights)
         scaled = exponents / self.penalty
@@ -105,9 +98,3 @@ class Problem(NamedTuple):
         constant = (ends.value * inverse[1] - starts.value * inverse[0]) / sum(inverse)
         with np.errstate(over="ignore"):
             return constant, float(np.exp((starts.value + ends.value) / sum(penalties)))
-
-
-def _pieces(n: int, k: int) -> Iterator[slice]:
-    size = max(1, _BLOCK // k)
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))

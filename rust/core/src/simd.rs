@@ -1,21 +1,53 @@
 //! Run-time dispatch: one place to enter code compiled for this machine's vector instructions.
 
+/// What the instructions that a body is compiled for can do and plain arithmetic cannot ask for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Instructions {
+    /// The proof that AVX-512 is there.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) avx512: Option<pulp::x86::V4>,
+}
+
+impl Instructions {
+    /// Known when a body is compiled, and so is what depends on it.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn of<S: pulp::Simd>(simd: S) -> Self {
+        Self { avx512: (&simd as &dyn core::any::Any).downcast_ref().copied() }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    #[inline(always)]
+    fn of<S: pulp::Simd>(_: S) -> Self {
+        Self {}
+    }
+}
+
 /// Runs `body` compiled for the widest vector instructions that this machine has.
 ///
 /// The closure, and every function it calls, must be `#[inline(always)]`: what is not inlined
 /// is compiled for the baseline, where `mul_add` is a software routine.
 #[inline(always)]
-pub(crate) fn vectorize<R>(body: impl FnMut() -> R) -> R {
+pub(crate) fn vectorize<R>(mut body: impl FnMut() -> R) -> R {
+    vectorize_with(
+        #[inline(always)]
+        |_| body(),
+    )
+}
+
+/// As [`vectorize`], for a body that is told the instructions.
+#[inline(always)]
+pub(crate) fn vectorize_with<R>(body: impl FnMut(Instructions) -> R) -> R {
     struct Body<F>(F);
 
-    impl<R, F: FnMut() -> R> pulp::WithSimd for Body<F> {
+    impl<R, F: FnMut(Instructions) -> R> pulp::WithSimd for Body<F> {
         type Output = R;
 
         // `Arch::dispatch` takes closures too, but calls them through `FnOnce::call_once`: for a
         // closure that is `FnMut` this is a compiler-made function that is not inlined.
         #[inline(always)]
-        fn with_simd<S: pulp::Simd>(mut self, _: S) -> R {
-            (self.0)()
+        fn with_simd<S: pulp::Simd>(mut self, simd: S) -> R {
+            (self.0)(Instructions::of(simd))
         }
     }
 

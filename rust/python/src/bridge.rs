@@ -55,21 +55,18 @@ pub fn bridge_pass<'py>(
     ))
 }
 
-/// Shapes (n,) and (n, k).
-type Shares<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray2<f64>>);
-
-/// The log-sum-exp of every row's logits, and the responsibilities.
+/// The log-sum-exp of every row's logits.
 #[pyfunction]
-pub fn bridge_responsibilities<'py>(
+pub fn bridge_log_sums<'py>(
     py: Python<'py>,
     x: PyReadonlyArray2<'py, f64>,
     logits: Logits<'py>,
-) -> PyResult<Shares<'py>> {
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
     let (x, components) = (x.as_array(), components(&logits));
-    let (values, shares) = gate::run(py, work(x.nrows(), components), |control| {
-        bridge::responsibilities(x, components, control)
+    let sums = gate::run(py, work(x.nrows(), components), |control| {
+        bridge::log_sums(x, components, control)
     })?;
-    Ok((values.into_pyarray(py), shares.into_pyarray(py)))
+    Ok(sums.into_pyarray(py))
 }
 
 /// Log-weights (k,), shifts and scales (k, dim), epsilon, origin and velocity (dim,).
@@ -125,6 +122,21 @@ pub fn bridge_drift<'py>(
     let (x, bridge) = (x.as_array(), bridge_of(&frame));
     let found = gate::run(py, 2 * work_of(x.nrows(), bridge), |control| {
         motion::drift(x, bridge, t, control)
+    })?;
+    Ok(found.into_pyarray(py))
+}
+
+/// The drift (n, dim) at a time for each row.
+#[pyfunction]
+pub fn bridge_drift_at_times<'py>(
+    py: Python<'py>,
+    x: PyReadonlyArray2<'py, f64>,
+    frame: Frame<'py>,
+    times: PyReadonlyArray1<'py, f64>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let (x, bridge, times) = (x.as_array(), bridge_of(&frame), times.as_array());
+    let found = gate::run(py, 4 * work_of(x.nrows(), bridge), |control| {
+        motion::drift_at_times(x, bridge, times, control)
     })?;
     Ok(found.into_pyarray(py))
 }

@@ -102,65 +102,66 @@ impl Points {
     /// To be called within the body of [`vectorize`].
     #[inline(always)]
     pub(crate) fn distances(&self, metric: Metric, x: &[f64], start: usize, out: &mut [f64]) {
-        assert!(x.len() == self.dim && start + out.len() <= self.n, "points that are there");
-        match metric {
-            Metric::SquaredEuclidean => self.sums(
-                x,
-                start,
-                out,
-                #[inline(always)]
-                |difference, sum| difference.mul_add(difference, sum),
-                #[inline(always)]
-                |sum| sum,
-            ),
-            Metric::Euclidean => self.sums(
-                x,
-                start,
-                out,
-                #[inline(always)]
-                |difference, sum| difference.mul_add(difference, sum),
-                #[inline(always)]
-                |sum: f64| sum.sqrt(),
-            ),
-            Metric::Cityblock => self.sums(
-                x,
-                start,
-                out,
-                #[inline(always)]
-                |difference, sum| sum + difference.abs(),
-                #[inline(always)]
-                |sum| sum,
-            ),
-        }
-    }
-
-    /// Adds `term` up over the coordinates, panel by panel.
-    #[inline(always)]
-    fn sums(
-        &self,
-        x: &[f64],
-        start: usize,
-        out: &mut [f64],
-        term: impl Fn(f64, f64) -> f64,
-        finish: impl Fn(f64) -> f64,
-    ) {
+        assert!(start + out.len() <= self.n, "points that are there");
         let (mut panel, mut lane) = (start / Self::LANES, start % Self::LANES);
         let mut rest = out;
         while !rest.is_empty() {
             let (now, later) = rest.split_at_mut((Self::LANES - lane).min(rest.len()));
-            let mut sums = [0.0; Self::LANES];
-            for (&x, row) in x.iter().zip(self.panel(panel)) {
-                for l in 0..Self::LANES {
-                    sums[l] = term(x - row[l], sums[l]);
-                }
-            }
-            for sum in &mut sums {
-                *sum = finish(*sum);
-            }
-            now.copy_from_slice(&sums[lane..lane + now.len()]);
+            let found = self.panel_distances(metric, x, panel);
+            now.copy_from_slice(&found[lane..lane + now.len()]);
             rest = later;
             (panel, lane) = (panel + 1, 0);
         }
+    }
+
+    /// The distances of a panel's points from `x`, of any value in the lanes behind the last point.
+    ///
+    /// To be called within the body of [`vectorize`].
+    #[inline(always)]
+    pub(crate) fn panel_distances(
+        &self,
+        metric: Metric,
+        x: &[f64],
+        panel: usize,
+    ) -> [f64; Self::LANES] {
+        assert!(x.len() == self.dim, "a point of as many coordinates");
+        let mut sums = match metric {
+            Metric::Cityblock => self.panel_sums(
+                x,
+                panel,
+                #[inline(always)]
+                |difference, sum| sum + difference.abs(),
+            ),
+            _ => self.panel_sums(
+                x,
+                panel,
+                #[inline(always)]
+                |difference, sum| difference.mul_add(difference, sum),
+            ),
+        };
+        if metric == Metric::Euclidean {
+            for sum in &mut sums {
+                *sum = sum.sqrt();
+            }
+        }
+        sums
+    }
+
+    /// Adds `term` up over the coordinates.
+    #[inline(always)]
+    fn panel_sums(
+        &self,
+        x: &[f64],
+        panel: usize,
+        term: impl Fn(f64, f64) -> f64,
+    ) -> [f64; Self::LANES] {
+        let mut sums = [0.0; Self::LANES];
+        for (&x, row) in x.iter().zip(self.panel(panel)) {
+            for l in 0..Self::LANES {
+                sums[l] = term(x - row[l], sums[l]);
+            }
+        }
+        sums
     }
 
     /// The rows of a panel, one a coordinate.

@@ -9,7 +9,7 @@ const LN2_HI: f64 = 0.6931471803691238;
 const LN2_LO: f64 = 1.9082149292705877e-10;
 
 /// Added to an integer below 2^51 in size, it leaves that integer in the low bits.
-const ROUND: f64 = 6755399441055744.0;
+pub(super) const ROUND: f64 = 6755399441055744.0;
 
 /// R(z)/z on [0, 0.02944], where 2 atanh(s) = 2s + s R(s^2); interpolated at Chebyshev nodes,
 /// error below 5e-18 of the logarithm.
@@ -37,26 +37,6 @@ const EXP: [f64; 11] = [
     2.5105312729622103e-08,
     2.09147553258932e-09,
 ];
-
-/// (2^r - 1) / r on [-1/2, 1/2], for 2^r to 3.4e-18: the coefficients of the even powers, and those of
-/// the odd.
-const EXP2: ([f64; 6], [f64; 5]) = (
-    [
-        core::f64::consts::LN_2,
-        0.055504108664820084,
-        0.001333355814677483,
-        1.5252733492952222e-05,
-        1.0178199636717702e-07,
-        4.434762438677473e-10,
-    ],
-    [
-        0.2402265069591013,
-        0.009618129107594109,
-        0.00015403530457123798,
-        1.321543527718275e-06,
-        7.07378403883575e-09,
-    ],
-);
 
 /// The polynomial with coefficients `c`, constant term first, by Horner's rule.
 #[inline(always)]
@@ -148,24 +128,6 @@ pub(crate) fn exp_within(x: f64) -> f64 {
     value * power_of_two(k)
 }
 
-/// 2^x for x in [-1022, 1023], 0 for x <= -1023 (-inf included) and inf for x >= 1024: without
-/// subnormal numbers, and without the reduction that [`exp`] begins with.
-#[inline(always)]
-pub(crate) fn exp2_or_zero(x: f64) -> f64 {
-    // The low bits of `x + SHIFT` are the biased exponent of 2^k: no bits for -1023, so that the
-    // product is 0 exactly, and those of infinity for 1024.
-    const SHIFT: f64 = ROUND + 1023.0;
-    let x = if x > -1023.0 { x } else { -1023.0 };
-    let x = if x < 1024.0 { x } else { 1024.0 };
-    let shifted = x + SHIFT;
-    let r = x - (shifted - SHIFT);
-    // Even and odd powers side by side: half the latency.
-    let s = r * r;
-    let (even, odd) = EXP2;
-    let slope = horner(&odd, s).mul_add(r, horner(&even, s));
-    slope.mul_add(r, 1.0) * f64::from_bits(shifted.to_bits() << 52)
-}
-
 /// (m, k) with e^x = 2^k m, m near 1.
 #[inline(always)]
 fn exp_parts(x: f64) -> (f64, f64) {
@@ -229,21 +191,6 @@ mod tests {
     fn exp_is_within_one_ulp_of_the_standard_library() {
         let points: Vec<f64> = (0..300_000).map(|i| -745.0 + f64::from(i) * 0.00485).collect();
         assert!(worst(exp, f64::exp, &points) <= 1.0);
-    }
-
-    #[test]
-    fn exp2_or_zero_is_within_one_ulp_of_the_standard_library() {
-        let points: Vec<f64> = (0..300_000).map(|i| -1022.0 + f64::from(i) * 0.0068166).collect();
-        assert!(worst(exp2_or_zero, f64::exp2, &points) <= 1.0);
-        for x in [f64::NEG_INFINITY, -1e300, -1023.0, -1075.0] {
-            assert_eq!(exp2_or_zero(x), 0.0);
-        }
-        for x in [f64::INFINITY, 1e300, 1024.0, 1100.0] {
-            assert_eq!(exp2_or_zero(x), f64::INFINITY);
-        }
-        for k in -1022..1024 {
-            assert_eq!(exp2_or_zero(f64::from(k)), f64::from(k).exp2());
-        }
     }
 
     #[test]

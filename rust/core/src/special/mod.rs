@@ -31,6 +31,7 @@ mod broadcast;
 mod debye_table;
 mod drive;
 mod edge;
+pub(crate) mod exp2;
 mod gamma;
 mod inverse;
 mod jet;

@@ -147,32 +147,23 @@ pub fn pass(
     })
 }
 
-/// The log-sum-exp of every row's logits, and the responsibilities, shape (n, k).
+/// The log-sum-exp of every row's logits, shape (n,).
 ///
 /// # Errors
 /// As [`pass`]; [`Error::Memory`].
-pub fn responsibilities(
+pub fn log_sums(
     x: ArrayView2<'_, f64>,
     components: Components<'_>,
     control: &Control,
-) -> Result<(Vec<f64>, Array2<f64>), Error> {
+) -> Result<Vec<f64>, Error> {
     let model = Packed::new(x, components)?;
-    let (n, k) = (x.nrows(), model.k);
-    let mut out = zeros::<f64>(&[n, k + 1])?;
-    for_each_chunk(&mut out, BLOCK * (k + 1), control, |start, out| {
-        let start = start / (k + 1);
-        let features = model.features(x, start..start + out.len() / (k + 1));
-        let (shares, values) = model.shares(&features);
-        let rows = out.chunks_exact_mut(k + 1).zip(shares.chunks_exact(model.stride));
-        for ((out, shares), value) in rows.zip(values) {
-            out[0] = value;
-            out[1..].copy_from_slice(&shares[..k]);
-        }
+    let mut out = zeros::<f64>(&[x.nrows()])?;
+    for_each_chunk(&mut out, BLOCK, control, |start, out| {
+        let features = model.features(x, start..start + out.len());
+        out.copy_from_slice(&model.shares(&features).1);
         Ok(())
     })?;
-    let values = out.iter().step_by(k + 1).copied().collect();
-    let shares = out.chunks_exact(k + 1).flat_map(|row| &row[1..]).copied().collect();
-    Ok((values, shaped((n, k), shares)))
+    Ok(out)
 }
 
 /// Slopes with columns padded to whole vectors; the padding has logits of minus infinity.
@@ -337,8 +328,7 @@ mod tests {
             let masses = weighted.sum_axis(Axis(0));
             assert!(found.masses.iter().zip(&masses).all(|(a, b)| (a - b).abs() < 1e-14));
 
-            let (values, shares) = responsibilities(x.view(), components, &control).unwrap();
-            near(&shares, &r);
+            let values = log_sums(x.view(), components, &control).unwrap();
             assert!(values.iter().zip(&totals).all(|(a, b)| (a - b.ln()).abs() < 1e-13));
         }
     }

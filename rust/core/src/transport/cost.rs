@@ -5,31 +5,55 @@ use ndarray::ArrayView2;
 use crate::linalg::{Metric, Points};
 use crate::{Error, Real};
 
-/// A cost matrix of shape (n, m), read row by row in pieces.
+/// Columns whose costs are read at once: they stay in registers until what is made of them is written.
+pub(super) const LANES: usize = Points::LANES;
+
+/// A cost matrix of shape (n, m), read row by row in panels of [`Points::LANES`] columns.
 ///
 /// An entry of plus infinity forbids the pair; NaN and minus infinity are the caller's to refuse.
 pub trait Cost: Sync {
     /// (n, m)
     fn shape(&self) -> (usize, usize);
 
-    /// Writes the costs of row `i` and the columns from `start` on. Inlined into vectorised loops:
+    /// The costs of row `i` and the `n` columns from `start` on, a multiple of [`Points::LANES`], and
+    /// any numbers behind them. Inlined into vectorised loops, where `n` is a constant:
     /// implementations are `#[inline(always)]`.
-    fn fill(&self, i: usize, start: usize, out: &mut [f64]);
+    fn panel(&self, i: usize, start: usize, n: usize) -> [f64; LANES];
 
-    /// Writes `value(cost, other)` for the costs of row `i` and the columns from `start` on, with the
-    /// numbers of `others` beside them; in one pass where the costs are stored.
+    /// Writes `value(costs, others)` for the costs of row `i` and the numbers of `others` beside them,
+    /// a panel at a time. Behind the last column costs are infinite, and the others 0.
     #[inline(always)]
     fn map(
         &self,
         i: usize,
-        start: usize,
         others: &[f64],
         out: &mut [f64],
-        value: impl Fn(f64, f64) -> f64,
+        mut value: impl FnMut([f64; LANES], [f64; LANES]) -> [f64; LANES],
     ) {
-        self.fill(i, start, out);
-        for (out, &other) in out.iter_mut().zip(others) {
-            *out = value(*out, other);
+        let (out, out_rest) = out.as_chunks_mut();
+        let (others, others_rest) = others.as_chunks();
+        for (k, (out, others)) in out.iter_mut().zip(others).enumerate() {
+            *out = value(self.panel(i, k * LANES, LANES), *others);
+        }
+        let n = out_rest.len();
+        if n > 0 {
+            let (mut costs, mut last) = (self.panel(i, out.len() * LANES, n), [0.0; LANES]);
+            costs[n..].fill(f64::INFINITY);
+            last[..n].copy_from_slice(others_rest);
+            out_rest.copy_from_slice(&value(costs, last)[..n]);
+        }
+    }
+
+    /// Writes the costs of row `i`.
+    #[inline(always)]
+    fn fill(&self, i: usize, out: &mut [f64]) {
+        let (out, rest) = out.as_chunks_mut();
+        for (k, out) in out.iter_mut().enumerate() {
+            *out = self.panel(i, k * LANES, LANES);
+        }
+        let n = rest.len();
+        if n > 0 {
+            rest.copy_from_slice(&self.panel(i, out.len() * LANES, n)[..n]);
         }
     }
 }
@@ -62,26 +86,19 @@ impl<T: Real + Sync> Cost for Dense<'_, T> {
     }
 
     #[inline(always)]
-    fn fill(&self, i: usize, start: usize, out: &mut [f64]) {
-        let row = &self.values[i * self.n_columns + start..];
-        for (out, &cost) in out.iter_mut().zip(row) {
-            *out = cost.into();
+    fn panel(&self, i: usize, start: usize, n: usize) -> [f64; LANES] {
+        let row = &self.values[i * self.n_columns + start..][..n];
+        let mut costs = [0.0; LANES];
+        if let Some(whole) = row.first_chunk::<LANES>() {
+            for l in 0..LANES {
+                costs[l] = whole[l].into();
+            }
+        } else {
+            for (cost, &value) in costs.iter_mut().zip(row) {
+                *cost = value.into();
+            }
         }
-    }
-
-    #[inline(always)]
-    fn map(
-        &self,
-        i: usize,
-        start: usize,
-        others: &[f64],
-        out: &mut [f64],
-        value: impl Fn(f64, f64) -> f64,
-    ) {
-        let row = &self.values[i * self.n_columns + start..];
-        for ((out, &cost), &other) in out.iter_mut().zip(row).zip(others) {
-            *out = value(cost.into(), other);
-        }
+        costs
     }
 }
 
@@ -121,8 +138,8 @@ impl Cost for Clouds {
     }
 
     #[inline(always)]
-    fn fill(&self, i: usize, start: usize, out: &mut [f64]) {
+    fn panel(&self, i: usize, start: usize, _: usize) -> [f64; LANES] {
         let d = self.y.dim();
-        self.y.distances(self.metric, &self.x[i * d..(i + 1) * d], start, out);
+        self.y.panel_distances(self.metric, &self.x[i * d..(i + 1) * d], start / LANES)
     }
 }

@@ -78,7 +78,7 @@ pub(super) fn rescue_columns<C: Cost>(
             continue;
         }
         control.check()?;
-        gibbs.cost.fill(i, 0, &mut row);
+        gibbs.cost.fill(i, &mut row);
         for ((&j, high), total) in lost.iter().zip(&mut highs).zip(&mut totals) {
             let exponent = (-row[j]).mul_add(gibbs.scale, phi);
             if exponent > *high {

@@ -1,6 +1,6 @@
 //! What the two marginals of a plan must be, and the half step of Sinkhorn's iteration that follows.
 
-use crate::simd::vectorize;
+use crate::simd::{fold, vectorize};
 use crate::special::math;
 
 /// One side's weights, and how strictly the plan must meet them.
@@ -88,64 +88,56 @@ impl Marginal {
         vectorize(
             #[inline(always)]
             || {
-                let (weights, logs) = (lanes(weights), lanes(logs));
-                let (potentials, factors) = (lanes_mut(potentials), lanes_mut(factors));
-                let sums = lanes(sums);
                 let mut error = 0.0;
-                for (k, potentials) in potentials.0.iter_mut().enumerate() {
-                    let (sums, factors) = (&sums.0[k], &mut factors.0[k]);
-                    error +=
-                        self.move_by(&weights.0[k], &logs.0[k], potentials, sums, omega, factors);
-                }
-                for (k, potential) in potentials.1.iter_mut().enumerate() {
-                    let (potential, sum) = (core::array::from_mut(potential), [sums.1[k]]);
-                    let factor = core::array::from_mut(&mut factors.1[k]);
-                    error +=
-                        self.move_by(&[weights.1[k]], &[logs.1[k]], potential, &sum, omega, factor);
+                for k in (0..sums.len()).step_by(LANES) {
+                    let (weights, logs) = (load(weights, k), load(logs, k));
+                    let (mut now, sums) = (load(potentials, k), load(sums, k));
+                    let ratios = self.move_by(&weights, &logs, &mut now, &sums, omega);
+                    let mut after = sums;
+                    for l in 0..LANES {
+                        after[l] *= ratios[l];
+                    }
+                    error += self.distance(&weights, &logs, &now, &after);
+                    store(&now, potentials, k);
+                    store(&ratios, factors, k);
                 }
                 error
             },
         )
     }
 
+    /// Moves potentials, and returns the factors by which their sums change.
     #[inline(always)]
-    fn move_by<const N: usize>(
+    fn move_by(
         &self,
-        weights: &[f64; N],
-        logs: &[f64; N],
-        potentials: &mut [f64; N],
-        sums: &[f64; N],
+        weights: &Lanes,
+        logs: &Lanes,
+        potentials: &mut Lanes,
+        sums: &Lanes,
         omega: f64,
-        factors: &mut [f64; N],
-    ) -> f64 {
-        let mut errors = [0.0; N];
-        for i in 0..N {
-            let potential = potentials[i];
-            let full = (potential - math::ln(sums[i])) / (1.0 + self.slack);
+    ) -> Lanes {
+        let mut factors = [0.0; LANES];
+        for l in 0..LANES {
+            let potential = potentials[l];
+            let full = (potential - math::ln(sums[l])) / (1.0 + self.slack);
             // Without weight both are minus infinity, and stay so.
-            let step = omega * (logs[i] + full - potential);
-            let step = if weights[i] > 0.0 { step } else { 0.0 };
-            potentials[i] = potential + step;
-            factors[i] = if weights[i] > 0.0 { math::exp(step) } else { 0.0 };
-            errors[i] = sums[i] * factors[i];
+            let step = omega * (logs[l] + full - potential);
+            let step = if weights[l] > 0.0 { step } else { 0.0 };
+            potentials[l] = potential + step;
+            factors[l] = if weights[l] > 0.0 { math::exp(step) } else { 0.0 };
         }
-        self.distance(weights, logs, potentials, errors)
+        factors
     }
 
-    /// The distance of `sums` from what the side asks for at these potentials.
+    /// The distance of the plan's sums from what the side asks for at these potentials.
     pub(super) fn error(&self, potentials: &[f64], sums: &[f64]) -> f64 {
         vectorize(
             #[inline(always)]
             || {
-                let (weights, logs) = (lanes(&self.weights), lanes(&self.log_weights));
-                let (potentials, sums) = (lanes(potentials), lanes(sums));
                 let mut error = 0.0;
-                for (k, potentials) in potentials.0.iter().enumerate() {
-                    error += self.distance(&weights.0[k], &logs.0[k], potentials, sums.0[k]);
-                }
-                for (k, &potential) in potentials.1.iter().enumerate() {
-                    let (weight, log, sum) = ([weights.1[k]], [logs.1[k]], [sums.1[k]]);
-                    error += self.distance(&weight, &log, &[potential], sum);
+                for k in (0..sums.len()).step_by(LANES) {
+                    let (weights, logs) = (load(&self.weights, k), load(&self.log_weights, k));
+                    error += self.distance(&weights, &logs, &load(potentials, k), &load(sums, k));
                 }
                 error
             },
@@ -153,39 +145,49 @@ impl Marginal {
     }
 
     #[inline(always)]
-    fn distance<const N: usize>(
-        &self,
-        weights: &[f64; N],
-        logs: &[f64; N],
-        potentials: &[f64; N],
-        sums: [f64; N],
-    ) -> f64 {
+    fn distance(&self, weights: &Lanes, logs: &Lanes, potentials: &Lanes, sums: &Lanes) -> f64 {
         let mut targets = *weights;
         if self.slack > 0.0 {
-            for i in 0..N {
-                let excess = if weights[i] > 0.0 { potentials[i] - logs[i] } else { 0.0 };
-                targets[i] *= math::exp(-self.slack * excess);
+            for l in 0..LANES {
+                let excess = if weights[l] > 0.0 { potentials[l] - logs[l] } else { 0.0 };
+                targets[l] *= math::exp(-self.slack * excess);
             }
         }
-        let mut errors = sums;
-        for i in 0..N {
-            errors[i] = (sums[i] - targets[i]).abs();
+        let mut errors = [0.0; LANES];
+        for l in 0..LANES {
+            errors[l] = (sums[l] - targets[l]).abs();
         }
-        errors.into_iter().sum()
+        fold(errors, |a, b| a + b)
     }
 }
 
-/// Lanes of the loops over potentials, which may be those of a few rows.
-const LANES: usize = 4;
+/// Lanes of the loops over potentials.
+const LANES: usize = 8;
 
+type Lanes = [f64; LANES];
+
+/// The numbers from `start` on; zeros, a point without weight, behind the last.
 #[inline(always)]
-fn lanes(values: &[f64]) -> (&[[f64; LANES]], &[f64]) {
-    values.as_chunks()
+fn load(values: &[f64], start: usize) -> Lanes {
+    let values = &values[start..];
+    if let Some(whole) = values.first_chunk() {
+        return *whole;
+    }
+    let mut lanes = [0.0; LANES];
+    lanes[..values.len()].copy_from_slice(values);
+    lanes
 }
 
+/// Writes the numbers from `start` on.
 #[inline(always)]
-fn lanes_mut(values: &mut [f64]) -> (&mut [[f64; LANES]], &mut [f64]) {
-    values.as_chunks_mut()
+fn store(lanes: &Lanes, values: &mut [f64], start: usize) {
+    let values = &mut values[start..];
+    if let Some(whole) = values.first_chunk_mut() {
+        *whole = *lanes;
+    } else {
+        let n = values.len();
+        values.copy_from_slice(&lanes[..n]);
+    }
 }
 
 #[cfg(test)]

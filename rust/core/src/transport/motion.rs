@@ -52,6 +52,30 @@ pub struct Bridge<'a> {
     pub velocity: ArrayView1<'a, f64>,
 }
 
+impl Bridge<'_> {
+    /// The number of components and the dimension, where all shapes fit.
+    fn check(&self, x: ArrayView2<'_, f64>) -> Result<(usize, usize), Error> {
+        let (k, dim) = self.shifts.dim();
+        let shape = |name, expected: String, got: &[usize]| {
+            Err(Error::Shape { name, expected, got: got.to_vec() })
+        };
+        if x.ncols() != dim {
+            return shape("x", format!("(n, {dim})"), x.shape());
+        }
+        if k == 0 || self.log_weights.len() != k {
+            let expected = format!("({k},), of one or more");
+            return shape("log_weights", expected, self.log_weights.shape());
+        }
+        if self.scales.dim() != (k, dim) {
+            return shape("scales", format!("({k}, {dim})"), self.scales.shape());
+        }
+        if self.origin.len() != dim || self.velocity.len() != dim {
+            return shape("origin", format!("({dim},), as the velocity"), self.origin.shape());
+        }
+        Ok((k, dim))
+    }
+}
+
 /// Log-weights of the components at the rows of `x`, shape (n, dim), at time `t`, normalized, shape
 /// (n, k); and the logarithms of their sums before, in the frame.
 ///
@@ -130,6 +154,125 @@ pub fn drift(
         Ok(())
     })?;
     Ok(shaped((x.nrows(), dim), out))
+}
+
+/// As [`drift`], with a time for each row, shape (n,).
+///
+/// # Errors
+/// As [`log_weights`].
+pub fn drift_at_times(
+    x: ArrayView2<'_, f64>,
+    bridge: Bridge<'_>,
+    times: ArrayView1<'_, f64>,
+    control: &Control,
+) -> Result<Array2<f64>, Error> {
+    let (k, dim) = bridge.check(x)?;
+    if times.len() != x.nrows() {
+        return Err(Error::Shape {
+            name: "times",
+            expected: format!("({},), one a row of x", x.nrows()),
+            got: times.shape().to_vec(),
+        });
+    }
+    // The shift and the scale, of each component and coordinate.
+    let terms: Vec<_> = bridge.shifts.iter().copied().zip(bridge.scales.iter().copied()).collect();
+    let squares: Vec<f64> = bridge.shifts.rows().into_iter().map(|row| row.dot(&row)).collect();
+    let mut out = zeros::<f64>(&[x.nrows(), dim])?;
+    for_each_chunk(&mut out, BLOCK * dim.max(1), control, |start, out| {
+        let mut y = vec![[0.0; LANES]; dim];
+        let mut pulls = vec![[0.0; LANES]; dim];
+        let mut means = vec![[0.0; LANES]; dim];
+        for (tile, out) in out.chunks_mut(LANES * dim).enumerate() {
+            let first = start / dim + tile * LANES;
+            let mut t = [0.0; LANES];
+            for (i, (x, time)) in
+                x.rows().into_iter().zip(times).skip(first).take(LANES).enumerate()
+            {
+                t[i] = *time;
+                let frame = bridge.origin.iter().zip(bridge.velocity);
+                for ((y, x), (origin, velocity)) in y.iter_mut().zip(x).zip(frame) {
+                    y[i] = x - (origin + time * velocity);
+                }
+            }
+            vectorize(
+                #[inline(always)]
+                || {
+                    let mut high = [f64::NEG_INFINITY; LANES];
+                    let mut totals = [0.0; LANES];
+                    means.fill([0.0; LANES]);
+                    for j in 0..k {
+                        let terms = &terms[j * dim..(j + 1) * dim];
+                        let (sum, log_det) = pull(terms, &t, &y, &mut pulls);
+                        let mut logit = [0.0; LANES];
+                        for i in 0..LANES {
+                            let exponent = t[i].mul_add(squares[j], sum[i]) / bridge.epsilon;
+                            logit[i] = 0.5 * (exponent - log_det[i]) + bridge.log_weights[j];
+                        }
+                        add(&logit, &pulls, &mut high, &mut totals, &mut means);
+                    }
+                    for mean in &mut means {
+                        for i in 0..LANES {
+                            mean[i] /= totals[i];
+                        }
+                    }
+                },
+            );
+            for (i, out) in out.chunks_exact_mut(dim).enumerate() {
+                for ((out, mean), velocity) in out.iter_mut().zip(&means).zip(bridge.velocity) {
+                    *out = velocity + mean[i];
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(shaped((x.nrows(), dim), out))
+}
+
+/// Writes the drifts of a component in the frame; returns `<g z + 2 r, z>` and the log-determinants.
+#[inline(always)]
+fn pull(terms: &[(f64, f64)], t: &Tile, y: &[Tile], pulls: &mut [Tile]) -> (Tile, Tile) {
+    let (mut sum, mut log_det) = ([0.0; LANES], [0.0; LANES]);
+    // Products of few denominators neither overflow nor vanish, and want one logarithm.
+    let parts = terms.chunks(4).zip(y.chunks(4)).zip(pulls.chunks_mut(4));
+    for ((terms, y), pulls) in parts {
+        let mut product = [1.0; LANES];
+        for ((&(shift, scale), y), pull) in terms.iter().zip(y).zip(pulls) {
+            for i in 0..LANES {
+                let denominator = t[i].mul_add(scale, 1.0 - t[i]);
+                let z = y[i] - t[i] * shift;
+                let pulled = (scale - 1.0) / denominator * z;
+                sum[i] = (pulled + 2.0 * shift).mul_add(z, sum[i]);
+                product[i] *= denominator;
+                pull[i] = pulled + shift;
+            }
+        }
+        for i in 0..LANES {
+            log_det[i] += math::ln(product[i]);
+        }
+    }
+    (sum, log_det)
+}
+
+/// Adds a component to the weighted sums, which are in units of the largest weight so far.
+#[inline(always)]
+fn add(logit: &Tile, pulls: &[Tile], high: &mut Tile, totals: &mut Tile, sums: &mut [Tile]) {
+    let (mut kept, mut share) = ([0.0; LANES], [0.0; LANES]);
+    for i in 0..LANES {
+        let higher = larger(logit[i], high[i]);
+        kept[i] = math::exp_within(larger(LOWEST, high[i] - higher));
+        share[i] = math::exp_within(larger(LOWEST, logit[i] - higher));
+        high[i] = higher;
+    }
+    for i in 0..LANES {
+        totals[i] = totals[i].mul_add(kept[i], share[i]);
+    }
+    for (sum, pull) in sums.iter_mut().zip(pulls) {
+        let mut own = *sum;
+        for i in 0..LANES {
+            own[i] = own[i].mul_add(kept[i], share[i] * pull[i]);
+        }
+        *sum = own;
+    }
 }
 
 /// Draws of the place at time `end`, shape (draws, n, dim), from the rows of `x`, shape (n, dim), at
@@ -279,23 +422,8 @@ struct Now {
 
 impl Now {
     fn new(x: ArrayView2<'_, f64>, bridge: Bridge<'_>, t: f64) -> Result<Self, Error> {
+        let (k, dim) = bridge.check(x)?;
         let Bridge { log_weights, shifts, scales, epsilon, origin, velocity } = bridge;
-        let (k, dim) = shifts.dim();
-        let shape = |name, expected: String, got: &[usize]| {
-            Err(Error::Shape { name, expected, got: got.to_vec() })
-        };
-        if x.ncols() != dim {
-            return shape("x", format!("(n, {dim})"), x.shape());
-        }
-        if k == 0 || log_weights.len() != k {
-            return shape("log_weights", format!("({k},), of one or more"), log_weights.shape());
-        }
-        if scales.dim() != (k, dim) {
-            return shape("scales", format!("({k}, {dim})"), scales.shape());
-        }
-        if origin.len() != dim || velocity.len() != dim {
-            return shape("origin", format!("({dim},), as the velocity"), origin.shape());
-        }
         let half_precision = 0.5 / epsilon;
         let rows = log_weights.iter().zip(shifts.rows()).zip(scales.rows());
         let offsets = rows
@@ -510,6 +638,28 @@ mod tests {
                         let slope = (side(1e-5) - side(-1e-5)) / 2e-5;
                         assert!((0.7 * slope - found[j]).abs() < 1e-7 * (1.0 + found[j].abs()));
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_time_for_each_row_gives_the_drift_at_that_time() {
+        for (k, dim, n) in [(1, 1, 3), (6, 3, 70), (4, 9, 40)] {
+            let (case, x) = (Case::new(k, dim), places(n, dim));
+            let times = Array1::from_shape_fn(n, |i| (i % 5) as f64 / 4.0);
+            let control = Control::new();
+            let found = drift_at_times(x.view(), case.bridge(), times.view(), &control).unwrap();
+            let alone = Control::sequential();
+            assert_eq!(
+                Ok(&found),
+                drift_at_times(x.view(), case.bridge(), times.view(), &alone).as_ref()
+            );
+            for (i, (found, &t)) in found.rows().into_iter().zip(&times).enumerate() {
+                let row = x.row(i).insert_axis(Axis(0));
+                let expected = drift(row, case.bridge(), t, &control).unwrap();
+                for (a, b) in found.iter().zip(&expected) {
+                    assert!((a - b).abs() < 1e-12 * (1.0 + b.abs()), "{a} {b}");
                 }
             }
         }

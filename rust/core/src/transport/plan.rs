@@ -2,12 +2,15 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::cost::{Clouds, Cost};
-use super::rows::{Gibbs, Potentials, add_rows, block_size, exponentials, largest, sum_of};
+use super::cost::{Clouds, Cost, LANES};
+use super::rows::{
+    GROUP, Gibbs, Potentials, add_rows, block_size, exponentials, exponentials_with, group_size,
+    largest, sum_of,
+};
 use crate::linalg::{Metric, Points};
 use crate::memory::{shaped, zeros};
 use crate::parallel::{for_each_chunk, reduce_blocks};
-use crate::simd::{self, vectorize};
+use crate::simd::{self, larger, vectorize, vectorize_with};
 use crate::{Control, Error, Real};
 
 /// A plan by its cost, its epsilon and its scaled potentials.
@@ -108,11 +111,14 @@ impl<C: Cost> Plan<'_, C> {
     /// Writes row `i` and returns its sum.
     fn fill(&self, i: usize, row: &mut [f64]) -> f64 {
         let Potentials { phi, gamma } = self.potentials;
-        let gibbs = Gibbs { cost: self.cost, scale: 1.0 / self.epsilon };
-        vectorize(
+        vectorize_with(
             #[inline(always)]
-            || exponentials(gibbs, i, phi[i], gamma, row),
+            |on| exponentials(on, self.gibbs(), i, phi[i], gamma, row),
         )
+    }
+
+    fn gibbs(&self) -> Gibbs<'_, C> {
+        Gibbs { cost: self.cost, scale: 1.0 / self.epsilon }
     }
 
     /// The plan itself.
@@ -175,31 +181,52 @@ impl<C: Cost> Plan<'_, C> {
     /// # Errors
     /// [`Error::Cancelled`].
     pub fn sums(&self, control: &Control) -> Result<Sums, Error> {
-        let m = self.cost.shape().1;
-        let (sums, _) = self.fold(
-            || (Sums { rows: vec![], columns: vec![0.0; m], cost: 0.0 }, vec![0.0; m]),
-            |(sums, costs), i, row, total| {
-                sums.rows.push(total);
-                sums.cost += vectorize(
-                    #[inline(always)]
-                    || {
-                        add_rows(&mut sums.columns, &[1.0], row);
-                        self.cost.map(
-                            i,
-                            0,
-                            row,
-                            costs,
-                            #[inline(always)]
-                            |cost, p| if p > 0.0 { p * cost } else { 0.0 },
-                        );
-                        sum_of(costs)
-                    },
-                );
-            },
-            |(a, buffer), (b, _)| (a.merge(b), buffer),
+        let ((n, m), Potentials { phi, gamma }) = (self.cost.shape(), self.potentials);
+        let start = || Sums { rows: vec![], columns: vec![0.0; m], cost: 0.0 };
+        let size = group_size(m, 4);
+        let found = reduce_blocks(
+            n,
+            block_size(n),
             control,
+            |rows| {
+                let (mut sums, mut buffer) = (start(), vec![0.0; size * m]);
+                let mut costs = [0.0; LANES];
+                for first in rows.clone().step_by(size) {
+                    control.check()?;
+                    let group = first..rows.end.min(first + size);
+                    let plan = &mut buffer[..group.len() * m];
+                    vectorize_with(
+                        #[inline(always)]
+                        |on| {
+                            for (i, row) in group.clone().zip(plan.chunks_exact_mut(m)) {
+                                let total = exponentials_with(
+                                    on,
+                                    self.gibbs(),
+                                    i,
+                                    phi[i],
+                                    gamma,
+                                    row,
+                                    #[inline(always)]
+                                    |cost, row| {
+                                        for l in 0..LANES {
+                                            // Where it is infinite the entry is 0.
+                                            let cost = -larger(-cost[l], f64::MIN);
+                                            costs[l] = row[l].mul_add(cost, costs[l]);
+                                        }
+                                    },
+                                );
+                                sums.rows.push(total);
+                            }
+                            add_rows(&mut sums.columns, &[1.0; GROUP][..group.len()], plan);
+                        },
+                    );
+                }
+                sums.cost = sum_of(&costs);
+                Ok(sums)
+            },
+            Sums::merge,
         )?;
-        Ok(sums)
+        Ok(found.unwrap_or_else(start))
     }
 
     /// `P v` for `v` of shape (m, k).
@@ -282,7 +309,7 @@ impl<C: Cost> Plan<'_, C> {
                 let mut costs = vec![0.0; m];
                 vectorize(
                     #[inline(always)]
-                    || self.cost.fill(i, 0, &mut costs),
+                    || self.cost.fill(i, &mut costs),
                 );
                 for (j, (&p, &cost)) in row.iter().zip(&costs).enumerate() {
                     let (q, independent) = ((x[i] * p).mul_add(y[j], u[i] * v[j]), a[i] * b[j]);
@@ -323,10 +350,10 @@ pub fn position_gradient<T: Real>(
         |rows| {
             let mut pulls = Pulls::new(m, d);
             let mut weights =
-                [(); GROUP].map(|()| vec![[0.0; Points::LANES]; m.div_ceil(Points::LANES)]);
-            for first in rows.clone().step_by(GROUP) {
+                [(); PULLED].map(|()| vec![[0.0; Points::LANES]; m.div_ceil(Points::LANES)]);
+            for first in rows.clone().step_by(PULLED) {
                 control.check()?;
-                let mut group = vec![[0.0; GROUP]; d];
+                let mut group = vec![[0.0; PULLED]; d];
                 for (r, weights) in weights.iter_mut().enumerate() {
                     let weights = &mut weights.as_flattened_mut()[..m];
                     if first + r < rows.end {
@@ -357,7 +384,7 @@ pub fn position_gradient<T: Real>(
 }
 
 /// Rows whose points are compared with a panel while it is at hand.
-const GROUP: usize = 4;
+const PULLED: usize = 4;
 
 /// Panels of points: their coordinates as in [`Points`], or one number for each.
 type Panels = Vec<[f64; Points::LANES]>;
@@ -382,7 +409,7 @@ impl Pulls {
             vectorize(
                 #[inline(always)]
                 || {
-                    plan.cost.fill(i, 0, &mut distances);
+                    plan.cost.fill(i, &mut distances);
                     for (weight, &distance) in weights.iter_mut().zip(&distances) {
                         *weight = if distance > 0.0 { *weight / distance } else { 0.0 };
                     }
@@ -394,13 +421,13 @@ impl Pulls {
     /// Adds at most `n_rows` rows, whose points are `x`, a coordinate after the other.
     fn add(
         &mut self,
-        x: &[[f64; GROUP]],
+        x: &[[f64; PULLED]],
         n_rows: usize,
         y: &Points,
-        weights: &[Panels; GROUP],
+        weights: &[Panels; PULLED],
         metric: Metric,
     ) {
-        let mut in_x = vec![[[0.0; 8]; GROUP]; x.len()];
+        let mut in_x = vec![[[0.0; 8]; PULLED]; x.len()];
         vectorize(
             #[inline(always)]
             || match metric {
@@ -414,7 +441,7 @@ impl Pulls {
                 ),
             },
         );
-        for r in 0..n_rows.min(GROUP) {
+        for r in 0..n_rows.min(PULLED) {
             self.x.extend(in_x.iter().map(|lanes| simd::fold(lanes[r], |a, b| a + b)));
         }
     }
@@ -441,9 +468,9 @@ fn sign(value: f64) -> f64 {
 /// Adds `weight slope(x - y)` to both points of every pair of a group of rows with all columns.
 #[inline(always)]
 fn add_slopes(
-    (x, in_x): (&[[f64; GROUP]], &mut [[[f64; 8]; GROUP]]),
+    (x, in_x): (&[[f64; PULLED]], &mut [[[f64; 8]; PULLED]]),
     (y, in_y): (&Points, &mut Panels),
-    weights: &[Panels; GROUP],
+    weights: &[Panels; PULLED],
     slope: impl Fn(f64) -> f64,
 ) {
     for (index, in_y) in in_y.chunks_exact_mut(x.len().max(1)).enumerate() {
@@ -456,7 +483,7 @@ fn add_slopes(
             let mut sums = *in_x;
             for chunk in 0..Points::LANES / 8 {
                 let mut total = [0.0; 8];
-                for r in 0..GROUP {
+                for r in 0..PULLED {
                     for lane in 0..8 {
                         let j = 8 * chunk + lane;
                         let slope = slope(x[r] - y[j]);
@@ -502,12 +529,12 @@ pub fn log_kernel_sums<C: Cost>(
             let i = start / k + r;
             for (out, v) in out.iter_mut().zip(v.rows()) {
                 let v = v.to_slice().unwrap_or_default();
-                vectorize(
+                vectorize_with(
                     #[inline(always)]
-                    || {
+                    |on| {
                         let high = largest(gibbs, i, v, &mut row);
                         let shift = if high > f64::NEG_INFINITY { -high } else { 0.0 };
-                        *out = high + exponentials(gibbs, i, shift, v, &mut row).ln();
+                        *out = high + exponentials(on, gibbs, i, shift, v, &mut row).ln();
                     },
                 );
             }
@@ -565,7 +592,7 @@ mod tests {
                 let clouds = Clouds::new(x.view(), y.view(), metric).unwrap();
                 let mut row = vec![0.0; m];
                 dense.rows().into_iter().enumerate().fold(0.0, |total, (i, p)| {
-                    clouds.fill(i, 0, &mut row);
+                    clouds.fill(i, &mut row);
                     total + p.iter().zip(&row).map(|(p, c)| p * c).sum::<f64>()
                 })
             };

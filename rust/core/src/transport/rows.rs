@@ -2,14 +2,12 @@
 
 use core::f64::consts::LOG2_E;
 
-use super::cost::Cost;
+use super::cost::{Cost, LANES};
 use crate::parallel::for_each_chunk_with;
-use crate::simd::{larger, vectorize};
-use crate::special::math::exp2_or_zero;
+use crate::simd::{Instructions, larger, vectorize_with};
+use crate::special::exp2::exp2_or_zero;
 use crate::{Control, Error};
 
-/// Columns made at once: costs, potentials and exponentials of a tile stay in the first cache.
-const TILE: usize = 512;
 /// Blocks of rows, each with column sums of its own.
 const BLOCKS: usize = 64;
 /// Fewest rows of a block.
@@ -137,28 +135,59 @@ impl Blocks {
 /// Writes row `i` of the plan and returns its sum.
 #[inline(always)]
 pub(super) fn exponentials<C: Cost>(
-    Gibbs { cost, scale }: Gibbs<'_, C>,
+    on: Instructions,
+    gibbs: Gibbs<'_, C>,
     i: usize,
     phi: f64,
     gamma: &[f64],
     out: &mut [f64],
 ) -> f64 {
+    exponentials_with(
+        on,
+        gibbs,
+        i,
+        phi,
+        gamma,
+        out,
+        #[inline(always)]
+        |_, _| (),
+    )
+}
+
+/// As [`exponentials`], and calls `visit(costs, entries)` on every panel.
+#[inline(always)]
+pub(super) fn exponentials_with<C: Cost>(
+    on: Instructions,
+    Gibbs { cost, scale }: Gibbs<'_, C>,
+    i: usize,
+    phi: f64,
+    gamma: &[f64],
+    out: &mut [f64],
+    mut visit: impl FnMut(&[f64; LANES], &[f64; LANES]),
+) -> f64 {
     // Powers of two, whose exponents need no reduction. The potentials may be large and of opposite
     // signs: they are added first.
     let scale = scale * LOG2_E;
-    let mut total = 0.0;
-    for (k, (out, gamma)) in out.chunks_mut(TILE).zip(gamma.chunks(TILE)).enumerate() {
-        cost.map(
-            i,
-            k * TILE,
-            gamma,
-            out,
-            #[inline(always)]
-            |cost, gamma| exp2_or_zero((-cost).mul_add(scale, (phi + gamma) * LOG2_E)),
-        );
-        total += sum_of(out);
-    }
-    total
+    let mut total = [0.0; LANES];
+    cost.map(
+        i,
+        gamma,
+        out,
+        #[inline(always)]
+        |costs, gamma| {
+            let mut exponents = [0.0; LANES];
+            for l in 0..LANES {
+                exponents[l] = (-costs[l]).mul_add(scale, (phi + gamma[l]) * LOG2_E);
+            }
+            let row = exp2_or_zero(on, exponents);
+            for l in 0..LANES {
+                total[l] += row[l];
+            }
+            visit(&costs, &row);
+            row
+        },
+    );
+    sum_of(&total)
 }
 
 /// The sum in as many lanes as hide the latency of an addition.
@@ -186,18 +215,19 @@ pub(super) fn largest<C: Cost>(
     gamma: &[f64],
     buffer: &mut [f64],
 ) -> f64 {
-    let mut high = [f64::NEG_INFINITY; 8];
-    cost.fill(i, 0, buffer);
-    let (values, gammas) = (buffer.chunks_exact(8), gamma.chunks_exact(8));
-    let rest = values.remainder().iter().zip(gammas.remainder());
-    for (&value, &gamma) in rest {
-        high[0] = larger((-value).mul_add(scale, gamma), high[0]);
-    }
-    for (values, gammas) in values.zip(gammas) {
-        for lane in 0..8 {
-            high[lane] = larger((-values[lane]).mul_add(scale, gammas[lane]), high[lane]);
-        }
-    }
+    let mut high = [f64::NEG_INFINITY; LANES];
+    cost.map(
+        i,
+        gamma,
+        buffer,
+        #[inline(always)]
+        |costs, gamma| {
+            for l in 0..LANES {
+                high[l] = larger((-costs[l]).mul_add(scale, gamma[l]), high[l]);
+            }
+            costs
+        },
+    );
     high.into_iter().fold(f64::NEG_INFINITY, larger)
 }
 
@@ -250,10 +280,12 @@ pub(super) fn split<const R: usize>(rows: &[f64], m: usize) -> [&[f64]; R] {
 
 /// Most rows of the plan held in a block's buffer at once.
 pub(super) const GROUP: usize = 32;
+/// Numbers of a group of rows that stay in the first cache.
+const CACHED: usize = 2048;
 /// Rows of length `m` held at once, `least` or more: so many that what is done once a row fills vector
 /// lanes, and no more than stay in the first cache.
 pub(super) fn group_size(m: usize, least: usize) -> usize {
-    (4 * TILE / m.max(1) / least * least).clamp(least, GROUP)
+    (CACHED / m.max(1) / least * least).clamp(least, GROUP)
 }
 
 /// Sums beyond these have lost terms to the ends of the floating-point range, or would reach its end by
@@ -266,13 +298,13 @@ pub(super) const SUMS: core::ops::Range<f64> = 1e-140..1e140;
 /// largest entry is 1. Returns a row whose every entry is 0, whatever its potential.
 #[inline(always)]
 pub(super) fn plan_rows<C: Cost>(
+    on: Instructions,
     gibbs: Gibbs<'_, C>,
     first: usize,
     phi: &mut [f64],
     gamma: &[f64],
     fresh: bool,
-    buffer: &mut [f64],
-    sums: &mut [f64],
+    (buffer, sums): (&mut [f64], &mut [f64]),
 ) -> Option<usize> {
     let m = gamma.len();
     let mut stranded = None;
@@ -286,7 +318,7 @@ pub(super) fn plan_rows<C: Cost>(
         }
         let i = first + r;
         if !fresh {
-            *total = exponentials(gibbs, i, *phi, gamma, row);
+            *total = exponentials(on, gibbs, i, *phi, gamma, row);
         }
         if fresh || !SUMS.contains(total) {
             let high = largest(gibbs, i, gamma, row);
@@ -295,7 +327,7 @@ pub(super) fn plan_rows<C: Cost>(
                 continue;
             }
             *phi = -high;
-            *total = exponentials(gibbs, i, *phi, gamma, row);
+            *total = exponentials(on, gibbs, i, *phi, gamma, row);
         }
     }
     stranded
@@ -327,9 +359,9 @@ pub(super) fn visit<C: Cost>(
             let sums = &mut sums[..phi.len()];
             let mut before = [f64::NEG_INFINITY; GROUP];
             before[..phi.len()].copy_from_slice(phi);
-            let stranded = vectorize(
+            let stranded = vectorize_with(
                 #[inline(always)]
-                || plan_rows(gibbs, first, phi, gamma, fresh, rows, sums),
+                |on| plan_rows(on, gibbs, first, phi, gamma, fresh, (rows, sums)),
             );
             block.stranded = block.stranded.or(stranded);
             block.moved =
@@ -343,7 +375,57 @@ pub(super) fn visit<C: Cost>(
 
 #[cfg(test)]
 mod tests {
+    use ndarray::Array2;
+
+    use super::super::cost::Dense;
     use super::*;
+    use crate::simd::vectorize;
+
+    #[test]
+    fn a_row_is_that_of_the_definition_for_any_number_of_columns() {
+        for m in [1, 31, 32, 33, 130] {
+            let mut cost = Array2::from_shape_fn((2, m), |(i, j)| ((i * 7 + j * 3) % 11) as f64);
+            let mut gamma: Vec<f64> = (0..m).map(|j| (j as f64 * 0.7).sin()).collect();
+            cost[[1, m - 1]] = f64::INFINITY;
+            gamma[m / 2] = f64::NEG_INFINITY;
+            let exponents: Vec<f64> = (0..m).map(|j| gamma[j] - 0.7 * cost[[1, j]]).collect();
+            let dense = Dense::new(cost.view()).unwrap();
+            let gibbs = Gibbs { cost: &dense, scale: 0.7 };
+            let (mut row, mut products) = (vec![f64::NAN; m], [0.0; LANES]);
+            let (high, total) = vectorize_with(
+                #[inline(always)]
+                |on| {
+                    let high = largest(gibbs, 1, &gamma, &mut row);
+                    let total = exponentials_with(
+                        on,
+                        gibbs,
+                        1,
+                        0.3,
+                        &gamma,
+                        &mut row,
+                        #[inline(always)]
+                        |costs, row| {
+                            for l in 0..LANES {
+                                products[l] += if row[l] > 0.0 { row[l] * costs[l] } else { 0.0 };
+                            }
+                        },
+                    );
+                    (high, total)
+                },
+            );
+            let expected: Vec<f64> = exponents.iter().map(|x| (0.3 + x).exp()).collect();
+            for (found, expected) in row.iter().zip(&expected) {
+                assert!((found - expected).abs() <= 1e-14 * expected, "{found} {expected}");
+            }
+            let sum: f64 = expected.iter().sum();
+            assert!((total - sum).abs() <= 1e-13 * sum);
+            let largest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            assert!(high == largest || (high - largest).abs() < 1e-14);
+            let product: f64 =
+                (0..m).filter(|&j| expected[j] > 0.0).map(|j| expected[j] * cost[[1, j]]).sum();
+            assert!((sum_of(&products) - product).abs() <= 1e-13 * (1.0 + product));
+        }
+    }
 
     #[test]
     fn rows_are_added_and_summed_as_the_definition_says() {

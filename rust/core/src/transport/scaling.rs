@@ -12,7 +12,7 @@ use super::rows::{
     GROUP, Gibbs, Potentials, SMALL, SUMS, add_rows, block_size, exponentials, for_each,
     group_size, split, sum,
 };
-use crate::simd::vectorize;
+use crate::simd::{Instructions, vectorize, vectorize_with};
 use crate::special::math;
 use crate::{Control, Error};
 
@@ -85,17 +85,16 @@ impl Kernel {
         let mut row_sums = vec![0.0; n];
         let build = |index: usize, sums: &mut [f64], block: &mut Option<Stored>| {
             let rows = index * size..index * size + sums.len();
-            let (phi, least_row) = (&base.phi[rows.clone()], &least_row[rows.clone()]);
             let mut columns = vec![0.0; m];
-            let entries = vectorize(
+            let entries = vectorize_with(
                 #[inline(always)]
-                || {
-                    let least = Least { row: least_row, column: &least_column };
+                |on| {
+                    let least = Least { row: &least_row, column: &least_column };
                     entries(
+                        on,
                         gibbs,
-                        rows.start,
-                        phi,
-                        &base.gamma,
+                        rows.clone(),
+                        &base,
                         sparse.then_some(least),
                         sums,
                         &mut columns,
@@ -498,9 +497,9 @@ fn share_kept<C: Cost>(gibbs: Gibbs<'_, C>, base: &Potentials, least: Least<'_>)
     let mut row = vec![0.0; m];
     let (mut kept, mut seen) = (0, 0);
     for i in (0..n).step_by(n.div_ceil(PROBES)) {
-        vectorize(
+        vectorize_with(
             #[inline(always)]
-            || exponentials(gibbs, i, base.phi[i], &base.gamma, &mut row),
+            |on| exponentials(on, gibbs, i, base.phi[i], &base.gamma, &mut row),
         );
         kept += row.iter().enumerate().filter(|&(j, &p)| least.keeps(i, j, p)).count();
         seen += m;
@@ -512,19 +511,19 @@ fn share_kept<C: Cost>(gibbs: Gibbs<'_, C>, base: &Potentials, least: Least<'_>)
 /// row sums and adds the rows to the column sums.
 #[inline(always)]
 fn entries<C: Cost>(
+    on: Instructions,
     gibbs: Gibbs<'_, C>,
-    first: usize,
-    phi: &[f64],
-    gamma: &[f64],
+    rows: Range<usize>,
+    Potentials { phi, gamma }: &Potentials,
     least: Option<Least<'_>>,
     row_sums: &mut [f64],
     column_sums: &mut [f64],
 ) -> Entries {
     let m = gamma.len();
     let Some(least) = least else {
-        let mut values = vec![0.0; phi.len() * m];
-        for (i, row) in values.chunks_exact_mut(m).enumerate() {
-            row_sums[i] = exponentials(gibbs, first + i, phi[i], gamma, row);
+        let mut values = vec![0.0; rows.len() * m];
+        for ((i, row), sum) in rows.zip(values.chunks_exact_mut(m)).zip(row_sums) {
+            *sum = exponentials(on, gibbs, i, phi[i], gamma, row);
         }
         for rows in values.chunks(ROWS * m) {
             add_rows(column_sums, &[1.0; ROWS][..rows.len() / m], rows);
@@ -533,8 +532,8 @@ fn entries<C: Cost>(
     };
     let mut row = vec![0.0; m];
     let (mut ends, mut indices, mut values) = (Vec::new(), Vec::new(), Vec::new());
-    for i in 0..phi.len() {
-        row_sums[i] = exponentials(gibbs, first + i, phi[i], gamma, &mut row);
+    for (i, sum) in rows.zip(row_sums) {
+        *sum = exponentials(on, gibbs, i, phi[i], gamma, &mut row);
         add_rows(column_sums, &[1.0], &row);
         for (j, &p) in row.iter().enumerate() {
             if least.keeps(i, j, p) {

@@ -560,7 +560,7 @@ fn range<C: Cost>(cost: &C) -> f64 {
     let mut row = vec![0.0; m];
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for i in 0..n {
-        cost.fill(i, 0, &mut row);
+        cost.fill(i, &mut row);
         for &value in row.iter().filter(|value| value.is_finite()) {
             (low, high) = (low.min(value), high.max(value));
         }
@@ -595,7 +595,7 @@ fn in_units_of_cost<C: Cost>(
     };
     for &i in &empty_rows {
         control.check()?;
-        cost.fill(i, 0, &mut row);
+        cost.fill(i, &mut row);
         let (mut high, mut total) = (f64::NEG_INFINITY, 0.0);
         for (&c, &gamma) in row.iter().zip(&state.gamma) {
             add_exponential(gamma - c / epsilon, &mut high, &mut total);
@@ -606,7 +606,7 @@ fn in_units_of_cost<C: Cost>(
         let mut sums = vec![(f64::NEG_INFINITY, 0.0); empty_columns.len()];
         for (i, &phi) in state.phi.iter().enumerate() {
             control.check()?;
-            cost.fill(i, 0, &mut row);
+            cost.fill(i, &mut row);
             for (&j, (high, total)) in empty_columns.iter().zip(&mut sums) {
                 add_exponential(phi - row[j] / epsilon, high, total);
             }
