@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -30,8 +29,10 @@ HESSIAN_ROWS = 8000
 _LEAST_PART = 1e-3
 """Part of the way to the fixed point below which the loss is taken not to fall."""
 _SHORTER, _LONGER = 0.4, 1.6
+_FEW_ROWS = 20
+"""Rows a component below which it matters that its mean is fitted too."""
 _LEAST_STEPS, _LATELY, _SLOW = 5, 5, 0.05
-"""Iterations that there are at least, those that count, and the part of a mean fall that is slow."""
+"""Iterations at least, the last that count, and the part of the mean fall that is a slow one."""
 _LEAST_FALL = 1e-2
 """The same in nats, for a fit that begins near its end."""
 _NEWTON_STEPS = 2
@@ -95,23 +96,24 @@ def descend(
 ) -> Parameters | None:
     """Iterate from `start` as long as it pays; return where it is then.
 
-    That is where the loss falls slowly, beside its mean fall until there, or not at all. None, where
-    the watch has ended it.
+    That is where the loss falls slowly, beside its mean fall until there, or not at all. None,
+    where the watch has ended it.
     """
     (sources, targets), (kind, epsilon) = pair, model
     few = some(sources, HESSIAN_ROWS, rng)
     now, part = start, 1.0
     values: list[float] = []
-    for step in itertools.count():
-        first, (_, x0, c0) = _shrunk(model, sources, model.of_sources(now))
-        second, (masses, x1, c1) = _shrunk(model, targets, model.of_targets(now))
+    while True:
+        # Those of the targets lie in clusters, which are no normal cloud: they stay.
+        first, (_, _, c0), x0 = _shrunk(model, sources, model.of_sources(now))
+        second, (masses, x1, c1), _ = _shrunk(model, targets, model.of_targets(now))
         value = first - second
-        if step == 0:
+        if not values:
             watch.start(now, value)
         elif not watch.step(now, value, last=False):
             return None
         values.append(value)
-        if step >= _LEAST_STEPS and _is_slow(values):
+        if len(values) > _LEAST_STEPS and _is_slow(values):
             return now
         scales = kind.bridge(c0, kind.raised(c1, FLOOR), epsilon)
         shifts = x1 - kind.apply(scales, x0)
@@ -180,6 +182,24 @@ def balance(
 
 def _shrunk(
     model: Model, sample: Sample, logits: tuple[str, Vector, Vector]
-) -> tuple[float, Moments]:
+) -> tuple[float, Moments, Vector]:
+    """Return the mean log-sum-exp, moments whose covariances are shrunk, and shrunken means.
+
+    A covariance about a fitted mean is too small: by a row of n where a component has n rows to
+    itself, by less where it shares them. And such means lie too far apart. Both matter where the
+    rows are few.
+    """
     value, moments = model.shares(sample, logits)
-    return value, moments._replace(covariances=model.shrunk(moments, sample))
+    masses, means, _ = moments
+    if len(sample.points) >= _FEW_ROWS * len(masses):
+        return value, moments._replace(covariances=model.shrunk(moments, sample)), means
+    _, _, _, gram = _core.bridge_pass(*sample, logits, moments=False, gram=True)
+    lost = np.diag(gram) / np.maximum(masses, 1e-300)
+    # Means of normal rows with normal means: drawn in by the variance within over that between.
+    centre = masses @ means / masses.sum()
+    between = float(masses @ ((means - centre) ** 2).sum(1) / masses.sum())
+    everything = float(sample.weights @ ((sample.points - centre) ** 2).sum(1))
+    ratio = max(everything - between, 0.0) / max(between, 1e-300)
+    counts = (masses * sample.size)[:, None]
+    drawn = centre + counts / (counts + ratio) * (means - centre)
+    return value, moments._replace(covariances=model.shrunk(moments, sample, lost)), drawn
