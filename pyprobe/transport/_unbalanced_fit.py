@@ -189,9 +189,7 @@ def descend(problem: Problem, start: Parameters, watch: PlanWatch) -> Parameters
     return now
 
 
-def polish(
-    problem: Problem, start: Parameters, watch: PlanWatch, rng: np.random.Generator
-) -> None:
+def polish(problem: Problem, start: Parameters, watch: PlanWatch, rng: np.random.Generator) -> None:
     """Go on from `start` by L-BFGS, in rounds, each with coordinates of its own."""
     now = start
     while watch.goes_on:
