@@ -362,7 +362,7 @@ class LightUnbalancedBridge(_io.Frozen):
         max_iter = check_positive_int("max_iter", max_iter)
         tol = check_positive_float("tol", tol, allow_zero=True)
         check_callback("callback", callback)
-        _check_extent(sources, targets)
+        _check_extent(epsilon * horizon, sources, targets)
         _check_strength(epsilon * horizon, sources, targets)
         _warn_of_constants(sources, targets)
 
@@ -809,15 +809,17 @@ def _count_fitted(sample: Sample, fraction: float) -> int:
     return n - max(1, round(fraction * n)) if fraction else n
 
 
-def _check_extent(sources: Sample, targets: Sample) -> None:
-    """Refuse samples whose squared distances overflow."""
+def _check_extent(strength: float, sources: Sample, targets: Sample) -> None:
+    """Refuse samples whose squared distances, or what these are in units of the noise, overflow."""
     ends = [f(sample.points, axis=0) for sample in (sources, targets) for f in (np.min, np.max)]
     with np.errstate(over="ignore"):
-        extent = float((np.ptp(ends, axis=0) ** 2).sum()) * len(ends)
+        extent = 4 * (np.ptp(ends, axis=0) ** 2).sum()
+        extent = max(extent, extent / np.float64(strength))
     if not extent < math.inf:
         raise DomainError(
-            "'x0' and 'x1' must lie so near each other that squared distances do not overflow; "
-            f"their entries reach {np.abs(ends).max():.3g}. Take a larger unit of length."
+            "'x0' and 'x1' must lie so near each other that squared distances over 'epsilon' times "
+            f"'horizon' = {strength:.3g} do not overflow; their entries reach "
+            f"{np.abs(ends).max():.3g}. Take a larger unit of length, or raise 'epsilon'."
         )
 
 
