@@ -405,17 +405,18 @@ def test_axes_of_unlike_scale_overflow_nowhere(covariance):
 
 
 def test_a_component_without_rows_costs_no_digits():
-    # Its logit is told by nothing: where it lies must not move those of the others.
+    # Its logit is told by nothing: how low it is must not move those of the others.
     rng = np.random.default_rng(0)
     starts, ends = (Sample(rng.normal(size=(200, 2)), np.full(200, 1 / 200)) for _ in range(2))
     problem = Problem(Model(KINDS["diag"], 0.5), Side(starts, np.zeros(200), 1.0, 5.0), Side(ends, np.zeros(200), -1.0, 4.0))  # fmt: skip
-    watch = PlanWatch(problem.model, None, Options(4, 0.0))
-    where = Parameters(np.array([0.0, 0.0, -1e14]), rng.normal(size=(3, 2)), np.full((3, 2), 0.7))
-    found = descend(problem, where, watch)
-    alone = Parameters(*(each[:2] for each in where))
-    expected = descend(problem, alone, PlanWatch(problem.model, None, Options(4, 0.0)))
-    assert watch.losses
-    np.testing.assert_allclose(found.logits[:2], expected.logits, atol=1e-12)
+    shifts, found = rng.normal(size=(3, 2)), []
+    for low in (-1e3, -1e14):
+        watch = PlanWatch(problem.model, None, Options(4, 0.0))
+        where = Parameters(np.array([0.0, 0.0, low]), shifts, np.full((3, 2), 0.7))
+        found.append(descend(problem, where, watch))
+        assert watch.losses
+    np.testing.assert_allclose(found[1].logits[:2], found[0].logits[:2], atol=1e-12)
+    np.testing.assert_allclose(found[1].shifts[:2], found[0].shifts[:2], atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore::pyprobe.errors.NumericalWarning")
