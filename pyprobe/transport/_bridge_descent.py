@@ -23,13 +23,23 @@ from pyprobe.transport._bridge_model import (
     some,
 )
 
-__all__ = ["HESSIAN_ROWS", "PATIENCE", "Options", "Watch", "balance", "descend"]
+__all__ = [
+    "BALANCED",
+    "HESSIAN_ROWS",
+    "LONGER",
+    "PATIENCE",
+    "SHORTER",
+    "Options",
+    "Watch",
+    "balance",
+    "descend",
+]
 
 HESSIAN_ROWS = 8000
 """Rows that the second derivatives in the weights are summed over: they cost the square of K."""
 _LEAST_PART = 1e-3
 """Part of the way to the fixed point below which the loss is taken not to fall."""
-_SHORTER, _LONGER = 0.4, 1.6
+SHORTER, LONGER = 0.4, 1.6
 _FEW_ROWS = 20
 """Rows a component below which it matters that its mean is fitted too."""
 _LEAST_STEPS, _LATELY, _SLOW = 5, 5, 0.05
@@ -37,7 +47,7 @@ _LEAST_STEPS, _LATELY, _SLOW = 5, 5, 0.05
 _LEAST_FALL = 1e-2
 """The same in nats, for a fit that begins near its end."""
 _NEWTON_STEPS = 2
-_BALANCED = 1e-3
+BALANCED = 1e-3
 """Distance of the components' two shares, summed, at which they need no further step."""
 PATIENCE = 3
 """Iterations that the held-out loss may rise before the fit ends with its lowest."""
@@ -134,8 +144,8 @@ def descend(
                 break
             if part < _LEAST_PART:
                 return now
-            part *= _SHORTER
-        now, part = moved, min(1.0, _LONGER * part)
+            part *= SHORTER
+        now, part = moved, min(1.0, LONGER * part)
 
 
 def _is_slow(values: list[float]) -> bool:
@@ -165,7 +175,7 @@ def balance(
     value, now = look(offsets)
     for _ in range(steps):
         gradient = now - masses
-        if np.abs(gradient).sum() < _BALANCED:
+        if np.abs(gradient).sum() < BALANCED:
             break
         curved = hessian(few or sources, (kind, slopes, offsets), now)
         curved += np.diag(1e-6 * now + 1e-9)
@@ -177,7 +187,7 @@ def balance(
             new_value, new_masses = look(moved)
             if new_value - masses @ moved <= objective + 1e-4 * part * slope or part < _LEAST_PART:
                 break
-            part *= _SHORTER
+            part *= SHORTER
         offsets, value, now = moved, new_value, new_masses
     return offsets, value
 

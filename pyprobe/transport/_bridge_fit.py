@@ -47,12 +47,14 @@ from pyprobe.transport._bridge_starts import STARTS, draw_in, draw_rows, trial_r
 
 __all__ = [
     "KINDS",
+    "SHARP",
     "SOLVERS",
     "STARTS",
     "BridgeFit",
     "Fitted",
     "Options",
     "Sample",
+    "collapsed",
     "fit",
     "held_out_rows",
 ]
@@ -67,7 +69,7 @@ _FEW = 10
 
 And what is fitted to few rows is then kept, for it is fitted to many a component.
 """
-_SHARP = 0.005
+SHARP = 0.005
 """Noise, in units of the samples' variance, below which components start where there is more."""
 _NARROW = 0.1
 """Scales that annealing begins with: components as wide as the data are all alike."""
@@ -214,7 +216,7 @@ def fit(
         mass_gap=float(np.abs(m - n).max()),
         start=name,
         solver=solver,
-        collapsed=_collapsed(model, watch.best, fitted.targets),
+        collapsed=collapsed(model, watch.best, fitted.targets),
     )
     return Fitted(logits - log_sum(logits), centres[1] + unit * shifts, scales, centres[0], info)
 
@@ -233,7 +235,7 @@ def _moved_in(
     return Parameters(logits - log_sum(logits), shifts, start.scales)
 
 
-def _collapsed(model: Model, found: Parameters, targets: Sample) -> npt.NDArray[np.intp]:
+def collapsed(model: Model, found: Parameters, targets: Sample) -> npt.NDArray[np.intp]:
     """Return the components whose share of the targets has no more variance than the floor.
 
     In the columns that vary at all; in the others none has any.
@@ -278,7 +280,7 @@ def _choose(
     rows = max(trial_rows(n), draw_rows(n, model.epsilon))
     if start == "auto" and (n == 1 or min(len(sample.points) for sample in pair) < 20 * n):
         start = "broad"  # few held-out rows would choose wrongly, and one component needs no choice
-    if start == "auto" and model.epsilon < _SHARP:
+    if start == "auto" and model.epsilon < SHARP:
         start = "annealed"
     if start == "annealed":
         first = STARTS["broad"](model, *pair, n, rng)
@@ -292,7 +294,7 @@ def _choose(
     )
     trials: list[tuple[float, Start]] = []
     for name in (*STARTS, *STARTS) if n <= _FEW else STARTS:
-        first = draw_in(model, few, STARTS[name](model, *pair, n, rng), rng)
+        first = draw_in(model, pair, STARTS[name](model, *pair, n, rng), rng)
         watch = Watch(model, judges, Options(_TRIAL_STEPS, 0.0))
         _minimize(model, few, Start(name, first), watch, "em", rng)
         tried = Start(name, first)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from pyprobe import _core
 from pyprobe.transport import _bridge_fit
-from pyprobe.transport._bridge_descent import Options
-from pyprobe.transport._bridge_fit import split
+from pyprobe.transport._bridge_descent import BALANCED, LONGER, SHORTER, Options, Watch
+from pyprobe.transport._bridge_fit import collapsed, split
 from pyprobe.transport._bridge_kinds import KINDS, Vector
 from pyprobe.transport._bridge_lbfgs import Coordinates
 from pyprobe.transport._bridge_model import FLOOR, Model, Pair, Parameters, Sample, log_sum, some
@@ -31,9 +31,8 @@ _ROUND = 40
 _SETTLING, _SETTLED = 30, 0.01
 """The most iterations towards Gaussian bridges, and the fall of the loss that ends them."""
 _FIRST_NEWTON_STEPS, _NEWTON_STEPS = 30, 2
-_BALANCED = 1e-3
-"""Distance of the components' two shares, summed, at which they need no further step."""
-_SHORTER, _LONGER, _LEAST_STEP = 0.4, 1.6, 1e-3
+_LEAST_PART = 1e-3
+"""Part of a step below which the loss is taken not to fall."""
 _PATIENCE = 10
 """Iterations that the held-out loss may rise before the fit ends with its lowest."""
 _WINDOW = 5
@@ -83,43 +82,32 @@ class UnbalancedFit:
         return float(self.losses[-2] - self.losses[-1]) if len(self.losses) > 1 else math.inf
 
 
-class Watch:
-    """Takes note of every iteration, keeps the best components, and says when to end."""
+class PlanWatch(Watch):
+    """Judges by the loss of the plan, and knows a slow fall by the mean of several iterations."""
 
-    def __init__(self, held_out: Problem | None, options: Options) -> None:
-        self.held_out, self.options = held_out, options
-        self.best: Parameters | None = None
-        self.lowest = math.inf
-        self.losses: list[float] = []
-        self.waited = 0
-        self.is_slow = self.converged = self.stopped = False
+    def __init__(self, model: Model, unseen: Problem | None, options: Options) -> None:
+        super().__init__(model, None, options)
+        self.unseen, self.patience = unseen, _PATIENCE
+        self.is_slow = False
 
     @property
     def goes_on(self) -> bool:
         """Whether there may be another iteration."""
         return self.left > 0 and not (self.converged or self.stopped)
 
-    @property
-    def left(self) -> int:
-        """Iterations that there may be."""
-        return self.options.max_iter - len(self.losses)
-
-    def judge(self, components: Parameters, value: float) -> None:
-        """Keep the components if none before had a lower loss on the held-out rows."""
-        seen = value if self.held_out is None else self.held_out.loss(components)
-        if seen < self.lowest or self.best is None:
-            self.best, self.lowest, self.waited = components, seen, 0
-        elif self.held_out is not None:
-            self.waited += 1
-
-    def step(self, components: Parameters, value: float) -> None:
-        """Take note of an iteration's end."""
-        self.losses.append(value)
-        self.judge(components, value)
+    def note(self, components: Parameters, value: float) -> None:
+        """Take note of an iteration's end. A slow fall alone does not end the fit."""
+        self.step(components, value)
         past = self.losses[-1 - _WINDOW :]
         self.is_slow = len(past) > _WINDOW and past[0] - value < _WINDOW * self.options.tol
-        self.converged = self.waited >= _PATIENCE
-        self.stopped = not self.options.reported(len(self.losses), value)
+        self.converged = self.waited >= self.patience
+
+    def _judge(self, parameters: Parameters, value: float) -> None:
+        if self.unseen is None:
+            super()._judge(parameters, value)
+            return
+        super()._judge(parameters, self.unseen.loss(parameters))
+        self.waited += self.best is not parameters
 
 
 def balance(
@@ -142,27 +130,27 @@ def balance(
             )
         )
         gradient = m - n
-        if np.abs(gradient).sum() < _BALANCED:
+        if np.abs(gradient).sum() < BALANCED:
             break
         hessian = np.diag(m * (1 + 1e-6) + 1e-9) - p
         hessian += (p - np.outer(m, m)) / problem.starts.penalty
         hessian += (q - np.outer(n, n)) / problem.ends.penalty
         step = -np.linalg.solve(hessian, gradient)
-        step -= step.mean()
+        step -= m @ step  # not their mean: a component without rows may be told to go anywhere
         slope, part = gradient @ step, 1.0
         while True:
             moved = components._replace(logits=components.logits + part * step)
             others = problem.tilts(moved)
             if total(others) <= total(tilts) + 1e-4 * part * slope:
                 break
-            part *= _SHORTER
-            if part < _LEAST_STEP:
+            part *= SHORTER
+            if part < _LEAST_PART:
                 return components, tilts
         components, tilts = moved, others
     return components, tilts
 
 
-def settle(problem: Problem, start: Parameters, watch: Watch) -> Parameters:
+def descend(problem: Problem, start: Parameters, watch: PlanWatch) -> Parameters:
     """Go towards the Gaussian bridges of the components' shares, as long as that pays.
 
     This is the iteration of the balanced fit on rows that weigh what they do in the plan so far. In
@@ -172,7 +160,7 @@ def settle(problem: Problem, start: Parameters, watch: Watch) -> Parameters:
     model, part = problem.model, 1.0
     kind, epsilon = model
     now, tilts = balance(problem, start, _FIRST_NEWTON_STEPS)
-    watch.judge(now, total(tilts))
+    watch.start(now, total(tilts))
     while watch.goes_on and len(watch.losses) < _SETTLING:
         sources, targets = problem.carried(tilts)
         _, moments = model.shares(sources, model.of_sources(now))
@@ -191,22 +179,22 @@ def settle(problem: Problem, start: Parameters, watch: Watch) -> Parameters:
             fall = total(tilts) - total(others)
             if fall > 0:
                 break
-            part *= _SHORTER
-            if part < _LEAST_STEP:
+            part *= SHORTER
+            if part < _LEAST_PART:
                 return now
-        now, tilts, part = moved, others, min(1.0, _LONGER * part)
-        watch.step(now, total(tilts))
+        now, tilts, part = moved, others, min(1.0, LONGER * part)
+        watch.note(now, total(tilts))
         if fall < _SETTLED:
             return now
     return now
 
 
-def minimize(problem: Problem, start: Parameters, watch: Watch, rng: np.random.Generator) -> None:
-    """Minimize by L-BFGS, in rounds, each with coordinates of its own."""
-    now = settle(problem, start, watch)
+def polish(problem: Problem, start: Parameters, watch: PlanWatch, rng: np.random.Generator) -> None:
+    """Go on from `start` by L-BFGS, in rounds, each with coordinates of its own."""
+    now = start
     while watch.goes_on:
         before, first = len(watch.losses), problem.loss(now)
-        now = descend(TiltedCoordinates(problem, now, rng), watch)
+        now = polish_once(TiltedCoordinates(problem, now, rng), watch)
         # A round may end early because its coordinates, or what it shrinks to, are out of date.
         taken = len(watch.losses) - before
         if taken == 0 or (
@@ -239,7 +227,7 @@ class TiltedCoordinates(Coordinates):
         return self.value + penalty, slopes
 
 
-def descend(around: Coordinates, watch: Watch) -> Parameters:
+def polish_once(around: Coordinates, watch: PlanWatch) -> Parameters:
     """Return where a round of L-BFGS ends."""
     import scipy.optimize  # a quarter of a second, for those alone who fit
 
@@ -249,7 +237,7 @@ def descend(around: Coordinates, watch: Watch) -> Parameters:
     def after(z: Vector) -> None:
         nonlocal now
         now = around.components(z)
-        watch.step(now, around.value)
+        watch.note(now, around.value)
         if not watch.goes_on or (watch.is_slow and len(watch.losses) - begun > _WINDOW):
             raise StopIteration
 
@@ -260,6 +248,7 @@ def descend(around: Coordinates, watch: Watch) -> Parameters:
             jac=True,
             method="L-BFGS-B",
             callback=after,
+            bounds=scipy.optimize.Bounds(-around.reach, around.reach),
             options={"maxcor": 20, "maxiter": min(_ROUND, watch.left), "ftol": 0, "gtol": 0},
         )
     return now
@@ -326,21 +315,21 @@ def fit(
         )
 
     problem, held_out = as_problem(kept), None if out is None else as_problem(out)
-    watch = Watch(held_out, options)
+    watch = PlanWatch(model, held_out, options)
     first = balanced_start(problem, apart, n_components, covariance, start, rng)
-    minimize(problem, first, watch, rng)
+    polish(problem, descend(problem, first, watch), watch, rng)
     assert watch.best is not None
 
     found = watch.best
     logits, shifts, scales = found
-    total = log_sum(logits)
+    height = log_sum(logits)
     constant, mass = as_problem(pair).gauge(found)
     return Fitted(
-        logits - total,
+        logits - height,
         centres[1] + unit * shifts,
         scales,
         centres[0],
-        total + constant - float(apart @ apart) / (2 * noise),
+        height + constant - float(apart @ apart) / (2 * noise),
         mass,
         _carried(problem, held_out, found, n_source_components, covariance, rng).in_units(
             unit, centres[0]
@@ -367,24 +356,22 @@ def _carried(
     return fit_mixture(samples[0], n, covariance, samples[1] if held_out else None, rng)
 
 
-def _report(problem: Problem, watch: Watch, found: Parameters) -> UnbalancedFit:
+def _report(problem: Problem, watch: PlanWatch, found: Parameters) -> UnbalancedFit:
     model, tilts = problem.model, problem.tilts(found)
     sources, targets = problem.carried(tilts)
     _, starts = model.shares(sources, model.of_sources(found))
     _, ends = model.shares(targets, model.of_targets(found))
-    least = model.shrunk(ends, targets)
-    least = np.linalg.eigvalsh(least) if least.ndim == 3 else least.reshape(len(least), -1)
     return UnbalancedFit(
         converged=watch.converged,
         stopped=watch.stopped,
         n_iter=len(watch.losses),
         loss=total(tilts),
-        validation_loss=None if watch.held_out is None else watch.lowest,
+        validation_loss=None if watch.unseen is None else watch.lowest,
         losses=np.array(watch.losses),
         mass_gap=float(np.abs(starts.masses - ends.masses).max()),
         n_starts=sources.size,
         n_ends=targets.size,
-        collapsed=np.flatnonzero((least.min(axis=1) <= FLOOR) & (ends.masses > 0)),
+        collapsed=collapsed(model, found, targets),
     )
 
 
@@ -407,24 +394,25 @@ def balanced_start(
     ]
     if min(problem.starts.penalty, problem.ends.penalty) < math.inf:
         pair = _as_carried(problem, pair, apart)
-    with np.errstate(all="ignore"):  # on few rows, components may shrink on the way
-        found = _bridge_fit.fit(
-            *pair,
-            epsilon=model.epsilon,
-            n_components=n,
-            covariance=covariance,
-            start=start,
-            validation_fraction=0.0,
-            n_init=1,
-            options=Options(_START_STEPS, 1e-5),
-            rng=rng,
-        )
+    if start == "auto" and model.epsilon < _bridge_fit.SHARP:
+        start = "kmeans"  # annealed, far clusters end with shares that no later step mends
+    found = _bridge_fit.fit(
+        *pair,
+        epsilon=model.epsilon,
+        n_components=n,
+        covariance=covariance,
+        start=start,
+        validation_fraction=0.0,
+        n_init=1,
+        options=Options(_START_STEPS, 1e-5),
+        rng=rng,
+    )
     # It counts the sources from an origin of its own.
     origin = np.tile(found.origin, (n, 1))
     pulled = model.kind.apply(found.scales, origin)
     logits = found.log_weights + (pulled * origin).sum(1) / (2 * model.epsilon)
     logits -= (found.shifts * origin).sum(1) / model.epsilon
-    return Parameters(logits, found.shifts - pulled, found.scales)
+    return Parameters(logits - log_sum(logits), found.shifts - pulled, found.scales)
 
 
 def _as_carried(problem: Problem, pair: list[Sample], apart: Vector) -> list[Sample]:

@@ -60,7 +60,7 @@ class Side(NamedTuple):
         top = scaled.max()
         terms = weights * np.exp(scaled - top)
         total = float(terms.sum())
-        return Tilt(self.penalty * (top + math.log(total)), terms / total)
+        return Tilt(self.penalty * (float(top) + math.log(total)), terms / total)
 
 
 class Problem(NamedTuple):

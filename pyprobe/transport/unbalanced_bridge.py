@@ -15,16 +15,20 @@ and of each end takes part follows from the same potential.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Self
+from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 import numpy as np
 
 from pyprobe import _io, _rng
+from pyprobe._engine import Engine, select
 from pyprobe._validate import (
     check_callback,
     check_choice,
@@ -34,12 +38,17 @@ from pyprobe._validate import (
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
 from pyprobe.progress import Callback, Progress, ends
-from pyprobe.transport._bridge_fit import KINDS, STARTS, Options
+from pyprobe.transport._bridge_fit import KINDS, STARTS, Options, held_out_rows
 from pyprobe.transport._bridge_input import as_rows, as_sample
+from pyprobe.transport._bridge_model import Sample
 from pyprobe.transport._check import as_penalties
 from pyprobe.transport._components import Vector
 from pyprobe.transport._unbalanced_fit import UnbalancedFit, fit
-from pyprobe.transport.bridge import LightSchrodingerBridge, _check_strength
+from pyprobe.transport.bridge import (
+    LightSchrodingerBridge,
+    _check_strength,
+    _warn_of_constants,
+)
 from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch
 from pyprobe.typing import Array, ArrayLike, FloatArray, Rng
 
@@ -48,6 +57,13 @@ __all__ = ["LightUnbalancedBridge"]
 _KIND = "LightUnbalancedBridge"
 _FEW = 10
 """A plan that rests on fewer rows than this is warned of."""
+
+_MOST = 1.5
+"""A mass above this is warned of: that of the best plan is at most 1."""
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_ROWS = ("x0", "x1", "among")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -77,11 +93,37 @@ class Mixture(_io.Frozen):
         return bridge.conditional(origin[None])
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+def _takes_tensors(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a method of rows take tensors on the CPU too, without gradients, and answer in kind."""
+    names = tuple(inspect.signature(method).parameters)
+
+    @functools.wraps(method)
+    def call(*arguments: _P.args, **options: _P.kwargs) -> _R:
+        given: dict[str, Any] = dict(zip(names, arguments, strict=False)) | options
+        rows = {name: given[name] for name in _ROWS if name in given}
+        if select(*rows.values(), names=tuple(rows)) is Engine.NATIVE:
+            return method(*arguments, **options)
+        found: _R = _call_on_tensors(method, given, rows)
+        return found
+
+    return call
+
+
+def _call_on_tensors(method: Any, given: dict[str, Any], rows: dict[str, Any]) -> Any:
+    import torch
+
+    from pyprobe.transport import _torch
+
+    views = _torch.views(f"LightUnbalancedBridge.{method.__name__}", **rows)
+    found = method(**(given | dict(zip(rows, views, strict=True))))
+    return torch.from_numpy(found) if isinstance(found, np.ndarray) else found
+
+
+@dataclass(frozen=True, eq=False, repr=False, init=False)
 class LightUnbalancedBridge(_io.Frozen):
     r"""An unbalanced entropic plan between two samples, fitted as Gaussian mixtures.
 
-    Made by `fit`. The value is immutable.
+    Made by `fit` and by `load`. The value is immutable.
 
     Attributes
     ----------
@@ -105,7 +147,10 @@ class LightUnbalancedBridge(_io.Frozen):
     `sinkhorn_points`, ``epsilon`` is :math:`2 \varepsilon T`, ``unbalanced`` is :math:`2 \rho`, and
     potentials and values are twice those given here. Masses, weights and plans are the same.
 
-    NumPy arrays only, but for what is the bridge's: `conditional` and `sample`.
+    Samples and rows may be torch tensors on the CPU that want no gradient; results are tensors
+    then. Laws (`conditional`, `starts`) are for arrays. `sample` and the methods of ``bridge`` take
+    tensors as those of any bridge do, on any device and with gradients, and ``bridge.to_torch()``
+    has the laws for them.
 
     References
     ----------
@@ -143,6 +188,18 @@ class LightUnbalancedBridge(_io.Frozen):
     _log_scale: float
     _starts: Mixture
     _ends: Mixture
+
+    def __init__(self) -> None:
+        raise TypeError(
+            "LightUnbalancedBridge has no parameters to be made from: take "
+            "LightUnbalancedBridge.fit(x0, x1, ...) or LightUnbalancedBridge.load(path)."
+        )
+
+    @classmethod
+    def _of(cls, **fields: Any) -> Self:
+        value = object.__new__(cls)
+        value.__setstate__(fields)
+        return value
 
     def __repr__(self) -> str:
         penalties = ", ".join(f"{penalty:.6g}" for penalty in self.unbalanced)
@@ -201,12 +258,13 @@ class LightUnbalancedBridge(_io.Frozen):
         horizon : float, default 1
             T, when the ends are reached.
         validation_fraction : float, default 0.1
-            Part of either sample that is held out. The fit ends where the loss on it has ceased to
-            fall, and returns the plan with the lowest. 0 fits all rows to `tol`.
+            Part of either sample that is held out, at least a row. The fit ends where the loss on
+            it has ceased to fall, and returns the plan with the lowest. 0 fits all rows to `tol`.
         max_iter : int, default 300
             The most iterations.
         tol : float, default 1e-5
-            Fall of the loss, in nats an iteration, below which the fit ends.
+            Mean fall of the loss over five iterations, in nats an iteration, below which the fit
+            ends.
         rng : None, int, numpy.random.Generator or torch.Generator
             Seed or source of the starts and of the rows held out.
         callback : callable, optional
@@ -221,14 +279,16 @@ class LightUnbalancedBridge(_io.Frozen):
         Raises
         ------
         ShapeError      if the samples do not fit one another, or are too small.
-        DomainError     if a number is out of range or an option is unknown.
+        DomainError     if a number is out of range or an option is unknown, or if distances or the
+                        mass of the plan overflow.
         NotFiniteError  if a sample is infinite or NaN somewhere.
 
         Warns
         -----
         ConvergenceWarning  if the loss still falls after `max_iter` iterations.
-        NumericalWarning    if `epsilon` is far off the scale of the data, if the plan rests on a
-                            few rows, or if components have shrunk onto single points.
+        NumericalWarning    if `epsilon` is far off the scale of the data, if a column does not
+                            vary, if the plan rests on a few rows or carries far more than there
+                            is, or if components have shrunk onto single points.
 
         Notes
         -----
@@ -274,6 +334,11 @@ class LightUnbalancedBridge(_io.Frozen):
         >>> bool(plan.start_weights(x0[:50]).max() < 1e-4)
         True
         """
+        given = {"x0": x0, "x1": x1, "weights_x0": weights_x0, "weights_x1": weights_x1}
+        if select(*given.values(), names=tuple(given)) is not Engine.NATIVE:
+            from pyprobe.transport import _torch
+
+            x0, x1, weights_x0, weights_x1 = _torch.views("LightUnbalancedBridge.fit", **given)
         sources = as_sample("x0", x0, "weights_x0", weights_x0)
         targets = as_sample("x1", x1, "weights_x1", weights_x1)
         if sources.points.shape[1] != targets.points.shape[1]:
@@ -290,8 +355,7 @@ class LightUnbalancedBridge(_io.Frozen):
         if fraction > 0.5:
             raise DomainError(f"'validation_fraction' must be at most 0.5; got {fraction:g}.")
         n_starts, n_ends = (
-            len(sample.points) - round(fraction * len(sample.points))
-            for sample in (sources, targets)
+            n - held_out_rows(n, fraction) for n in map(len, (sources.points, targets.points))
         )
         n_components = _as_count("n_components", n_components, n_ends, "x1")
         if n_source_components is None:
@@ -300,7 +364,9 @@ class LightUnbalancedBridge(_io.Frozen):
         max_iter = check_positive_int("max_iter", max_iter)
         tol = check_positive_float("tol", tol, allow_zero=True)
         check_callback("callback", callback)
+        _check_extent(epsilon * horizon, sources, targets)
         _check_strength(epsilon * horizon, sources, targets)
+        _warn_of_constants(sources, targets)
 
         begin = time.perf_counter()
 
@@ -324,8 +390,9 @@ class LightUnbalancedBridge(_io.Frozen):
             options=Options(max_iter, tol, report),
             rng=np.random.default_rng(_rng.key(rng)),
         )
+        _check_mass(found.mass)
         _warn_of(found.info, sources.size, targets.size)
-        return cls(
+        return cls._of(
             bridge=LightSchrodingerBridge(
                 log_weights=found.log_weights,
                 shifts=found.shifts,
@@ -369,7 +436,8 @@ class LightUnbalancedBridge(_io.Frozen):
 
     # --- how much takes part ---
 
-    def start_weights(self, x0: ArrayLike) -> FloatArray:
+    @_takes_tensors
+    def start_weights(self, x0: ArrayLike) -> Array:
         r"""Return how much of each start takes part: the density ratio :math:`d\pi_0 / dp_0`.
 
         :math:`e^{-f(x_0) / \rho_0}`, with the potential f. It may exceed 1: where there are few
@@ -407,7 +475,8 @@ class LightUnbalancedBridge(_io.Frozen):
         exponents, penalty = self._start_exponents(rows), self._penalties[0]
         return _weights(exponents, penalty).astype(rows.dtype, copy=False)
 
-    def end_weights(self, x1: ArrayLike) -> FloatArray:
+    @_takes_tensors
+    def end_weights(self, x1: ArrayLike) -> Array:
         r"""Return how much of each end takes part: the density ratio :math:`d\pi_1 / dp_1`.
 
         :math:`e^{-g(x_1) / \rho_1}`, with the potential g.
@@ -443,7 +512,8 @@ class LightUnbalancedBridge(_io.Frozen):
         exponents, penalty = self._end_exponents(rows), self._penalties[1]
         return _weights(exponents, penalty).astype(rows.dtype, copy=False)
 
-    def start_potential(self, x0: ArrayLike) -> FloatArray:
+    @_takes_tensors
+    def start_potential(self, x0: ArrayLike) -> Array:
         r"""Return the potential f of the starts, in the unit of the cost.
 
         The plan is :math:`p_0(x_0)\, q(x_1)\, e^{(f(x_0) + g(x_1) - |x_0 - x_1|^2 / 2) /
@@ -468,7 +538,8 @@ class LightUnbalancedBridge(_io.Frozen):
         share = 1.0 if rho == math.inf else rho / (rho + strength)
         return (-share * strength * self._start_exponents(rows)).astype(rows.dtype, copy=False)
 
-    def end_potential(self, x1: ArrayLike) -> FloatArray:
+    @_takes_tensors
+    def end_potential(self, x1: ArrayLike) -> Array:
         r"""Return the potential g of the ends, in the unit of the cost.
 
         Parameters
@@ -489,6 +560,7 @@ class LightUnbalancedBridge(_io.Frozen):
         strength = self.epsilon * self.horizon
         return (-strength * self._end_exponents(rows)).astype(rows.dtype, copy=False)
 
+    @_takes_tensors
     def score(self, x0: ArrayLike, x1: ArrayLike) -> float:
         r"""Return the dual objective on two samples: higher is better.
 
@@ -558,7 +630,13 @@ class LightUnbalancedBridge(_io.Frozen):
         ------
         ShapeError      if ``x0`` is not a matrix of d columns.
         NotFiniteError  if ``x0`` is infinite or NaN somewhere.
+        TypeError       if ``x0`` is a tensor.
         """
+        if select(x0) is not Engine.NATIVE:
+            raise TypeError(
+                "'x0' must be a NumPy array here; got a torch tensor. Pass x0.numpy(force=True), "
+                "or take bridge.to_torch().conditional(x0) of this plan."
+            )
         return self.bridge.conditional(x0)
 
     def sample(self, x0: ArrayLike, *, n: int | None = None, rng: Rng = None) -> Array:
@@ -587,9 +665,8 @@ class LightUnbalancedBridge(_io.Frozen):
         """
         return self.bridge.sample(x0, n=n, rng=rng)
 
-    def sample_starts(
-        self, n: int, *, among: ArrayLike | None = None, rng: Rng = None
-    ) -> FloatArray:
+    @_takes_tensors
+    def sample_starts(self, n: int, *, among: ArrayLike | None = None, rng: Rng = None) -> Array:
         """Draw starts that take part: new ones, or some of those given.
 
         Parameters
@@ -679,7 +756,7 @@ class LightUnbalancedBridge(_io.Frozen):
             for side in ("start", "end")
         )
         first, second, mass, log_scale = map(float, fields["numbers"])
-        return cls(
+        return cls._of(
             bridge=bridge,
             unbalanced=(first, second),
             mass=mass,
@@ -726,6 +803,37 @@ def _weights(exponents: Vector, penalty: float) -> Vector:
         return np.ones_like(exponents)
     with np.errstate(over="ignore"):  # far from all that was seen
         return np.exp(exponents / penalty)
+
+
+def _check_extent(strength: float, sources: Sample, targets: Sample) -> None:
+    """Refuse samples whose squared distances, or what these are in units of the noise, overflow."""
+    ends = [f(sample.points, axis=0) for sample in (sources, targets) for f in (np.min, np.max)]
+    with np.errstate(over="ignore"):
+        extent = 4 * (np.ptp(ends, axis=0) ** 2).sum()
+        extent = max(extent, extent / np.float64(strength))
+    if not extent < math.inf:
+        raise DomainError(
+            "'x0' and 'x1' must lie so near each other that squared distances over 'epsilon' times "
+            f"'horizon' = {strength:.3g} do not overflow; their entries reach "
+            f"{np.abs(ends).max():.3g}. Take a larger unit of length, or raise 'epsilon'."
+        )
+
+
+def _check_mass(mass: float) -> None:
+    """Refuse what overflows, and warn where the plan carries far more than there is."""
+    if not mass < math.inf:
+        raise DomainError(
+            "the mass of the plan overflows: some rows of 'x1', held out or not, lie far from all "
+            "components. Take out rows that lie apart, take fewer components or more data, or "
+            "raise 'unbalanced'."
+        )
+    if mass > _MOST:
+        warn(
+            f"the plan carries a mass of {mass:.3g} from samples of mass 1, which no best plan "
+            "does: the components follow 'x1' badly, at rows that lie apart or were held out. "
+            "Raise 'unbalanced', take out such rows, or take more components.",
+            NumericalWarning,
+        )
 
 
 def _as_count(name: str, value: int, most: int, sample: str) -> int:

@@ -1,6 +1,7 @@
 # ruff: noqa: E501 - one case a line
 """Unbalanced light bridges, against closed forms, Sinkhorn's plans and the balanced bridge."""
 
+import dataclasses
 import math
 import pickle
 import re
@@ -18,9 +19,10 @@ from pyprobe.errors import (
     ShapeError,
 )
 from pyprobe.transport import LightSchrodingerBridge, LightUnbalancedBridge, sinkhorn_points
+from pyprobe.transport._bridge_descent import Options
 from pyprobe.transport._bridge_kinds import KINDS
 from pyprobe.transport._bridge_model import Model, Parameters, Sample
-from pyprobe.transport._unbalanced_fit import TiltedCoordinates
+from pyprobe.transport._unbalanced_fit import PlanWatch, TiltedCoordinates, descend
 from pyprobe.transport._unbalanced_problem import Problem, Side
 
 COVARIANCES = ("diag", "full", "spherical")
@@ -307,18 +309,148 @@ def test_files_and_pickle(tmp_path, covariance):
 
 def test_no_number_of_threads_changes_a_bit():
     rng = np.random.default_rng(0)
-    x0, x1, _ = two_groups(rng, 600)
+    x0, x1, _ = two_groups(rng, 25000)  # less would not be worth a second thread
     before, found = pyprobe.get_num_threads(), []
     try:
         for n in (1, 2):
             pyprobe.set_num_threads(n)
-            found.append(fit(x0, x1, epsilon=0.2, unbalanced=2.0, n_components=4, rng=0))
+            found.append(fit(x0, x1, epsilon=0.2, unbalanced=2.0, n_components=4, max_iter=8, tol=0.1, rng=0))  # fmt: skip
     finally:
         pyprobe.set_num_threads(before)
-    np.testing.assert_array_equal(found[0].bridge.shifts, found[1].bridge.shifts)
+    for name in ("log_weights", "shifts", "scales"):
+        np.testing.assert_array_equal(getattr(found[0].bridge, name), getattr(found[1].bridge, name))  # fmt: skip
+    np.testing.assert_array_equal(found[0].start_weights(x0), found[1].start_weights(x0))
+    assert found[0].mass == found[1].mass
+
+
+def test_it_is_made_by_fit_or_load_alone():
+    with pytest.raises(TypeError, match=r"take LightUnbalancedBridge\.fit"):
+        LightUnbalancedBridge()
+    x0, x1, _ = two_groups(np.random.default_rng(0), 100)
+    plan = fit(x0, x1, epsilon=0.2, unbalanced=2.0, n_components=2, rng=0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.mass = 1.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tensors_on_the_cpu(dtype):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x0, x1 = (a.astype(dtype) for a in two_groups(rng, 300)[:2])
+    w0 = rng.uniform(size=300)
+    options = {"epsilon": 0.2, "unbalanced": 2.0, "n_components": 3, "rng": 0}
+    plan = fit(x0, x1, weights_x0=w0, **options)
+    t0, t1 = torch.tensor(x0), torch.tensor(x1)
+    other = fit(t0, t1, weights_x0=torch.tensor(w0), **options)
+    np.testing.assert_array_equal(other.bridge.shifts, plan.bridge.shifts)
+    assert other.mass == plan.mass
+    for method, x, t in (("start_weights", x0, t0), ("end_weights", x1, t1), ("start_potential", x0, t0), ("end_potential", x1, t1)):  # fmt: skip
+        found = getattr(plan, method)(t)
+        assert isinstance(found, torch.Tensor)
+        assert found.dtype == t.dtype
+        np.testing.assert_array_equal(found.numpy(), getattr(plan, method)(x))
+    assert plan.score(t0, t1) == plan.score(x0, x1)
+    assert plan.score(x1=t1, x0=t0) == plan.score(x0, x1)
+    np.testing.assert_array_equal(plan.sample(t0, rng=0).numpy(), plan.sample(x0, rng=0))
+    drawn = plan.sample_starts(5, among=t0, rng=0)
+    np.testing.assert_array_equal(drawn.numpy(), plan.sample_starts(5, among=x0, rng=0))
+
+
+def test_tensors_that_are_refused_are_told_a_way():
+    torch = pytest.importorskip("torch")
+    x0, x1 = (torch.tensor(a) for a in two_groups(np.random.default_rng(0), 300)[:2])
+    options = {"epsilon": 0.2, "unbalanced": 2.0, "n_components": 3, "rng": 0}
+    plan = fit(x0, x1, **options)
+    wanted = x0.clone().requires_grad_()
+    with pytest.raises(RuntimeError, match=r"LightUnbalancedBridge.fit.*pass x0.detach\(\)"):
+        fit(wanted, x1, **options)
+    with pytest.raises(RuntimeError, match=r"start_weights.*pass x0.detach\(\)"):
+        plan.start_weights(wanted)
+    with pytest.raises(TypeError, match="arrays of one library"):
+        fit(x0, x1.numpy(), **options)
+    with pytest.raises(TypeError, match=r"'x0'.*bridge.to_torch\(\).conditional\(x0\)"):
+        plan.conditional(x0)
+    # That way.
+    law = plan.bridge.to_torch().conditional(x0)
+    np.testing.assert_allclose(law.mean.detach(), plan.conditional(x0.numpy()).mean, rtol=1e-10)
+    plan.bridge.mean(wanted).sum().backward()
+    assert wanted.grad.isfinite().all()
 
 
 # --- hard and bad input ---
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_a_constant_column_is_said_and_is_no_collapse(covariance):
+    rng = np.random.default_rng(0)
+    x0, x1 = rng.normal(size=(2, 1000, 2))
+    x1[:, 1] = 3.0
+    with pytest.warns(NumericalWarning, match="'x1' is constant in column 1") as caught:
+        plan = fit(x0, x1, epsilon=0.5, unbalanced=20.0, n_components=5, covariance=covariance, rng=0)  # fmt: skip
+    assert len(caught) == 1
+    assert plan.info.collapsed.size == 0
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.filterwarnings("ignore::pyprobe.errors.NumericalWarning")
+@pytest.mark.filterwarnings("ignore::pyprobe.errors.ConvergenceWarning")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_axes_of_unlike_scale_overflow_nowhere(covariance):
+    # Where they are spherical, L-BFGS without bounds looks where scales overflow, in each of these.
+    x0, x1 = np.random.default_rng(0).normal(size=(2, 300, 3))
+    x0, x1 = x0 * [1.0, 5.0, 0.01], x1 * [0.01, 3.0, 1.0] + [0.0, 3.0, 0.0]
+    for epsilon, seed in ((1e-3, 4), (1e-3, 7), (1e-4, 2), (1e-4, 6)):
+        plan = fit(x0, x1, epsilon=epsilon, unbalanced=0.01, n_components=30, covariance=covariance, rng=seed)  # fmt: skip
+        assert np.isfinite(plan.bridge.scales).all()
+
+
+def test_a_component_without_rows_costs_no_digits():
+    # Its logit is told by nothing: how low it is must not move those of the others.
+    rng = np.random.default_rng(0)
+    starts, ends = (Sample(rng.normal(size=(200, 2)), np.full(200, 1 / 200)) for _ in range(2))
+    problem = Problem(Model(KINDS["diag"], 0.5), Side(starts, np.zeros(200), 1.0, 5.0), Side(ends, np.zeros(200), -1.0, 4.0))  # fmt: skip
+    shifts, found = rng.normal(size=(3, 2)), []
+    for low in (-1e3, -1e14):
+        watch = PlanWatch(problem.model, None, Options(4, 0.0))
+        where = Parameters(np.array([0.0, 0.0, low]), shifts, np.full((3, 2), 0.7))
+        found.append(descend(problem, where, watch))
+        assert watch.losses
+    np.testing.assert_allclose(found[1].logits[:2], found[0].logits[:2], atol=1e-12)
+    np.testing.assert_allclose(found[1].shifts[:2], found[0].shifts[:2], atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::pyprobe.errors.NumericalWarning")
+def test_a_mass_that_overflows_is_refused_and_one_above_all_is_said():
+    x0, x1 = np.random.default_rng(0).normal(size=(2, 600, 2))
+    options = {"epsilon": 0.1, "n_components": 2, "rng": 0}
+    # A single row far away is held out: the potential there is none.
+    x1[0] += 1000.0
+    with pytest.raises(DomainError, match="the mass of the plan overflows"):
+        fit(x0, x1, unbalanced=(5.0, 0.1), **options)
+    x1[0] -= 990.0
+    with pytest.warns(NumericalWarning, match="carries a mass of .* from samples of mass 1"):
+        plan = fit(x0, x1, unbalanced=(5.0, 0.1), **options)
+    assert 1.5 < plan.mass < math.inf
+
+
+@pytest.mark.parametrize(("far", "epsilon"), [(1e160, 0.1), (-1e200, 1e300), (1e150, 1e-10)])
+def test_distances_that_overflow_are_refused(far, epsilon):
+    x0, x1 = np.random.default_rng(0).normal(size=(2, 60, 2))
+    with pytest.raises(DomainError, match="lie so near each other that squared distances"):
+        fit(x0, x1 + far, epsilon=epsilon, unbalanced=1.0, n_components=2, rng=0)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+@pytest.mark.filterwarnings("ignore::pyprobe.errors.NumericalWarning")
+@pytest.mark.filterwarnings("ignore::pyprobe.errors.ConvergenceWarning")
+def test_a_row_is_held_out_of_the_smallest_samples(n):
+    x0, x1 = np.random.default_rng(0).normal(size=(2, n, 2))
+    options = {"epsilon": 1.0, "unbalanced": 1.0, "rng": 0}
+    with pytest.raises(DomainError, match=f"'n_components' must be at most {n - 1},"):
+        fit(x0, x1, n_components=n, **options)
+    if n > 3:  # of fewer, what is fitted to one or two rows is no plan of the row held out
+        assert fit(x0, x1, n_components=n - 1, **options).n_components == n - 1
+    assert fit(x0, x1, n_components=n, validation_fraction=0, **options).n_components == n
 
 
 def test_a_callback_ends_the_fit():
