@@ -267,6 +267,29 @@ def test_few_and_repeated_rows_are_no_reason_to_fail(covariance):
     assert np.isfinite(bridge.log_prob(x1, given=x0)).all()
 
 
+@pytest.mark.parametrize("n_rows", [300, 600, 2000])
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_two_clusters_are_told_apart_however_few_the_rows(n_rows, covariance):
+    # Beside the bridge of one component lies a saddle: a fit that begins there sees no way down.
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x0 = rng.normal(size=(n_rows, 2))
+        x1 = 0.3 * rng.normal(size=(n_rows, 2))
+        x1[:, 0] += rng.choice([-2.0, 2.0], n_rows)
+        bridge = fit(x0, x1, epsilon=0.5, covariance=covariance, rng=seed)
+        between = np.abs(bridge.sample(x0, rng=0)[:, 0]) < 1
+        assert between.mean() < 0.02
+
+
+def test_clusters_in_many_dimensions_are_more_than_one_component():
+    # Two in each of ten coordinates: the gain that a fit of enough components must make is large.
+    rng = np.random.default_rng(0)
+    x0 = rng.normal(size=(5000, 10))
+    x1 = 0.5 * rng.normal(size=(5000, 10)) + rng.choice([-1.0, 1.0], size=(5000, 10))
+    one, many = (fit(x0, x1, epsilon=0.5, n_components=n, rng=0).score(x0, x1) for n in (1, 50))
+    assert many > one + 0.5
+
+
 def test_held_out_rows_stop_a_fit_that_would_only_learn_its_rows():
     # 50 components for 150 rows, as in the sheet's example of what goes wrong without.
     rng = np.random.default_rng(12)
@@ -284,9 +307,9 @@ def test_a_fit_with_half_the_noise_starts_from_one_that_is_done():
     fresh = fit(x0, x1, epsilon=0.1, **options)
     warm = fit(x0, x1, epsilon=0.1, start=first, **options)
     assert warm.info.start == "given"
-    reached = [np.argmax(found.info.losses < fresh.info.loss + 0.01) for found in (fresh, warm)]
-    assert warm.info.loss < fresh.info.loss + 0.01
-    assert reached[1] < 0.5 * reached[0]
+    # Which of the two ends lower is chance; the other needs more than twice as many steps to here.
+    assert 2 * warm.info.n_iter < fresh.info.n_iter
+    assert warm.info.loss < fresh.info.losses[2 * warm.info.n_iter - 1]
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
