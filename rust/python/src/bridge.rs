@@ -98,6 +98,9 @@ fn work_of(n: usize, bridge: Bridge<'_>) -> usize {
     n * (bridge.shifts.len() / 8 + 2 * bridge.log_weights.len()) + 8 * bridge.shifts.len()
 }
 
+/// Shapes (n, k) and (n,).
+type Weights<'py> = (Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<f64>>);
+
 /// Normalized log-weights (n, k) at a time, and the logarithms of their sums before.
 #[pyfunction]
 pub fn bridge_log_weights<'py>(
@@ -105,7 +108,7 @@ pub fn bridge_log_weights<'py>(
     x: PyReadonlyArray2<'py, f64>,
     frame: Frame<'py>,
     t: f64,
-) -> PyResult<(Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<f64>>)> {
+) -> PyResult<Weights<'py>> {
     let (x, bridge) = (x.as_array(), bridge_of(&frame));
     let (weights, sums) = gate::run(py, work_of(x.nrows(), bridge), |control| {
         motion::log_weights(x, bridge, t, control)

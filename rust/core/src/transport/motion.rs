@@ -380,10 +380,11 @@ pub fn brownian_bridges(
             let ends = ends.index_axis(Axis(0), draw);
             let mut now = 0.0;
             for (&time, out) in times.iter().zip(out.chunks_exact_mut(dim)) {
-                let part = if time < 1.0 { (time - now) / (1.0 - now) } else { 1.0 };
+                let arrived = time >= 1.0;
+                let part = if arrived { 1.0 } else { (time - now) / (1.0 - now) };
                 let deviation = (epsilon * part * (1.0 - time)).max(0.0).sqrt();
                 for ((out, here), end) in out.iter_mut().zip(&mut here).zip(ends.row(row)) {
-                    let mean = if part == 1.0 { *end } else { *here + part * (end - *here) };
+                    let mean = if arrived { *end } else { *here + part * (end - *here) };
                     *here = mean + deviation * *out;
                     *out = *here;
                 }
@@ -443,7 +444,9 @@ impl Now {
                     y[i] = x - place;
                 }
             } else {
-                y.iter_mut().for_each(|y| y[i] = 0.0);
+                for y in y.iter_mut() {
+                    y[i] = 0.0;
+                }
             }
         }
     }
@@ -533,8 +536,8 @@ fn accumulate(weights: &mut [Tile]) {
     for weight in weights {
         for i in 0..LANES {
             sums[i] += weight[i];
-            weight[i] = sums[i];
         }
+        *weight = sums;
     }
 }
 
@@ -721,8 +724,8 @@ mod tests {
         let paths = walk(&Control::new()).unwrap();
         assert_eq!(Ok(&paths), walk(&Control::sequential()).as_ref());
         let paths = Array2::from_shape_vec((n, 4), paths).unwrap();
-        assert!(paths.column(0).iter().all(|&x| x == 1.0));
-        assert!(paths.column(3).iter().all(|&x| x == 3.0));
+        assert_eq!(paths.column(0), Array1::from_elem(n, 1.0));
+        assert_eq!(paths.column(3), Array1::from_elem(n, 3.0));
         let off = |i: usize| paths.column(i).mapv(|x| x - 1.0 - 2.0 * times[i]);
         let covariance = off(1).dot(&off(2)) / n as f64;
         // epsilon s (1 - t)
