@@ -26,9 +26,15 @@ __all__ = ["HESSIAN_ROWS", "PATIENCE", "Options", "Watch", "balance", "descend"]
 
 HESSIAN_ROWS = 8000
 """Rows that the second derivatives in the weights are summed over: they cost the square of K."""
-_LEAST_STEP = 1e-3
+_LEAST_PART = 1e-3
 """Part of the way to the fixed point below which the loss is taken not to fall."""
 _SHORTER, _LONGER = 0.4, 1.6
+_FEW_ROWS = 20
+"""Rows a component below which it matters that its mean is fitted too."""
+_LEAST_STEPS, _LATELY, _SLOW = 5, 5, 0.05
+"""Iterations at least, the last that count, and the part of the mean fall that is a slow one."""
+_LEAST_FALL = 1e-2
+"""The same in nats, for a fit that begins near its end."""
 _NEWTON_STEPS = 2
 _BALANCED = 1e-3
 """Distance of the components' two shares, summed, at which they need no further step."""
@@ -59,11 +65,14 @@ class Watch:
         """Take note of where the fit begins."""
         self._judge(parameters, value)
 
-    def step(self, parameters: Parameters, value: float) -> bool:
-        """Take note of an iteration's end, and return whether to go on."""
+    def step(self, parameters: Parameters, value: float, *, last: bool = True) -> bool:
+        """Take note of an iteration's end, and return whether to go on.
+
+        A small fall ends the fit where no other solver comes after this one.
+        """
         self.losses.append(value)
         self._judge(parameters, value)
-        fall = self.losses[-2] - value if len(self.losses) > 1 else math.inf
+        fall = self.losses[-2] - value if last and len(self.losses) > 1 else math.inf
         # On held-out rows the loss ends by rising; a small fall may be a slow beginning.
         self.converged = self.waited >= self.patience or 0 <= fall < self.options.tol
         self.stopped = not self.options.reported(len(self.losses), value)
@@ -83,23 +92,29 @@ class Watch:
 
 
 def descend(
-    model: Model, pair: Pair, start: Parameters, watch: Watch, steps: int, rng: np.random.Generator
+    model: Model, pair: Pair, start: Parameters, watch: Watch, rng: np.random.Generator
 ) -> Parameters | None:
-    """Iterate from `start`; return where it is after so many steps, or where none lowers the loss.
+    """Iterate from `start` as long as it pays; return where it is then.
 
-    None, where the watch has ended it.
+    That is where the loss falls slowly, beside its mean fall until there, or not at all. None,
+    where the watch has ended it.
     """
     (sources, targets), (kind, epsilon) = pair, model
     few = some(sources, HESSIAN_ROWS, rng)
     now, part = start, 1.0
-    for step in range(steps + 1):
-        first, (_, x0, c0) = _shrunk(model, sources, model.of_sources(now))
-        second, (masses, x1, c1) = _shrunk(model, targets, model.of_targets(now))
+    values: list[float] = []
+    while True:
+        # Those of the targets lie in clusters, which are no normal cloud: they stay.
+        first, (_, _, c0), x0 = _shrunk(model, sources, model.of_sources(now))
+        second, (masses, x1, c1), _ = _shrunk(model, targets, model.of_targets(now))
         value = first - second
-        if step == 0:
+        if not values:
             watch.start(now, value)
-        elif not watch.step(now, value):
+        elif not watch.step(now, value, last=False):
             return None
+        values.append(value)
+        if len(values) > _LEAST_STEPS and _is_slow(values):
+            return now
         scales = kind.bridge(c0, kind.raised(c1, FLOOR), epsilon)
         shifts = x1 - kind.apply(scales, x0)
         while True:
@@ -115,11 +130,16 @@ def descend(
             found = _core.bridge_pass(*targets, model.of_targets(moved), moments=False, gram=False)
             if mean - logits.mean() - found[0] < value:
                 break
-            if part < _LEAST_STEP:
+            if part < _LEAST_PART:
                 return now
             part *= _SHORTER
         now, part = moved, min(1.0, _LONGER * part)
-    return now
+
+
+def _is_slow(values: list[float]) -> bool:
+    """Return whether the loss falls slowly, beside its mean fall. A single fall may be small."""
+    lately = (values[-1 - _LATELY] - values[-1]) / _LATELY
+    return lately < max(_LEAST_FALL, _SLOW * (values[0] - values[-1]) / (len(values) - 1))
 
 
 def balance(
@@ -153,7 +173,7 @@ def balance(
         while True:
             moved = offsets + part * step
             new_value, new_masses = look(moved)
-            if new_value - masses @ moved <= objective + 1e-4 * part * slope or part < _LEAST_STEP:
+            if new_value - masses @ moved <= objective + 1e-4 * part * slope or part < _LEAST_PART:
                 break
             part *= _SHORTER
         offsets, value, now = moved, new_value, new_masses
@@ -162,6 +182,24 @@ def balance(
 
 def _shrunk(
     model: Model, sample: Sample, logits: tuple[str, Vector, Vector]
-) -> tuple[float, Moments]:
+) -> tuple[float, Moments, Vector]:
+    """Return the mean log-sum-exp, moments whose covariances are shrunk, and shrunken means.
+
+    A covariance about a fitted mean is too small: by a row of n where a component has n rows to
+    itself, by less where it shares them. And such means lie too far apart. Both matter where the
+    rows are few.
+    """
     value, moments = model.shares(sample, logits)
-    return value, moments._replace(covariances=model.shrunk(moments, sample))
+    masses, means, _ = moments
+    if len(sample.points) >= _FEW_ROWS * len(masses):
+        return value, moments._replace(covariances=model.shrunk(moments, sample)), means
+    _, _, _, gram = _core.bridge_pass(*sample, logits, moments=False, gram=True)
+    lost = np.diag(gram) / np.maximum(masses, 1e-300)
+    # Means of normal rows with normal means: drawn in by the variance within over that between.
+    centre = masses @ means / masses.sum()
+    between = float(masses @ ((means - centre) ** 2).sum(1) / masses.sum())
+    everything = float(sample.weights @ ((sample.points - centre) ** 2).sum(1))
+    ratio = max(everything - between, 0.0) / max(between, 1e-300)
+    counts = (masses * sample.size)[:, None]
+    drawn = centre + counts / (counts + ratio) * (means - centre)
+    return value, moments._replace(covariances=model.shrunk(moments, sample, lost)), drawn

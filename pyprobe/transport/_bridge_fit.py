@@ -12,8 +12,8 @@ component is the Gaussian Schrödinger bridge between its share of the sources, 
 :math:`C_0`, and its share of the targets, of covariance :math:`C_1`: :math:`S C_0 S + \varepsilon S
 = C_1`, and :math:`r` takes the one mean to the other. An iteration goes there as far as the loss
 falls, and then solves the convex problem in :math:`l` that makes the two shares of every component
-equal. A few of them bring the components to their places; L-BFGS, in coordinates that the Gaussian
-bridges make round, takes them from there.
+equal. They bring the components to their places, and where they slow down L-BFGS goes on, in
+coordinates that the Gaussian bridges make round.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from pyprobe.transport._bridge_model import (
     slopes,
     some,
 )
-from pyprobe.transport._bridge_starts import STARTS, draw_in, trial_rows
+from pyprobe.transport._bridge_starts import STARTS, draw_in, draw_rows, trial_rows
 
 __all__ = ["KINDS", "SOLVERS", "STARTS", "BridgeFit", "Fitted", "Options", "Sample", "fit"]
 
@@ -53,8 +53,6 @@ _FEW = 10
 
 And what is fitted to few rows is then kept, for it is fitted to many a component.
 """
-_DESCENT = 5
-"""Iterations of Gaussian bridges, until L-BFGS takes over."""
 _SHARP = 0.005
 """Noise, in units of the samples' variance, below which components start where there is more."""
 _NARROW = 0.1
@@ -255,7 +253,8 @@ def _choose(
     rng: np.random.Generator,
 ) -> Start:
     """Make the start, or of several the best after a few iterations on a few rows."""
-    few = Pair(*(some(sample, trial_rows(n), rng) for sample in pair))
+    rows = max(trial_rows(n), draw_rows(n, model.epsilon))
+    few = Pair(*(some(sample, rows, rng) for sample in pair))
     if start == "auto" and (n == 1 or min(len(sample.points) for sample in pair) < 20 * n):
         start = "broad"  # few held-out rows would choose wrongly, and one component needs no choice
     if start == "auto" and model.epsilon < _SHARP:
@@ -263,7 +262,7 @@ def _choose(
     if start == "annealed":
         first = STARTS["broad"](model, *pair, n, rng)
         first = first._replace(scales=_NARROW * first.scales)
-        return Start(start, anneal(model, pair, first, rng), settled=True)
+        return Start(start, anneal(model, pair, first, rng))
     if start != "auto":
         return Start(start, draw_in(model, few, STARTS[start](model, *pair, n, rng), rng))
     # Without rows held out, those that were not drawn are nearly as good.
@@ -297,7 +296,7 @@ def _minimize(
     pair = Pair(*(some(sample, most, rng) for sample in pair))
     now: Parameters | None = first
     if solver == "em" and not start.settled:
-        now = descend(model, pair, first, watch, _DESCENT, rng)
+        now = descend(model, pair, first, watch, rng)
     else:
         watch.start(first, loss(model, first, *pair))
     if now is not None:

@@ -28,6 +28,9 @@ __all__ = [
 FLOOR = 1e-6
 """Least variance of a component's targets, in units of the samples' variance."""
 
+_SPARSE = 30.0
+"""Rows a component at which the pooled covariance counts for twice as many points as with many."""
+
 
 class Parameters(NamedTuple):
     """Log-weights ``l`` (K,), shifts ``r`` (K, d) and scales ``S``: (K,), (K, d) or (K, d, d)."""
@@ -101,14 +104,25 @@ class Model(NamedTuple):
         first = np.ascontiguousarray(means[:, :dim])
         return value, Moments(masses, first, self.kind.covariances(means[:, dim:], first))
 
-    def shrunk(self, moments: Moments, sample: Sample) -> Vector:
-        """Return covariances drawn towards their mean, as if it had been seen on a few points."""
+    def shrunk(self, moments: Moments, sample: Sample, lost: Vector | None = None) -> Vector:
+        """Return covariances drawn towards their mean, as if it had been seen on a few points.
+
+        The fewer rows a component has, the more its own covariance is noise, and the more points
+        that are. `lost` says how many rows' worth the mean of each component takes from it; without
+        it the covariances count as those about known means.
+        """
         masses, means, covariances = moments
-        count = self.kind.pseudo_count(means.shape[1])
+        size, total = sample.size, masses.sum()
+        count = self.kind.pseudo_count(means.shape[1]) * (1 + _SPARSE * len(masses) / size)
         shape = (-1,) + (1,) * (covariances.ndim - 1)
-        counts = (masses * sample.size).reshape(shape)
-        pooled = self.kind.pooled(covariances, masses / masses.sum())
-        return (counts * covariances + count * pooled) / (counts + count)
+        counts = masses * size
+        pooled = self.kind.pooled(covariances, masses / total)
+        left = counts
+        if lost is not None:
+            left = np.maximum(counts - lost, 0)
+            pooled = pooled * (total * size / max(left.sum(), 1.0))
+        summed = counts.reshape(shape) * covariances + count * pooled
+        return summed / (left + count).reshape(shape)
 
 
 def loss(model: Model, components: Parameters, sources: Sample, targets: Sample) -> float:

@@ -13,10 +13,13 @@ from pyprobe.transport._bridge_descent import balance
 from pyprobe.transport._bridge_kinds import KINDS, Vector
 from pyprobe.transport._bridge_model import FLOOR, Model, Pair, Parameters, Sample, loss, some
 
-__all__ = ["STARTS", "draw_in", "trial_rows"]
+__all__ = ["STARTS", "draw_in", "draw_rows", "trial_rows"]
 
-_DRAW_ROWS = 1000
-"""Rows that show how far a start is to be drawn in; 20 a component, where that is more."""
+_DRAW_ROWS, _DRAW_NOISE = 1000, 8.0
+"""Rows that show how far a start is to be drawn in; 20 a component, where that is more.
+
+And so many in units of the noise: by as much the masses on other rows differ from those on these.
+"""
 _COOLING = 2.5
 _PARTS, _DRAW_STEPS = (1.0, 0.5, 0.25, 0.125, 0.06, 0.03, 0.015), 10
 _UNEVEN = 3.0
@@ -27,6 +30,15 @@ _LLOYD_STEPS = 5
 def trial_rows(n: int) -> int:
     """Return how many rows a start of n components is made from, and tried on."""
     return max(2000, min(80 * n, 4000), 20 * n)
+
+
+def draw_rows(n: int, epsilon: float) -> int:
+    """Return how many rows show how far a start of n components is to be drawn in.
+
+    The logits of a component differ by the distance of the means of two samples, times its shift
+    over epsilon: balanced on few rows, a component may take all of the others'.
+    """
+    return max(_DRAW_ROWS, 20 * n, math.ceil(_DRAW_NOISE / epsilon))
 
 
 def broad_start(
@@ -89,7 +101,7 @@ def draw_in(model: Model, pair: Pair, start: Parameters, rng: np.random.Generato
     """
     kind, epsilon = model
     n = len(start.shifts)
-    pair = Pair(*(some(sample, max(_DRAW_ROWS, 20 * n), rng) for sample in pair))
+    pair = Pair(*(some(sample, draw_rows(n, epsilon), rng) for sample in pair))
     alone = kind.name, np.zeros((len(model.of_sources(start)[1]), 1)), np.zeros(1)
     _, (_, x0, c0) = model.shares(pair.sources, alone)
     _, (_, x1, c1) = model.shares(pair.targets, alone)

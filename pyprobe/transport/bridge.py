@@ -316,7 +316,7 @@ class LightSchrodingerBridge(_io.Frozen):
         covariance : {"diag", "full", "spherical"}
             Form of the components' scales. Full ones take :math:`d^2` numbers and turn the axes.
         solver : {"em", "lbfgs", "adam", "matching"}
-            A few Gaussian bridges a component, then L-BFGS; L-BFGS from the start; Adam over small
+            Gaussian bridges a component, then L-BFGS; L-BFGS from the start; Adam over small
             batches; or that with the loss of bridge matching [2]_, whose minimum is the same. The
             last two are for comparison: they make `max_iter` passes over the larger sample, whether
             the loss falls or not. ``"matching"`` takes no full scales.
@@ -371,15 +371,19 @@ class LightSchrodingerBridge(_io.Frozen):
         -----
         An iteration of ``"em"`` makes every component the Gaussian Schrödinger bridge between its
         shares of the two samples, shortened until the loss falls, with Newton's method on the
-        weights. After five, L-BFGS goes on, in coordinates which those bridges make round. An
+        weights. When five lower the loss by less than a twentieth of what five did on average, or
+        by less than 0.05, L-BFGS goes on, in coordinates which those bridges make round. An
         iteration costs O((n + m) k d) operations, with full scales O((n + m) k d^2 + k d^3), and
-        k^2 for each of up to 8000 rows where the weights are solved for: in each of the first
-        five, then in every 25th. Samples of more than 3e7 / k rows are thinned to that, except for
-        ``"adam"`` and ``"matching"``, which take batches of 128 rows.
+        k^2 for each of up to 8000 rows where the weights are solved for: in each of the first kind,
+        and in every 25th of L-BFGS. Samples of more than 3e7 / k rows are thinned to that, except
+        for ``"adam"`` and ``"matching"``, which take batches of 128 rows.
 
-        In the first five, covariances are drawn towards their mean as if it had been seen on 2
-        points (d points where they are full). The same seed gives the same bits for any number of
-        threads.
+        In the Gaussian bridges, covariances are drawn towards their mean as if it had been seen on
+        2 (1 + 30 / r) points, with r rows a component (d for 2 where they are full). With less than
+        20 rows a component they also count the rows that fitted means take from them, and the
+        components' means of the starts are drawn together by the variance within over that between.
+        The same seed gives the same bits for any number of pyprobe's threads; those of NumPy's
+        linear algebra, which are its own, may change the last ones.
 
         Adam moves the shifts, the logarithms of the scales and epsilon times those of the weights,
         in units of the data. Its rate is 0.05 times the noise's standard deviation, at most 0.05,
