@@ -18,6 +18,7 @@ from pyprobe.transport._bridge_model import (
     Parameters,
     Sample,
     hessian,
+    log_sum,
     loss,
     some,
 )
@@ -126,9 +127,10 @@ def descend(
             logits = now.logits + (change * x0).sum(1) / (2 * epsilon)
             moved = Parameters(logits, new_shifts, new_scales)
             logits, mean = balance(sources, model.of_sources(moved), masses, _NEWTON_STEPS, few)
-            moved = moved._replace(logits=logits - logits.mean())
+            level = log_sum(logits)
+            moved = moved._replace(logits=logits - level)
             found = _core.bridge_pass(*targets, model.of_targets(moved), moments=False, gram=False)
-            if mean - logits.mean() - found[0] < value:
+            if mean - level - found[0] < value:
                 break
             if part < _LEAST_PART:
                 return now

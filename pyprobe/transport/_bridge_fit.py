@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyprobe import _core
+from pyprobe.errors import DomainError
 from pyprobe.transport._bridge_adam import anneal, train
 from pyprobe.transport._bridge_descent import Options, Watch, descend
 from pyprobe.transport._bridge_kinds import KINDS, Vector
@@ -37,17 +38,30 @@ from pyprobe.transport._bridge_model import (
     Pair,
     Parameters,
     Sample,
+    log_sum,
     loss,
     slopes,
     some,
 )
 from pyprobe.transport._bridge_starts import STARTS, draw_in, draw_rows, trial_rows
 
-__all__ = ["KINDS", "SOLVERS", "STARTS", "BridgeFit", "Fitted", "Options", "Sample", "fit"]
+__all__ = [
+    "KINDS",
+    "SOLVERS",
+    "STARTS",
+    "BridgeFit",
+    "Fitted",
+    "Options",
+    "Sample",
+    "fit",
+    "held_out_rows",
+]
 
 SOLVERS = ("em", "lbfgs", "adam", "matching")
 _TRIAL_STEPS = 20
 """Iterations that choose between the starts."""
+_JUDGING = 0.2
+"""Part of the rows that they are judged by."""
 _FEW = 10
 """Components up to which a start is drawn twice: the fewer they are, the more hangs on the draw.
 
@@ -156,7 +170,9 @@ def fit(
         )
     )
     model = Model(KINDS[covariance], epsilon / unit**2)
-    fitted, held_out = _hold_out(pair, validation_fraction, rng)
+    fitted, held_out = pair, None
+    if validation_fraction > 0:
+        fitted, held_out = split(pair, validation_fraction, rng)
 
     # The density of the ends, in their own unit.
     constant = targets.points.shape[1] * math.log(unit)
@@ -165,14 +181,21 @@ def fit(
     watches: list[tuple[str, Watch]] = []
     for _ in range(n_init):
         if isinstance(start, str):
-            first = _choose(model, fitted, held_out, n_components, start, rng)
+            first = _choose(model, fitted, n_components, start, solver, rng)
         else:
             first = Start("given", _moved_in(model, start, centres, unit, epsilon))
         watches.append((first.name, Watch(model, held_out, options)))
         _minimize(model, fitted, first, watches[-1][1], solver, rng)
         if watches[-1][1].stopped:
             break
-    name, watch = min(watches, key=lambda pair: pair[1].lowest)
+    # By all rows: those held out alone are few, and each fit has ended where they like it best.
+    found = [(loss(model, watch.best, *pair), name, watch) for name, watch in watches if watch.best]
+    if not found:
+        raise DomainError(
+            "no bridge could be fitted: the loss is infinite where the fit begins. Bring 'x0' and "
+            "'x1' to a common unit, or begin elsewhere with 'start'."
+        )
+    _, name, watch = min(found, key=lambda candidate: candidate[0])
     assert watch.best is not None
     logits, shifts, scales = watch.best
     value, m, *_ = _core.bridge_pass(
@@ -193,7 +216,7 @@ def fit(
         solver=solver,
         collapsed=_collapsed(model, watch.best, fitted.targets),
     )
-    return Fitted(logits - _log_sum(logits), centres[1] + unit * shifts, scales, centres[0], info)
+    return Fitted(logits - log_sum(logits), centres[1] + unit * shifts, scales, centres[0], info)
 
 
 def _moved_in(
@@ -207,12 +230,7 @@ def _moved_in(
     tilt = ((pulled + 2 * (start.shifts - start.origin)) * way).sum(1) / (2 * epsilon)
     logits = start.log_weights + tilt
     shifts = (start.shifts + pulled - centres[1]) / unit
-    return Parameters(logits - logits.mean(), shifts, start.scales)
-
-
-def _log_sum(logits: Vector) -> float:
-    high = logits.max()
-    return float(high + np.log(np.exp(logits - high).sum()))
+    return Parameters(logits - log_sum(logits), shifts, start.scales)
 
 
 def _collapsed(model: Model, found: Parameters, targets: Sample) -> npt.NDArray[np.intp]:
@@ -232,13 +250,17 @@ def _collapsed(model: Model, found: Parameters, targets: Sample) -> npt.NDArray[
     return np.flatnonzero((least <= FLOOR) & (masses > 0))
 
 
-def _hold_out(pair: Pair, fraction: float, rng: np.random.Generator) -> tuple[Pair, Pair | None]:
-    if fraction == 0:
-        return pair, None
+def held_out_rows(n: int, fraction: float) -> int:
+    """Return how many of n rows are held out."""
+    return max(1, round(fraction * n)) if fraction > 0 else 0
+
+
+def split(pair: Pair, fraction: float, rng: np.random.Generator) -> tuple[Pair, Pair]:
+    """Return the rows that are kept, and those that are held out."""
     kept, out = [], []
     for sample in pair:
         order = rng.permutation(len(sample.points))
-        n = max(1, round(fraction * len(order)))
+        n = held_out_rows(len(order), fraction)
         out.append(sample.take(order[:n]))
         kept.append(sample.take(order[n:]))
     return Pair(*kept), Pair(*out)
@@ -247,14 +269,13 @@ def _hold_out(pair: Pair, fraction: float, rng: np.random.Generator) -> tuple[Pa
 def _choose(
     model: Model,
     pair: Pair,
-    held_out: Pair | None,
     n: int,
     start: str,
+    solver: str,
     rng: np.random.Generator,
 ) -> Start:
     """Make the start, or of several the best after a few iterations on a few rows."""
     rows = max(trial_rows(n), draw_rows(n, model.epsilon))
-    few = Pair(*(some(sample, rows, rng) for sample in pair))
     if start == "auto" and (n == 1 or min(len(sample.points) for sample in pair) < 20 * n):
         start = "broad"  # few held-out rows would choose wrongly, and one component needs no choice
     if start == "auto" and model.epsilon < _SHARP:
@@ -264,16 +285,18 @@ def _choose(
         first = first._replace(scales=_NARROW * first.scales)
         return Start(start, anneal(model, pair, first, rng))
     if start != "auto":
-        return Start(start, draw_in(model, few, STARTS[start](model, *pair, n, rng), rng))
-    # Without rows held out, those that were not drawn are nearly as good.
-    judges = Pair(*(some(sample, len(few.targets.points), rng) for sample in held_out or pair))
+        return Start(start, draw_in(model, pair, STARTS[start](model, *pair, n, rng), rng))
+    # By other rows than end the fit: those would be looked at too often to be trusted.
+    few, judges = (
+        Pair(*(some(sample, rows, rng) for sample in part)) for part in split(pair, _JUDGING, rng)
+    )
     trials: list[tuple[float, Start]] = []
     for name in (*STARTS, *STARTS) if n <= _FEW else STARTS:
         first = draw_in(model, few, STARTS[name](model, *pair, n, rng), rng)
         watch = Watch(model, judges, Options(_TRIAL_STEPS, 0.0))
         _minimize(model, few, Start(name, first), watch, "em", rng)
         tried = Start(name, first)
-        if n <= _FEW and watch.best is not None:
+        if solver == "em" and n <= _FEW and watch.best is not None:
             tried = Start(name, watch.best, settled=True)
         trials.append((watch.lowest, tried))
     return min(trials, key=lambda trial: trial[0])[1]

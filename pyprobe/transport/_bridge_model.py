@@ -20,6 +20,7 @@ __all__ = [
     "Sample",
     "Slopes",
     "hessian",
+    "log_sum",
     "loss",
     "slopes",
     "some",
@@ -123,6 +124,12 @@ class Model(NamedTuple):
             pooled = pooled * (total * size / max(left.sum(), 1.0))
         summed = counts.reshape(shape) * covariances + count * pooled
         return summed / (left + count).reshape(shape)
+
+
+def log_sum(logits: Vector) -> float:
+    """Return the logarithm of the sum of the exponentials."""
+    high = logits.max()
+    return float(high + np.log(np.exp(logits - high).sum()))
 
 
 def loss(model: Model, components: Parameters, sources: Sample, targets: Sample) -> float:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pyprobe import _core
-from pyprobe.transport._bridge_descent import balance
+from pyprobe.transport._bridge_descent import Options, Watch, balance, descend
 from pyprobe.transport._bridge_kinds import KINDS, Vector
-from pyprobe.transport._bridge_model import FLOOR, Model, Pair, Parameters, Sample, loss, some
+from pyprobe.transport._bridge_model import FLOOR, Model, Pair, Parameters, Sample, log_sum, some
 
 __all__ = ["STARTS", "draw_in", "draw_rows", "trial_rows"]
 
@@ -21,9 +21,7 @@ _DRAW_ROWS, _DRAW_NOISE = 1000, 8.0
 And so many in units of the noise: by as much the masses on other rows differ from those on these.
 """
 _COOLING = 2.5
-_PARTS, _DRAW_STEPS = (1.0, 0.5, 0.25, 0.125, 0.06, 0.03, 0.015), 10
-_UNEVEN = 3.0
-"""Mean square of the components' shares of the targets, in units of that of equal ones."""
+_PARTS, _BALANCE_STEPS, _DRAW_STEPS = (1.0, 0.25, 0.06, 0.015), 10, 4
 _LLOYD_STEPS = 5
 
 
@@ -93,11 +91,12 @@ def clustered_start(
 
 
 def draw_in(model: Model, pair: Pair, start: Parameters, rng: np.random.Generator) -> Parameters:
-    """Return the start, or what is best on the way from it to the bridge of one component.
+    """Return the start, or what does best of what lies between it and the bridge of one component.
 
     Where the noise is small beside the data, components far apart win and lose all that they have
     with small changes of their weights: the fit would end with one of them. Near the single one
-    they come apart slowly.
+    they come apart slowly, or not at all: it is a saddle. So what counts is the loss after a few
+    iterations, not that at the start.
     """
     kind, epsilon = model
     n = len(start.shifts)
@@ -116,14 +115,12 @@ def draw_in(model: Model, pair: Pair, start: Parameters, rng: np.random.Generato
             shift + part * (start.shifts - shift),
             kind.between(np.repeat(scale, n, axis=0), start.scales, part),
         )
-        logits, _ = balance(pair.sources, model.of_sources(moved), masses, _DRAW_STEPS)
-        moved = moved._replace(logits=logits - logits.mean())
-        value = loss(model, moved, *pair)
-        held = _core.bridge_pass(*pair.targets, model.of_targets(moved), moments=False, gram=False)[
-            1
-        ]
-        if value < lowest and n * (held @ held) < _UNEVEN:
-            best, lowest = moved, value
+        logits, _ = balance(pair.sources, model.of_sources(moved), masses, _BALANCE_STEPS)
+        moved = moved._replace(logits=logits - log_sum(logits))
+        watch = Watch(model, None, Options(_DRAW_STEPS, -math.inf))
+        descend(model, pair, moved, watch, rng)
+        if watch.lowest < lowest:
+            best, lowest = moved, watch.lowest
     return best
 
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from pyprobe import _core
 from pyprobe.transport import _bridge_fit
 from pyprobe.transport._bridge_descent import Options
-from pyprobe.transport._bridge_fit import _hold_out, _log_sum
+from pyprobe.transport._bridge_fit import split
 from pyprobe.transport._bridge_kinds import KINDS, Vector
 from pyprobe.transport._bridge_lbfgs import Coordinates
-from pyprobe.transport._bridge_model import FLOOR, Model, Pair, Parameters, Sample, some
+from pyprobe.transport._bridge_model import FLOOR, Model, Pair, Parameters, Sample, log_sum, some
 from pyprobe.transport._mixture_fit import MixtureParameters, fit_mixture, log_density
 from pyprobe.transport._unbalanced_problem import Problem, Side, Tilt, total
 
@@ -186,7 +186,7 @@ def settle(problem: Problem, start: Parameters, watch: Watch) -> Parameters:
             # What a component has of the starts at their mean stays as it is.
             change = kind.apply(now.scales - new_scales, x0) + 2 * (now.shifts - new_shifts)
             logits = now.logits + (change * x0).sum(axis=1) / (2 * epsilon)
-            moved = Parameters(logits - logits.mean(), new_shifts, new_scales)
+            moved = Parameters(logits - log_sum(logits), new_shifts, new_scales)
             moved, others = balance(problem, moved, _NEWTON_STEPS)
             fall = total(tilts) - total(others)
             if fall > 0:
@@ -309,7 +309,7 @@ def fit(
     )
     apart, noise = (centres[0] - centres[1]) / unit, epsilon / unit**2
     model = Model(KINDS[covariance], noise)
-    kept, out = _hold_out(pair, validation_fraction, rng)
+    kept, out = split(pair, validation_fraction, rng) if validation_fraction > 0 else (pair, None)
     ends = fit_mixture(kept.targets, n_components, covariance, out and out.targets, rng)
 
     def as_problem(pair: Pair) -> Problem:
@@ -333,7 +333,7 @@ def fit(
 
     found = watch.best
     logits, shifts, scales = found
-    total = _log_sum(logits)
+    total = log_sum(logits)
     constant, mass = as_problem(pair).gauge(found)
     return Fitted(
         logits - total,

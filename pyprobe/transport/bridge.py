@@ -52,7 +52,16 @@ from pyprobe.transport._bridge_costs import (
     kl_to_reference,
     mean_log_prob,
 )
-from pyprobe.transport._bridge_fit import KINDS, SOLVERS, STARTS, BridgeFit, Fitted, Options, fit
+from pyprobe.transport._bridge_fit import (
+    KINDS,
+    SOLVERS,
+    STARTS,
+    BridgeFit,
+    Fitted,
+    Options,
+    fit,
+    held_out_rows,
+)
 from pyprobe.transport._bridge_input import (
     as_log_weights,
     as_origin,
@@ -463,7 +472,7 @@ class LightSchrodingerBridge(_io.Frozen):
         if fraction > 0.5:
             raise DomainError(f"'validation_fraction' must be at most 0.5; got {fraction:g}.")
         n_components = check_positive_int("n_components", n_components)
-        n_fitted = len(targets.points) - round(fraction * len(targets.points))
+        n_fitted = len(targets.points) - held_out_rows(len(targets.points), fraction)
         if n_components > n_fitted:
             raise DomainError(
                 f"'n_components' must be at most {n_fitted}, the number of rows of 'x1' that are "

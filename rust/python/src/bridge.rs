@@ -3,6 +3,7 @@
 use numpy::{
     IntoPyArray, PyArray1, PyArray2, PyArray3, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray3,
 };
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyprobe_core::random::Key;
 use pyprobe_core::transport::bridge::{self, Components, Features, Wanted};
@@ -13,13 +14,14 @@ use crate::gate;
 /// Kind of features, slopes (features, k) and offsets (k,).
 type Logits<'py> = (String, PyReadonlyArray2<'py, f64>, PyReadonlyArray1<'py, f64>);
 
-fn components<'a>(logits: &'a Logits<'_>) -> Components<'a> {
+fn components<'a>(logits: &'a Logits<'_>) -> PyResult<Components<'a>> {
     let features = match logits.0.as_str() {
         "spherical" => Features::Spherical,
+        "diagonal" => Features::Diagonal,
         "full" => Features::Full,
-        _ => Features::Diagonal,
+        other => return Err(PyValueError::new_err(format!("no features are called {other:?}"))),
     };
-    Components { features, slopes: logits.1.as_array(), offsets: logits.2.as_array() }
+    Ok(Components { features, slopes: logits.1.as_array(), offsets: logits.2.as_array() })
 }
 
 /// Nanoseconds, roughly, of a product of `n` rows with the slopes, and of its exponentials.
@@ -42,7 +44,7 @@ pub fn bridge_pass<'py>(
     moments: bool,
     gram: bool,
 ) -> PyResult<Pass<'py>> {
-    let (x, weights, components) = (x.as_array(), weights.as_array(), components(&logits));
+    let (x, weights, components) = (x.as_array(), weights.as_array(), components(&logits)?);
     let wanted = Wanted { moments, gram };
     let found = gate::run(py, 2 * work(x.nrows(), components), |control| {
         bridge::pass(x, weights, components, wanted, control)
@@ -62,7 +64,7 @@ pub fn bridge_log_sums<'py>(
     x: PyReadonlyArray2<'py, f64>,
     logits: Logits<'py>,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
-    let (x, components) = (x.as_array(), components(&logits));
+    let (x, components) = (x.as_array(), components(&logits)?);
     let sums = gate::run(py, work(x.nrows(), components), |control| {
         bridge::log_sums(x, components, control)
     })?;

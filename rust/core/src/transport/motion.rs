@@ -197,7 +197,8 @@ pub fn drift_at_times(
             vectorize(
                 #[inline(always)]
                 || {
-                    let mut high = [f64::NEG_INFINITY; LANES];
+                    // Finite: a component of weight 0 may come first.
+                    let mut high = [f64::MIN; LANES];
                     let mut totals = [0.0; LANES];
                     means.fill([0.0; LANES]);
                     for j in 0..k {
@@ -232,22 +233,14 @@ pub fn drift_at_times(
 #[inline(always)]
 fn pull(terms: &[(f64, f64)], t: &Tile, y: &[Tile], pulls: &mut [Tile]) -> (Tile, Tile) {
     let (mut sum, mut log_det) = ([0.0; LANES], [0.0; LANES]);
-    // Products of few denominators neither overflow nor vanish, and want one logarithm.
-    let parts = terms.chunks(4).zip(y.chunks(4)).zip(pulls.chunks_mut(4));
-    for ((terms, y), pulls) in parts {
-        let mut product = [1.0; LANES];
-        for ((&(shift, scale), y), pull) in terms.iter().zip(y).zip(pulls) {
-            for i in 0..LANES {
-                let denominator = t[i].mul_add(scale, 1.0 - t[i]);
-                let z = y[i] - t[i] * shift;
-                let pulled = (scale - 1.0) / denominator * z;
-                sum[i] = (pulled + 2.0 * shift).mul_add(z, sum[i]);
-                product[i] *= denominator;
-                pull[i] = pulled + shift;
-            }
-        }
+    for ((&(shift, scale), y), pull) in terms.iter().zip(y).zip(pulls) {
         for i in 0..LANES {
-            log_det[i] += math::ln(product[i]);
+            let denominator = t[i].mul_add(scale, 1.0 - t[i]);
+            let z = y[i] - t[i] * shift;
+            let pulled = (scale - 1.0) / denominator * z;
+            sum[i] = (pulled + 2.0 * shift).mul_add(z, sum[i]);
+            log_det[i] += math::ln(denominator);
+            pull[i] = pulled + shift;
         }
     }
     (sum, log_det)
@@ -278,7 +271,7 @@ fn add(logit: &Tile, pulls: &[Tile], high: &mut Tile, totals: &mut Tile, sums: &
 /// Draws of the place at time `end`, shape (draws, n, dim), from the rows of `x`, shape (n, dim), at
 /// time `start`: first a component, by its weight, then `dim` normal variates.
 ///
-/// A draw depends on the key, the row and the number of draws alone.
+/// A draw depends on the key, the row and the numbers of rows and draws alone, not on threads.
 ///
 /// # Errors
 /// As [`log_weights`].
@@ -735,6 +728,36 @@ mod tests {
         // epsilon s (1 - t)
         assert!((covariance / (0.5 * 0.2 * 0.3) - 1.0).abs() < 0.05, "{covariance}");
         assert!((off(2).dot(&off(2)) / n as f64 / (0.5 * 0.7 * 0.3) - 1.0).abs() < 0.03);
+    }
+
+    #[test]
+    fn components_of_weight_zero_and_extreme_scales_do_no_harm() {
+        let x = places(3, 5);
+        for (empty, scale) in [(0, 1e-85), (1, 1e80), (2, 0.3)] {
+            let mut case = Case::new(3, 5);
+            case.log_weights[empty] = f64::NEG_INFINITY;
+            case.scales.fill(scale);
+            let kept: Vec<usize> = (0..3).filter(|&k| k != empty).collect();
+            let fewer = Case {
+                log_weights: case.log_weights.select(Axis(0), &kept),
+                shifts: case.shifts.select(Axis(0), &kept),
+                scales: case.scales.select(Axis(0), &kept),
+                origin: case.origin.clone(),
+                velocity: case.velocity.clone(),
+            };
+            for t in [0.0, 0.5, 1.0] {
+                let control = Control::sequential();
+                let times = Array1::from_elem(3, t);
+                let expected = drift(x.view(), fewer.bridge(), t, &control).unwrap();
+                for found in [
+                    drift(x.view(), case.bridge(), t, &control).unwrap(),
+                    drift_at_times(x.view(), case.bridge(), times.view(), &control).unwrap(),
+                ] {
+                    let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-9 * b.abs();
+                    assert!(found.iter().zip(&expected).all(near), "{found} {expected}");
+                }
+            }
+        }
     }
 
     #[test]
