@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 import warnings
@@ -31,6 +32,7 @@ __all__ = [
     "Line",
     "cells",
     "compare",
+    "first_at",
     "fit",
     "known",
     "official",
@@ -58,7 +60,7 @@ class Case(NamedTuple):
     draw: Draw
     loss: Callable[[Plan], float]
     measure: Callable[[Plan], dict[str, float]]
-    every: int = 2500
+    every: int = 250
 
 
 def replica(dims: tuple[int, ...] = (2, 16, 64)) -> Iterator[tuple[Case, Truth]]:
@@ -227,13 +229,30 @@ class Line(NamedTuple):
 
     @property
     def ratio(self) -> float | None:
-        """How many times longer the official code takes to its loss."""
+        """The official code's time for all its steps over ours to its loss in the end."""
         return self.theirs["seconds"] / self.to_loss if self.to_loss else None
+
+    @property
+    def ratio_of_first(self) -> float | None:
+        """The same, but the official code's time is also that to the first such loss."""
+        if not self.to_loss:
+            return None
+        return first_at(self.theirs, self.theirs["loss"])[1] / self.to_loss
+
+
+def first_at(theirs: dict[str, Any], loss: float) -> tuple[int, float]:
+    """Return the step and the seconds at which the official code was first seen at that loss.
+
+    Not a number, where it never was.
+    """
+    found = ((step, seconds) for step, seconds, value in theirs["trace"] if value <= loss)
+    return next(found, (0, math.nan))
 
 
 def compare(case: Case, theirs: dict[str, Any], x0: np.ndarray, x1: np.ndarray) -> Line:
     ours = fit(case, x0, x1)
     to_loss = reach(case, x0, x1, ours, theirs["loss"]) if theirs else None
     line = Line(case, theirs, len(x1), ours, case.measure(ours.plan), to_loss)
-    print(case.name, len(x1), ours.seconds, ours.loss, line.ratio, line.figures, flush=True)
+    ratios = line.ratio, line.ratio_of_first
+    print(case.name, len(x1), ours.seconds, ours.loss, *ratios, line.figures, flush=True)
     return line

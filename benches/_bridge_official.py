@@ -58,7 +58,7 @@ def train(
     *,
     seed: int = 0,
     judge: Callable[[Plan], float] | None = None,
-    every: int = 2500,
+    every: int = 250,
 ) -> Trained:
     """Train a model; `draw` gives fresh pairs, and `judge` looks at it now and then, unclocked."""
     import torch
