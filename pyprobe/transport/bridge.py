@@ -63,13 +63,13 @@ from pyprobe.transport._bridge_fit import (
     held_out_rows,
 )
 from pyprobe.transport._bridge_input import (
+    as_later_time,
     as_log_weights,
     as_origin,
     as_rows,
     as_sample,
     as_scales,
     as_shifts,
-    as_time,
     as_time_pair,
     as_times,
     as_times_of_rows,
@@ -597,12 +597,7 @@ class LightSchrodingerBridge(_io.Frozen):
         array([[1.75]])
         """
         rows = as_rows("x0", x0, self.dim)
-        end = as_time("t", t, self.horizon)
-        if end == 0:
-            raise DomainError(
-                f"'t' must be in (0, {self.horizon:g}]; got 0, where the process is at 'x0' itself "
-                "and has no density."
-            )
+        end = as_later_time("t", t, self.horizon)
         return mixture_at(self._components, rows, 0.0, end)
 
     def transition(self, x: ArrayLike, s: float, t: float) -> GaussianMixtureBatch:

@@ -642,13 +642,61 @@ def test_the_module_refuses_what_does_not_fit():
         lambda: module.drift(x, 1.6): (DomainError, r"'t' must be in \[0, 1\.5\]"),
         lambda: module.drift(x, torch.ones(2)): (ShapeError, "broadcast with the rows"),
         lambda: module.drift(x > 0, 0.3): (TypeError, "must hold real numbers; got torch.bool"),
-        lambda: module.conditional_at(x, 0.0): (DomainError, r"'t' must be in \(0, 1\.5\]"),
+        lambda: module.drift(x, torch.tensor(3.0)): (DomainError, r"in \[0, 1\.5\].*got 3\."),
+        lambda: module.log_phi(x, torch.tensor([0.0, -1.0, math.nan])): (DomainError, "got -1"),
+        lambda: module.drift(x, x[:, 0] * math.nan): (DomainError, "got nan"),
+        lambda: module.conditional_at(x, 0.0): (DomainError, r"'t' must be in \(0, 1\.5\]; got 0"),
+        lambda: module.conditional_at(x, 5.0): (DomainError, r"'t' must be in \(0, 1\.5\].*got 5"),
+        lambda: module.conditional_at(x, torch.tensor(5.0)): (
+            DomainError,
+            r"'t' must be in \(0, 1\.5\].*got 5",
+        ),
+        lambda: module.conditional_at(x, torch.tensor(0.0)): (DomainError, "has no density"),
+        lambda: module.score(x[:0], x): (ShapeError, "'x0' must have at least one row; got"),
+        lambda: module.loss(x, x[:0]): (ShapeError, "'x1' must have at least one row; got"),
+        lambda: module.backward_weights(x, x[:0]): (ShapeError, "'x0' must have at least one row"),
         lambda: module.transition(x, 0.5, 0.5): (DomainError, "'s' must be before 't'"),
         lambda: module.sample(x, n=0): (DomainError, "'n' must be at least 1"),
     }
     for call, (error, message) in calls.items():
         with pytest.raises(error, match=message):
             call()
+
+
+def test_times_of_the_module_are_checked_where_they_can_be_read():
+    module, x = random_bridge("diag").to_torch(), rows(3, 2)
+    late = torch.tensor([1.0, 1.6, 0.3])
+    for device_time in (late, late.requires_grad_()):
+        with pytest.raises(DomainError, match=r"got 1\.6"):
+            module.drift(x, device_time)
+    # Under a transform there are no numbers to read: the form goes on as it is.
+    mapped = vmap(module.drift)(x, torch.tensor([0.2, 0.3, 1.5]))
+    torch.testing.assert_close(mapped, module.drift(x, torch.tensor([0.2, 0.3, 1.5])))
+    assert module.drift(x.float(), torch.tensor(1.5)).isfinite().all()
+
+
+def test_the_last_time_in_single_precision_is_not_late():
+    module, x = random_bridge("diag", horizon=0.1).to_torch(), rows(3, 2)
+    last = torch.tensor(0.1)  # above 0.1 as a number of float64
+    torch.testing.assert_close(module.drift(x, last), module.drift(x, 0.1), rtol=1e-6, atol=1e-6)
+
+
+def test_the_classes_of_torch_have_a_public_name_that_does_not_load_torch():
+    code = """
+import sys
+import pyprobe.transport
+assert "torch" not in sys.modules
+from pyprobe.transport import BridgeLaw, LightSchrodingerBridge, TorchBridge
+bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+import torch
+assert type(bridge.to_torch()) is TorchBridge
+assert type(bridge.to_torch().conditional(torch.zeros(3, 1))) is BridgeLaw
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    import pyprobe.transport
+
+    with pytest.raises(AttributeError, match="has no attribute 'TorchBridges'"):
+        _ = pyprobe.transport.TorchBridges
 
 
 def test_copies_and_pickles_of_a_value_leave_torch_out():
