@@ -351,8 +351,8 @@ class LightSchrodingerBridge(_io.Frozen):
         tol : float, default 1e-5
             Fall of the loss, in nats an iteration, below which the fit ends.
         n_init : int, default 1
-            Fits from different starts, of which the one with the lowest loss is returned; 1 where
-            `start` is a bridge.
+            Fits from different starts, of which the one with the lowest loss on all rows, also
+            those held out, is returned; 1 where `start` is a bridge.
         rng : None, int, numpy.random.Generator or torch.Generator
             Seed or source of the starts and of the rows held out.
         callback : callable, optional
