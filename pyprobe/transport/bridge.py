@@ -157,7 +157,8 @@ class LightSchrodingerBridge(_io.Frozen):
     :math:`\sqrt{\varepsilon}`, for T = 1.
 
     Parameters are kept in float64, and everything is computed in it; results have the dtype of the
-    rows that came in. Cost O(k d) a row, O(k d^2) with matrices, in blocks that fit the cache.
+    rows that came in, float32 or float64; of other real ones they have float64. Cost O(k d) a row,
+    O(k d^2) with matrices, in blocks that fit the cache.
 
     Where methods take rows, they take torch tensors too, and answer in kind. Tensors on the CPU
     that want no gradient go the way of arrays; else the same formulas run in torch, in float64, and

@@ -850,3 +850,11 @@ def test_bad_arguments_are_named(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
 # fmt: on
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int8, bool])
+def test_rows_that_are_not_of_a_float_we_compute_with_give_float64(dtype):
+    x = np.ones((4, 2), dtype=dtype)
+    for method in (GOOD.mean, GOOD.sample, GOOD.transport_cost, lambda x: GOOD.conditional(x).mean):
+        assert method(x).dtype == np.float64
+        assert method(x.astype(np.float32)).dtype == np.float32

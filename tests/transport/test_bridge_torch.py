@@ -12,7 +12,7 @@ import scipy.linalg
 import scipy.special
 
 from pyprobe.errors import DomainError, NotFiniteError, ShapeError
-from pyprobe.transport import LightSchrodingerBridge
+from pyprobe.transport import LightSchrodingerBridge, suggest_epsilon
 
 torch = pytest.importorskip("torch")
 from torch.autograd import grad, gradcheck, gradgradcheck
@@ -620,6 +620,16 @@ def test_tensors_are_refused_in_the_words_of_arrays(wants_gradient):
     for call, (error, message) in calls.items():
         with pytest.raises(error, match=message):
             call()
+
+
+def test_an_epsilon_is_suggested_for_samples_of_one_library():
+    x0, x1 = rows(5, 2), rows(4, 2, seed=2)
+    pairs = (x0[:, None] - x1).square().sum(-1)
+    assert suggest_epsilon(x0, x1, fraction=0.1) == pytest.approx(0.1 * pairs.mean().item())
+    with pytest.raises(TypeError, match="arrays of one library"):
+        suggest_epsilon(x0.numpy(), x1, fraction=0.1)
+    with pytest.raises(RuntimeError, match=r"'x1' requires one: pass x1\.detach"):
+        suggest_epsilon(x0, x1.requires_grad_(), fraction=0.1)
 
 
 def test_what_only_arrays_can_do_says_so():
