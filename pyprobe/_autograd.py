@@ -29,12 +29,12 @@ from torch import Tensor, is_grad_enabled
 
 # Private, but the only way to ask; torch's own functions ask in the same words.
 from torch._C import _are_functorch_transforms_active as _are_transforms_active
-from torch._C import _is_tracing
 from torch._C import _len_torch_dispatch_stack as _count_modes
 from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped
 from torch._C._functorch import is_legacy_batchedtensor as is_batched
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
+from torch.jit import is_tracing  # type: ignore[attr-defined]  # documented, not in a stub
 
 from pyprobe.errors import PyprobeError
 
@@ -44,6 +44,7 @@ __all__ = [
     "check_one_by_one",
     "is_batched",
     "is_plain",
+    "is_tracing",
     "is_wrapped",
     "once",
     "op",
@@ -81,7 +82,7 @@ def op(
 
 def is_plain(inputs: tuple[Tensor, ...]) -> bool:
     """Whether nothing differentiates, transforms or traces what is done with these tensors."""
-    if is_compiling() or _is_tracing() or _are_transforms_active() or _count_modes():
+    if is_compiling() or is_tracing() or _are_transforms_active() or _count_modes():
         return False
     if forward_ad._current_level >= 0:  # noqa: SLF001
         return False
@@ -98,7 +99,7 @@ def check_eager(name: str, tensors: Iterable[Tensor]) -> None:
     For a function that reads the numbers of its tensors: tracers would take what they see for
     constants, and the transforms of ``torch.func`` would find nothing to transform.
     """
-    if is_compiling() or _is_tracing() or _count_modes():
+    if is_compiling() or is_tracing() or _count_modes():
         raise RuntimeError(
             f"'{name}' reads the numbers it is given, so it cannot be traced or compiled: call it "
             "outside, or from a function under torch.compiler.disable."
@@ -181,9 +182,9 @@ class Op:
             return _Transformed.apply(self, parameters, *inputs)  # type: ignore[no-any-return]
         wanted = self.nothing_wanted
         # The older tracer compares what it records with and without gradients.
-        if self.saves is not None and is_grad_enabled() and not _is_tracing():
+        if self.saves is not None and is_grad_enabled() and not is_tracing():
             wanted = self.saves(parameters, tuple([tensor.requires_grad for tensor in inputs]))
-        if tracing or _is_tracing() or _count_modes():
+        if tracing or is_tracing() or _count_modes():
             found: list[Tensor] = self.traced(*inputs, parameters, wanted)
             return found[0]
         return _Reverse.apply(self, parameters, wanted, *inputs)  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ does not fit is refused by name. A `Frozen` model stays immutable on the way.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -49,6 +50,10 @@ def save(path: str | os.PathLike[str], kind: str, fields: Mapping[str, Any]) -> 
             plain[name] = value
     header = json.dumps({"format": _FORMAT, "kind": kind, "plain": plain})
     target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            errno.ENOENT, "the folder to save into is not there", os.fspath(target.parent)
+        )
     handle, partial = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -62,13 +67,14 @@ def save(path: str | os.PathLike[str], kind: str, fields: Mapping[str, Any]) -> 
 def load(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
     """Read the fields that `save` wrote for a model called `kind`."""
     refusal = f"'{os.fspath(path)}' is not a saved {kind}"
-    try:
-        file = np.load(path, allow_pickle=False)
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DomainError(f"{refusal}: it is not an npz file.") from error
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise DomainError(f"{refusal}: it is a single array.")
-    with file:
+    # Opened here: where it is broken, NumPy leaves a file open that it opened itself.
+    with Path(path).open("rb") as stream:
+        try:
+            file = np.load(stream, allow_pickle=False)
+        except (ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise DomainError(f"{refusal}: it is not an npz file.") from error
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise DomainError(f"{refusal}: it is a single array.")
         if "__header__" not in file:
             raise DomainError(f"{refusal}: it has no header.")
         try:

@@ -6,6 +6,7 @@ shows the figure, changes a style, or computes anything that the model does not 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -717,13 +718,18 @@ def _check_coordinates(bridge: Any, coordinates: tuple[int, int]) -> list[int]:
         )
     if bridge.dim < 2:
         raise ShapeError("'bridge' must have two dimensions or more; it has 1.")
-    across, up = coordinates
-    if across == up or not all(0 <= i < bridge.dim for i in coordinates):
+    try:
+        drawn = [operator.index(i) for i in coordinates]
+    except TypeError:
+        raise TypeError(
+            f"'coordinates' must be a pair of integers, such as (0, 1); got {coordinates!r}."
+        ) from None
+    if len(drawn) != 2 or drawn[0] == drawn[1] or not all(0 <= i < bridge.dim for i in drawn):
         raise DomainError(
             f"'coordinates' must be two different ones from 0 to {bridge.dim - 1}; "
             f"got {coordinates}."
         )
-    return [across, up]
+    return drawn
 
 
 def _starts(x0: ArrayLike) -> npt.NDArray[Any]:
@@ -803,13 +809,19 @@ def _globe(x: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
 
 
 def _axes(ax: Axes | None, **options: Any) -> Axes:
-    if ax is not None:
-        return ax
     try:
         from matplotlib import pyplot
+        from matplotlib.axes import Axes
     except ImportError as error:
         raise MissingDependencyError(
             "pyprobe.plot needs Matplotlib: pip install 'pyprobe-rs[plot]'"
         ) from error
+    if isinstance(ax, Axes):
+        return ax
+    if ax is not None:
+        raise TypeError(
+            f"'ax' must be axes of Matplotlib; got {type(ax).__name__}. Of several that "
+            "pyplot.subplots returns, pass one."
+        )
     axes: Axes = pyplot.subplots(layout="constrained", **options)[1]
     return axes

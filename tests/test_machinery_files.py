@@ -1,7 +1,9 @@
 """Saving, loading and progress."""
 
+import gc
 import io
 import json
+import warnings
 import zipfile
 
 import numpy as np
@@ -59,6 +61,24 @@ def test_a_failed_save_leaves_the_old_file_alone(path):
         _io.save(path, "Model", {"x": np.array([None])})
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_truncated_file_is_refused_and_closed(path):
+    _io.save(path, "Model", FIELDS)
+    whole = path.read_bytes()
+    for length in (0, 10, len(whole) // 2, len(whole) - 10):
+        path.write_bytes(whole[:length])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(DomainError, match="it is not an npz file"):
+                _io.load(path, "Model")
+            gc.collect()
+
+
+def test_a_missing_folder_is_named_and_no_file_of_ours(tmp_path):
+    with pytest.raises(FileNotFoundError, match="folder to save into") as caught:
+        _io.save(tmp_path / "none" / "model.npz", "Model", FIELDS)
+    assert caught.value.filename == str(tmp_path / "none")
 
 
 def test_a_file_of_another_class_is_refused_by_name(path):

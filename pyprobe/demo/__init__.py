@@ -75,13 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     start = time.perf_counter()
     tour = Tour(options.out)
-    for name in options.stops or STOPS:
-        tour.heading(headings[name])
-        try:
-            STOPS[name](tour)
-        except MissingDependencyError as error:
-            tour.say(f"left out: {error}")
-        except OSError as error:
-            parser.error(f"--out: cannot write to {options.out}: {error.strerror}")
+    try:
+        tour.prepare()
+        for name in options.stops or STOPS:
+            tour.heading(headings[name])
+            try:
+                STOPS[name](tour)
+            except MissingDependencyError as error:
+                tour.say(f"left out: {error}")
+    except OSError as error:
+        parser.error(f"--out: cannot write to {options.out}: {error.strerror}")
     tour.finish(time.perf_counter() - start)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,13 +22,23 @@ class Tour:
     Parameters
     ----------
     out : Path
-        The folder; made when the first figure is saved.
+        The folder; made by `prepare`, or when the first figure is saved.
     """
 
     def __init__(self, out: Path) -> None:
         self._out = out
         self._figures: list[Path] = []
         self._note = ""
+
+    def prepare(self) -> None:
+        """Make the folder and see that files can be written there, before anything is computed."""
+        try:
+            import matplotlib.figure  # noqa: F401
+        except ImportError:
+            return  # nothing will be drawn
+        self._out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self._out):
+            pass
 
     def heading(self, text: str) -> None:
         """Start a stop."""

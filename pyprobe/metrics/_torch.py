@@ -16,12 +16,11 @@ from torch import Tensor, is_grad_enabled
 
 # Private, but the only way to ask; see `pyprobe._autograd`.
 from torch._C import _are_functorch_transforms_active as _are_transforms_active
-from torch._C import _is_tracing
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from pyprobe import _core
-from pyprobe._autograd import check_one_by_one, is_plain
+from pyprobe._autograd import check_one_by_one, is_plain, is_tracing
 from pyprobe.errors import DomainError, NotFiniteError, PyprobeError, ShapeError
 from pyprobe.metrics import _numpy
 from pyprobe.metrics._numpy import (
@@ -177,7 +176,7 @@ class _Once(torch.autograd.Function):
 
 def _refuse_tracing() -> None:
     """Raise where a tracer looks on; torch.compile then leaves the calling function as it is."""
-    if is_compiling() or _is_tracing():
+    if is_compiling() or is_tracing():
         raise PyprobeError(
             "this distance cannot be traced. Call it outside of the traced function, or let "
             "torch.compile break the graph there (fullgraph=False)."

@@ -6,9 +6,9 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Size, Tensor
-from torch._C import _is_tracing
 
 from pyprobe import _core
+from pyprobe._autograd import is_tracing
 from pyprobe._engine import Engine, select
 from pyprobe._rng import key
 from pyprobe.directional import _torch as vmf
@@ -25,7 +25,7 @@ def draw(loc: Tensor, concentration: Tensor, shape: Size) -> Tensor:
     """
     if loc.dtype not in (torch.float32, torch.float64):
         return draw(loc.float(), concentration.float(), shape).to(loc.dtype)
-    if _is_tracing():
+    if is_tracing():
         raise DomainError(
             "draws of VonMisesFisher and its mixture cannot be traced: the trace would repeat the "
             "first draw for ever. Use Trace_ELBO instead of JitTrace_ELBO."

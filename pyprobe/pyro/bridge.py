@@ -9,7 +9,7 @@ from typing import Any
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyprobe.errors import DomainError, NotFiniteError
+from pyprobe.errors import NotFiniteError
 from pyprobe.pyro.distributions import _check_tensor
 from pyprobe.transport import LightSchrodingerBridge
 from pyprobe.transport._bridge_torch import Forms, forms_of
@@ -89,8 +89,6 @@ class ConditionalBridge(BridgeLaw, TorchDistribution):
         law = bridge.conditional(x0) if t is None else bridge.conditional_at(x0, t)
         if type(self)._validate_args if validate_args is None else validate_args:
             _check_place(x0)
-            if isinstance(t, Tensor):
-                _check_times(t, bridge.horizon)
         self.has_rsample = reparam
         super().__init__(law._components, law._start, *law._times, validate_args=validate_args)
 
@@ -115,11 +113,3 @@ def _check_place(x0: Tensor) -> None:
     if not finite.all():
         row = int((~finite.all(-1)).flatten().nonzero()[0])
         raise NotFiniteError(f"'x0' must be finite; got infinite or NaN entries in row {row}.")
-
-
-def _check_times(t: Tensor, horizon: float) -> None:
-    times = t.detach().flatten()
-    good = (times > 0) & (times <= horizon)
-    if not good.all():
-        first = times[~good][0].item()
-        raise DomainError(f"'t' must be in (0, {horizon:g}]; got {first:g}.")

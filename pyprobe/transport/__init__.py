@@ -14,7 +14,12 @@
 
 `SinkhornResult`, `SinkhornDivergence`, `SinkhornBarycenter`, `GaussianMixtureBatch`, `BridgeFit`,
 `UnbalancedFit`, `KLEstimate` and `ComponentSelection` are what they return.
+
+`TorchBridge` is the module that `LightSchrodingerBridge.to_torch` returns, and `BridgeLaw` what its
+methods give. They need torch and load it when they are asked for by name; a star leaves them out.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from pyprobe.transport._bridge_costs import KLEstimate
 from pyprobe.transport._bridge_fit import BridgeFit
@@ -29,6 +34,10 @@ from pyprobe.transport.points import sinkhorn_points
 from pyprobe.transport.selection import ComponentSelection, select_n_components
 from pyprobe.transport.sinkhorn import SinkhornResult, relative_epsilon, sinkhorn
 from pyprobe.transport.unbalanced_bridge import LightUnbalancedBridge
+
+if TYPE_CHECKING:
+    from pyprobe.transport._bridge_torch import TorchBridge as TorchBridge
+    from pyprobe.transport._bridge_torch_law import BridgeLaw as BridgeLaw
 
 __all__ = [
     "BridgeFit",
@@ -50,3 +59,15 @@ __all__ = [
     "sinkhorn_points",
     "suggest_epsilon",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TorchBridge":
+        from pyprobe.transport._bridge_torch import TorchBridge
+
+        return TorchBridge
+    if name == "BridgeLaw":
+        from pyprobe.transport._bridge_torch_law import BridgeLaw
+
+        return BridgeLaw
+    raise AttributeError(f"module 'pyprobe.transport' has no attribute {name!r}")

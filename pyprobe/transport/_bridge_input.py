@@ -14,6 +14,7 @@ from pyprobe.transport._components import Time, Vector, normalize
 from pyprobe.typing import FloatArray
 
 __all__ = [
+    "as_later_time",
     "as_log_weights",
     "as_origin",
     "as_rows",
@@ -24,6 +25,8 @@ __all__ = [
     "as_time_pair",
     "as_times",
     "as_times_of_rows",
+    "digits",
+    "say_at_start",
 ]
 
 _SYMMETRY = 1e-8
@@ -74,22 +77,47 @@ def as_sample(name: str, value: Any, weights_name: str, weights: Any) -> Sample:
     return Sample(points[kept], shares[kept] / shares.sum())
 
 
-def as_time(name: str, value: Any, horizon: float) -> float:
-    """Return a time in [0, horizon] as a fraction of the horizon."""
+def as_time(name: str, value: Any, horizon: float, *, low: str = "[0") -> float:
+    """Return a time in [0, horizon] as a fraction of the horizon; `low` is for the message."""
     try:
         time = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"'{name}' must be a number; got {type(value).__name__}.") from None
     if not 0 <= time <= horizon:  # not a number, too
-        raise DomainError(f"'{name}' must be in [0, {horizon:g}], the horizon; got {time:g}.")
+        raise DomainError(
+            f"'{name}' must be in {low}, {digits(horizon)}], the horizon; got {digits(time)}."
+        )
     return time / horizon
+
+
+def as_later_time(name: str, value: Any, horizon: float) -> float:
+    """Return a time in (0, horizon], at which the process has left its start, as a fraction."""
+    time = as_time(name, value, horizon, low="(0")
+    if time == 0:
+        raise DomainError(say_at_start(name, horizon))
+    return time
+
+
+def say_at_start(name: str, horizon: float) -> str:
+    """Return what is said of a time 0 where there must be a density."""
+    return (
+        f"'{name}' must be in (0, {digits(horizon)}]; got 0, where the process is at 'x0' itself "
+        "and has no density."
+    )
+
+
+def digits(number: float) -> str:
+    """Return a number in few digits where these are all, and otherwise in as many as it has."""
+    number = float(number)
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def as_time_pair(s: Any, t: Any, horizon: float) -> tuple[float, float]:
     """Return two times, one before the other, as fractions of the horizon."""
     start, end = as_time("s", s, horizon), as_time("t", t, horizon)
     if start >= end:
-        raise DomainError(f"'s' must be before 't'; got s = {s:g} and t = {t:g}.")
+        raise DomainError(f"'s' must be before 't'; got s = {digits(s)} and t = {digits(t)}.")
     return start, end
 
 
@@ -105,8 +133,8 @@ def as_times(name: str, value: Any, horizon: float) -> Vector:
     if not (steps > 0).all():
         index = int(np.argmin(steps > 0)) + 1
         raise DomainError(
-            f"'{name}' must increase; got {times[index]:g} after {times[index - 1]:g} at index "
-            f"{index}."
+            f"'{name}' must increase; got {digits(times[index])} after {digits(times[index - 1])} "
+            f"at index {index}."
         )
     fractions: Vector = times / horizon
     return fractions
@@ -210,8 +238,8 @@ def _check_range(name: str, times: Vector, horizon: float) -> None:
     if not good.all():
         index = int(np.argmin(good))
         raise DomainError(
-            f"'{name}' must be in [0, {horizon:g}], the horizon; got {times[index]:g} at index "
-            f"{index}."
+            f"'{name}' must be in [0, {digits(horizon)}], the horizon; got {digits(times[index])} "
+            f"at index {index}."
         )
 
 

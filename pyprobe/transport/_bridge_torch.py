@@ -22,7 +22,14 @@ from pyprobe._autograd import check_eager, is_plain
 from pyprobe._validate import check_positive_float, check_positive_int
 from pyprobe.errors import DomainError, ShapeError
 from pyprobe.transport._bridge_costs import KLEstimate
-from pyprobe.transport._bridge_input import as_time, as_time_pair, as_times
+from pyprobe.transport._bridge_input import (
+    as_later_time,
+    as_time,
+    as_time_pair,
+    as_times,
+    digits,
+    say_at_start,
+)
 from pyprobe.transport._bridge_torch_components import Components, Time
 from pyprobe.transport._bridge_torch_law import BridgeLaw, log_transition
 from pyprobe.transport._torch import _check_precision, views
@@ -38,8 +45,9 @@ class Forms:
     """The closed forms of a bridge on tensors; see the methods of `LightSchrodingerBridge`.
 
     Rows may have any batch shape (..., d), that of a single point included, and times are numbers,
-    or tensors that broadcast with it. Shapes and numbers are checked, the entries of tensors are
-    not. Results have the dtype of the rows, and are computed in float64.
+    or tensors that broadcast with it. Shapes and times are checked, those of tensors where they can
+    be read; the entries of rows are not. Results have the dtype of the rows, and are computed in
+    float64.
     """
 
     epsilon: float
@@ -72,12 +80,7 @@ class Forms:
     def conditional_at(self, x0: Tensor, t: float | Tensor) -> BridgeLaw:
         """Return the laws of the place at time `t`, in (0, horizon], given the start."""
         rows = self._rows("x0", x0)
-        end = self._time(t, rows)
-        if not isinstance(end, Tensor) and end == 0:
-            raise DomainError(
-                f"'t' must be in (0, {self.horizon:g}]; got 0, where the process is at 'x0' itself "
-                "and has no density."
-            )
+        end = self._time(t, rows, later=True)
         return BridgeLaw(self._current(), rows, 0.0, end)
 
     def transition(self, x: Tensor, s: float, t: float) -> BridgeLaw:
@@ -127,7 +130,7 @@ class Forms:
 
     def score(self, x0: Tensor, x1: Tensor) -> Tensor:
         """Return the mean log-density of the ends given the starts, over all pairs of rows."""
-        c, starts, ends = self._current(), self._rows("x0", x0), self._rows("x1", x1)
+        c, starts, ends = self._current(), self._some("x0", x0), self._some("x1", x1)
         u, y = (c.place(*pair).reshape(-1, self.dim) for pair in ((starts, 0.0), (ends, 1.0)))
         inner = (u.mean(0) @ y.mean(0)) / c.epsilon
         found = _log_target(c, ends).mean() - _log_normalizer(c, starts).mean() + inner
@@ -143,7 +146,7 @@ class Forms:
 
     def backward_weights(self, x1: Tensor, x0: Tensor) -> Tensor:
         """Return the probabilities (m, n) that an end came from each start of a sample."""
-        c, ends, starts = self._current(), self._rows("x1", x1), self._rows("x0", x0)
+        c, ends, starts = self._current(), self._rows("x1", x1), self._some("x0", x0)
         inner = c.place(ends, 1.0) @ c.place(starts, 0.0).mT / c.epsilon
         found = (inner - _log_normalizer(c, starts)).softmax(-1)
         return found.to(torch.promote_types(_dtype(starts), _dtype(ends)))
@@ -205,10 +208,16 @@ class Forms:
             )
         return value
 
-    def _time(self, t: Any, rows: Tensor) -> Time:
-        """Return times as fractions of the horizon; the entries of a tensor are not looked at."""
+    def _some(self, name: str, value: Any) -> Tensor:
+        rows = self._rows(name, value)
+        if rows.numel() == 0:  # their mean would be 0 / 0
+            raise ShapeError(f"'{name}' must have at least one row; got shape {tuple(rows.shape)}.")
+        return rows
+
+    def _time(self, t: Any, rows: Tensor, *, later: bool = False) -> Time:
+        """Return times as fractions of the horizon; with `later` they must be after 0."""
         if not isinstance(t, Tensor):
-            return as_time("t", t, self.horizon)
+            return (as_later_time if later else as_time)("t", t, self.horizon)
         try:
             torch.broadcast_shapes(t.shape, rows.shape[:-1])
         except RuntimeError:
@@ -216,16 +225,34 @@ class Forms:
                 f"'t' must be a number or broadcast with the rows, {tuple(rows.shape[:-1])}; got "
                 f"shape {tuple(t.shape)}."
             ) from None
+        if _holds_numbers(t):
+            self._check_times(t.detach(), later=later)
         return t.double() / self.horizon
+
+    def _check_times(self, t: Tensor, *, later: bool) -> None:
+        good = ((t > 0) if later else (t >= 0)) & (t <= self.horizon)  # false for NaN
+        if good.all():
+            return
+        first = t[~good].flatten()[0].item()
+        if later and first == 0:
+            raise DomainError(say_at_start("t", self.horizon))
+        raise DomainError(
+            f"'t' must be in {'(' if later else '['}0, {digits(self.horizon)}], the horizon; got "
+            f"{digits(first)}."
+        )
 
 
 class TorchBridge(Forms, nn.Module):
     r"""A Schrödinger bridge as a module of torch, to train, and to differentiate through.
 
     What ``LightSchrodingerBridge.to_torch()`` returns. Its methods are those of the value, with the
-    same names and results, on tensors of its device; they are differentiable in rows, times and
+    same names and results, on tensors of its device, but for `kl_to_reference` and `sample_sde`:
+    these are methods of what `to_bridge` returns. They are differentiable in rows, times and
     parameters, to any order, and ``torch.func`` transforms them. Draws carry no gradient, but those
     of ``conditional(x0).rsample()`` do. Called as a function, it returns `loss`.
+
+    Times that are out of range are refused, those in tensors too unless the call is traced,
+    compiled or transformed. Rows are not looked at: where one is NaN or infinite, so are results.
 
     Attributes
     ----------
@@ -531,6 +558,13 @@ def _as_tensors(found: Any, dtype: torch.dtype) -> Any:
         parts: Any = map(torch.from_numpy, (found.value, found.standard_error))
         return replace(found, **dict(zip(("value", "standard_error"), parts, strict=True)))
     return torch.tensor(found, dtype=dtype if dtype.is_floating_point else torch.float64)
+
+
+def _holds_numbers(t: Tensor) -> bool:
+    """Whether the entries of `t` may be looked at, now and on its device."""
+    if t.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    return t.device.type != "meta" and _can_be_read("t", (t,))
 
 
 def _can_be_read(name: str, tensors: tuple[Tensor, ...]) -> bool:

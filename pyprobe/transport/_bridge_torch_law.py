@@ -9,13 +9,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Size, Tensor
-
-# Private, but the only way to ask.
-from torch._C import _is_tracing
 from torch.compiler import is_compiling
 from torch.distributions import Distribution, constraints
 
-from pyprobe._autograd import once
+from pyprobe._autograd import is_tracing, once
 from pyprobe.errors import DomainError, ShapeError
 from pyprobe.transport._bridge_torch_components import Components, Time, turned
 
@@ -150,7 +147,7 @@ class BridgeLaw(Distribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw, with gradients of first order in the place, the time and the parameters."""
-        if is_compiling() or _is_tracing():
+        if is_compiling() or is_tracing():
             raise DomainError(
                 "draws of a bridge that carry gradients cannot be traced or compiled: the trace "
                 "would lose the gradients. Use Trace_ELBO instead of JitTrace_ELBO, or sample()."

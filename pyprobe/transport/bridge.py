@@ -63,13 +63,13 @@ from pyprobe.transport._bridge_fit import (
     held_out_rows,
 )
 from pyprobe.transport._bridge_input import (
+    as_later_time,
     as_log_weights,
     as_origin,
     as_rows,
     as_sample,
     as_scales,
     as_shifts,
-    as_time,
     as_time_pair,
     as_times,
     as_times_of_rows,
@@ -157,7 +157,8 @@ class LightSchrodingerBridge(_io.Frozen):
     :math:`\sqrt{\varepsilon}`, for T = 1.
 
     Parameters are kept in float64, and everything is computed in it; results have the dtype of the
-    rows that came in. Cost O(k d) a row, O(k d^2) with matrices, in blocks that fit the cache.
+    rows that came in, float32 or float64; of other real ones they have float64. Cost O(k d) a row,
+    O(k d^2) with matrices, in blocks that fit the cache.
 
     Where methods take rows, they take torch tensors too, and answer in kind. Tensors on the CPU
     that want no gradient go the way of arrays; else the same formulas run in torch, in float64, and
@@ -351,8 +352,8 @@ class LightSchrodingerBridge(_io.Frozen):
         tol : float, default 1e-5
             Fall of the loss, in nats an iteration, below which the fit ends.
         n_init : int, default 1
-            Fits from different starts, of which the one with the lowest loss is returned; 1 where
-            `start` is a bridge.
+            Fits from different starts, of which the one with the lowest loss on all rows, also
+            those held out, is returned; 1 where `start` is a bridge.
         rng : None, int, numpy.random.Generator or torch.Generator
             Seed or source of the starts and of the rows held out.
         callback : callable, optional
@@ -597,12 +598,7 @@ class LightSchrodingerBridge(_io.Frozen):
         array([[1.75]])
         """
         rows = as_rows("x0", x0, self.dim)
-        end = as_time("t", t, self.horizon)
-        if end == 0:
-            raise DomainError(
-                f"'t' must be in (0, {self.horizon:g}]; got 0, where the process is at 'x0' itself "
-                "and has no density."
-            )
+        end = as_later_time("t", t, self.horizon)
         return mixture_at(self._components, rows, 0.0, end)
 
     def transition(self, x: ArrayLike, s: float, t: float) -> GaussianMixtureBatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pyprobe._engine import Engine, select
 from pyprobe._validate import as_matrix, check_finite, check_positive_float
 from pyprobe.errors import DomainError, ShapeError
 from pyprobe.typing import ArrayLike
@@ -20,7 +21,7 @@ def suggest_epsilon(x0: ArrayLike, x1: ArrayLike, *, fraction: float) -> float:
     Parameters
     ----------
     x0 : array_like, shape (n, d)
-        Starts, at least 2.
+        Starts, at least 2; tensors, too, on the CPU and without gradients.
     x1 : array_like, shape (m, d)
         Ends, at least 2.
     fraction : float
@@ -37,6 +38,7 @@ def suggest_epsilon(x0: ArrayLike, x1: ArrayLike, *, fraction: float) -> float:
     ShapeError      if the shapes do not fit, or there are fewer than 2 rows.
     DomainError     if `fraction` is not positive, or all rows of both samples are equal.
     NotFiniteError  if a sample is infinite or NaN somewhere.
+    TypeError       if one sample is a tensor and the other is not.
 
     Notes
     -----
@@ -49,6 +51,10 @@ def suggest_epsilon(x0: ArrayLike, x1: ArrayLike, *, fraction: float) -> float:
     1.8
     """
     fraction = check_positive_float("fraction", fraction)
+    if select(x0, x1, names=("x0", "x1")) is not Engine.NATIVE:
+        from pyprobe.transport import _torch
+
+        x0, x1 = _torch.views("suggest_epsilon", x0=x0, x1=x1)
     samples = []
     for name, value in (("x0", x0), ("x1", x1)):
         matrix = as_matrix(name, value)

@@ -53,7 +53,8 @@ class GaussianMixtureBatch(Frozen):
     Notes
     -----
     Everything is computed in float64, in blocks of rows, and comes out in the dtype of the rows
-    that the bridge was given. Cost O(k d) a row (O(k d^2) with full scales); draws O(k + d).
+    that the bridge was given, where that is float32, and else in float64. Cost O(k d) a
+    row (O(k d^2) with full scales); draws O(k + d).
 
     Examples
     --------

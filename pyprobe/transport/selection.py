@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import operator
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +15,20 @@ import numpy.typing as npt
 
 from pyprobe import _rng
 from pyprobe._engine import Engine, select
-from pyprobe._validate import check_callback, check_positive_float, check_positive_int
+from pyprobe._validate import check_callback, check_positive_float
 from pyprobe._warn import warn
 from pyprobe.errors import DomainError, NumericalWarning, ShapeError
 from pyprobe.progress import Callback, Progress, ends
+from pyprobe.transport._bridge_fit import held_out_rows
 from pyprobe.transport._bridge_input import as_sample
 from pyprobe.transport._bridge_model import Sample
 from pyprobe.transport.bridge import LightSchrodingerBridge
 from pyprobe.typing import ArrayLike, FloatArray, Rng
 
 __all__ = ["ComponentSelection", "select_n_components"]
+
+_FIT = inspect.signature(LightSchrodingerBridge.fit).parameters
+"""The options that are passed on, with their defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,7 +115,9 @@ def select_n_components(
     Raises
     ------
     ShapeError      if the samples do not fit one another, are too small, or there is no candidate.
-    DomainError     if a number is out of range or a candidate comes twice.
+    DomainError     if a number is out of range, a candidate comes twice or has more components than
+                    there are rows to fit, or `start` is a bridge with another number of them.
+    TypeError       if `candidates` does not hold integers, or an option is unknown to the fit.
     NotFiniteError  if a sample is infinite or NaN somewhere.
 
     Warns
@@ -140,11 +148,8 @@ def select_n_components(
     fraction = check_positive_float("test_fraction", test_fraction)
     if fraction > 0.5:
         raise DomainError(f"'test_fraction' must be at most 0.5; got {fraction:g}.")
-    numbers = sorted(check_positive_int("candidates", number) for number in candidates)
-    if not numbers:
-        raise ShapeError("'candidates' must hold one number of components or more; got none.")
-    if len(set(numbers)) < len(numbers):
-        raise DomainError(f"'candidates' must differ from each other; got {numbers}.")
+    numbers = _as_numbers(candidates)
+    _check_options(options, numbers)
     check_callback("callback", callback)
     given = {"x0": x0, "x1": x1, "weights_x0": weights_x0, "weights_x1": weights_x1}
     if select(*given.values(), names=tuple(given)) is not Engine.NATIVE:
@@ -158,6 +163,16 @@ def select_n_components(
     generator = np.random.default_rng(_rng.key(rng))
     parts = [_split(sample, fraction, generator) for sample in samples]
     seed = int(generator.integers(2**63))
+    n_rows = len(parts[1][0].points)
+    out = options.get("validation_fraction", _FIT["validation_fraction"].default)
+    most = n_rows - held_out_rows(
+        n_rows, check_positive_float("validation_fraction", out, allow_zero=True)
+    )
+    if numbers[-1] > most:
+        raise DomainError(
+            f"'candidates' must be at most {most}, the number of rows of 'x1' that are fitted; got "
+            f"{numbers[-1]}. Leave out larger ones."
+        )
 
     def fit(n: int, sources: Sample, targets: Sample) -> LightSchrodingerBridge:
         return LightSchrodingerBridge.fit(
@@ -205,6 +220,49 @@ def select_n_components(
         at_end=at_end,
         bridge=fit(numbers[chosen], *samples),
     )
+
+
+def _as_numbers(candidates: Any) -> list[int]:
+    """Return numbers of components in increasing order, all different."""
+    try:
+        given = list(candidates)
+    except TypeError:
+        raise TypeError(
+            "'candidates' must be a sequence of integers, such as [1, 2, 4]; got "
+            f"{type(candidates).__name__}."
+        ) from None
+    if not given:
+        raise ShapeError("'candidates' must hold one number of components or more; got none.")
+    numbers = []
+    for i, number in enumerate(given):
+        try:
+            numbers.append(operator.index(number))
+        except TypeError:
+            raise TypeError(
+                f"'candidates' must hold integers; got {number!r} at index {i}."
+            ) from None
+        if numbers[-1] < 1:
+            raise DomainError(f"'candidates' must be at least 1; got {numbers[-1]} at index {i}.")
+    if len(set(numbers)) < len(numbers):
+        raise DomainError(f"'candidates' must differ from each other; got {sorted(numbers)}.")
+    return sorted(numbers)
+
+
+def _check_options(options: dict[str, Any], numbers: list[int]) -> None:
+    """Raise where what is to be passed on cannot serve the fits of all candidates."""
+    if "n_components" in options:
+        raise TypeError("'n_components' is what is chosen here: give it as 'candidates'.")
+    for name in options:
+        if name not in _FIT:
+            raise TypeError(
+                f"'{name}' is no option of select_n_components, nor of LightSchrodingerBridge.fit."
+            )
+    start = options.get("start")
+    if isinstance(start, LightSchrodingerBridge) and numbers != [start.n_components]:
+        raise DomainError(
+            f"'start' is a bridge of {start.n_components} components, from which only as many can "
+            f"be fitted; got the candidates {numbers}. Leave it out, or name a kind of start."
+        )
 
 
 def _split(sample: Sample, fraction: float, rng: np.random.Generator) -> tuple[Sample, Sample]:

@@ -41,6 +41,21 @@ def test_the_stop_beside_scipy_shows_both_estimates_of_every_dimension(tmp_path,
     assert (tmp_path / "figures" / "concentration.png").stat().st_size > 10_000
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_a_stop_runs(
+    tmp_path, capsys, monkeypatch
+):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setitem(demo.STOPS, "colors", lambda _: pytest.fail("the stop runs"))
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for folder in (tmp_path / "file", tmp_path / "file" / "figures"):
+        with pytest.raises(SystemExit) as caught:
+            demo.main(["colors", "--out", str(folder)])
+        assert caught.value.code == 2
+        printed = capsys.readouterr()
+        assert f"--out: cannot write to {folder}: " in printed.err
+        assert printed.out == ""
+
+
 def test_without_matplotlib_the_tables_remain(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert demo.main(["concentration", "--out", str(tmp_path / "figures")]) == 0

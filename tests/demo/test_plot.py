@@ -411,6 +411,14 @@ def test_coordinates_and_points_that_a_bridge_has_not_are_refused(bridge, plane)
     for coordinates in ((0, 3), (1, 1), (-1, 0)):
         with pytest.raises(DomainError, match="'coordinates' must be two different ones from 0 to"):
             plot.bridge_paths(bridge, np.zeros((1, 3)), coordinates=coordinates)
+    for draw in (plot.bridge_paths, plot.bridge_marginals, plot.bridge_plans):
+        with pytest.raises(DomainError, match=r"'coordinates' must be two .*got \(0, 1, 2\)"):
+            draw(bridge, np.zeros((1, 3)), coordinates=(0, 1, 2))
+        for coordinates in (1, (0, 1.5), "xy"):
+            with pytest.raises(TypeError, match="'coordinates' must be a pair of integers"):
+                draw(bridge, np.zeros((1, 3)), coordinates=coordinates)
+        with pytest.raises(TypeError, match="'ax' must be axes of Matplotlib; got int"):
+            draw(bridge, np.zeros((1, 3)), ax=3)
     with pytest.raises(ShapeError, match="'bridge' must have two dimensions; it has 3"):
         plot.bridge_potential(bridge, np.zeros((1, 2)))
     with pytest.raises(ShapeError, match=r"'x1' must have 2 columns.*got \(5, 3\)"):

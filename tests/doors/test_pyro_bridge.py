@@ -318,7 +318,7 @@ def test_what_does_not_fit_is_refused():
             DomainError,
             r"'t' must be in \(0, 1\]; got 0",
         ),
-        lambda: ConditionalBridge(bridge, x0, t=2.0): (DomainError, "'t' must be in"),
+        lambda: ConditionalBridge(bridge, x0, t=2.0): (DomainError, r"'t' must be in \(0, 1\]"),
         lambda: ConditionalBridge(bridge, x0, t=torch.tensor([0.5, 0.0, 1.0])): (
             DomainError,
             r"'t' must be in \(0, 1\]; got 0",

@@ -816,6 +816,8 @@ def test_bad_parameters_are_named(changes, error, message):
         (lambda: GOOD.sample(np.zeros((4, 3))), ShapeError, "'x0' must have 2 columns, as the bridge's shifts have; got shape (4, 3)"),
         (lambda: GOOD.drift(NAN, 0.5), NotFiniteError, "'x' must be finite; got 1 infinite or NaN entry, the first (nan) at index (1, 0)"),
         (lambda: GOOD.drift(X, 2.1), DomainError, "'t' must be in [0, 2], the horizon; got 2.1"),
+        (lambda: GOOD.drift(X, 2.0000001), DomainError, "'t' must be in [0, 2], the horizon; got 2.0000001."),
+        (lambda: GOOD.conditional_at(X, 3.0), DomainError, "'t' must be in (0, 2], the horizon; got 3."),
         (lambda: GOOD.drift(X, np.nan), DomainError, "'t' must be in [0, 2], the horizon; got nan"),
         (lambda: GOOD.drift(X, [0, 1, 2, -1]), DomainError, "'t' must be in [0, 2], the horizon; got -1 at index 3"),
         (lambda: GOOD.log_phi(X, [0.0, 1.0]), ShapeError, "'t' must be a number or have shape (4,), a time for each row; got (2,)"),
@@ -848,3 +850,11 @@ def test_bad_arguments_are_named(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
 # fmt: on
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int8, bool])
+def test_rows_that_are_not_of_a_float_we_compute_with_give_float64(dtype):
+    x = np.ones((4, 2), dtype=dtype)
+    for method in (GOOD.mean, GOOD.sample, GOOD.transport_cost, lambda x: GOOD.conditional(x).mean):
+        assert method(x).dtype == np.float64
+        assert method(x.astype(np.float32)).dtype == np.float32

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pyprobe.errors import DomainError, NumericalWarning, ShapeError
+from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
 from pyprobe.transport import LightSchrodingerBridge, select_n_components
 from pyprobe.transport._bridge_model import Sample
 from pyprobe.transport.selection import _log_norms, _loss
@@ -91,6 +91,14 @@ def test_tensors_give_what_arrays_give():
     np.testing.assert_array_equal(arrays.scores, tensors.scores)
 
 
+def test_as_many_components_as_rows_are_tried():
+    with pytest.warns(ConvergenceWarning):
+        found = select_n_components(
+            *draws(20), [1, 16], epsilon=0.5, validation_fraction=0, max_iter=2, rng=0
+        )
+    np.testing.assert_array_equal(found.candidates, [1, 16])
+
+
 @pytest.mark.parametrize(
     ("candidates", "options", "error", "message"),
     [
@@ -99,8 +107,18 @@ def test_tensors_give_what_arrays_give():
         ([0], {}, DomainError, "'candidates' must be"),
         ([1], {"test_fraction": 0.7}, DomainError, "'test_fraction' must be at most 0.5; got 0.7"),
         ([1], {"epsilon": -1.0}, DomainError, "'epsilon' must be"),
+        (3, {}, TypeError, r"'candidates' must be a sequence of integers, .*; got int"),
+        (None, {}, TypeError, r"'candidates' must be a sequence of integers, .*; got NoneType"),
+        ([1, 2.5], {}, TypeError, r"'candidates' must hold integers; got 2\.5 at index 1"),
+        # 20 rows: 16 stay after the test, and 14 after the validation.
+        ([1, 15], {}, DomainError, "'candidates' must be at most 14, .* fitted; got 15"),
+        ([1, 17], {"validation_fraction": 0}, DomainError, "'candidates' must be at most 16"),
+        ([1], {"n_components": 2}, TypeError, "'n_components' is what is chosen here"),
+        ([1], {"n_iter": 2}, TypeError, "'n_iter' is no option of select_n_components"),
+        ([2, 3], {"start": TRUTH}, DomainError, r"'start' is a bridge of 3 .* candidates \[2, 3\]"),
     ],
 )
-def test_what_it_cannot_use_is_said(candidates, options, error, message):
+def test_what_it_cannot_use_is_said_before_a_fit(candidates, options, error, message, monkeypatch):
+    monkeypatch.setattr(LightSchrodingerBridge, "fit", lambda *_, **__: pytest.fail("it fits"))
     with pytest.raises(error, match=message):
         select_n_components(*draws(20), candidates, **({"epsilon": 0.5} | options))

@@ -12,7 +12,7 @@ import scipy.linalg
 import scipy.special
 
 from pyprobe.errors import DomainError, NotFiniteError, ShapeError
-from pyprobe.transport import LightSchrodingerBridge
+from pyprobe.transport import LightSchrodingerBridge, suggest_epsilon
 
 torch = pytest.importorskip("torch")
 from torch.autograd import grad, gradcheck, gradgradcheck
@@ -622,6 +622,16 @@ def test_tensors_are_refused_in_the_words_of_arrays(wants_gradient):
             call()
 
 
+def test_an_epsilon_is_suggested_for_samples_of_one_library():
+    x0, x1 = rows(5, 2), rows(4, 2, seed=2)
+    pairs = (x0[:, None] - x1).square().sum(-1)
+    assert suggest_epsilon(x0, x1, fraction=0.1) == pytest.approx(0.1 * pairs.mean().item())
+    with pytest.raises(TypeError, match="arrays of one library"):
+        suggest_epsilon(x0.numpy(), x1, fraction=0.1)
+    with pytest.raises(RuntimeError, match=r"'x1' requires one: pass x1\.detach"):
+        suggest_epsilon(x0, x1.requires_grad_(), fraction=0.1)
+
+
 def test_what_only_arrays_can_do_says_so():
     bridge, x0 = random_bridge("diag"), rows(3, 2)
     assert torch.is_tensor(bridge.sample_sde(x0, 5, rng=0))
@@ -642,13 +652,61 @@ def test_the_module_refuses_what_does_not_fit():
         lambda: module.drift(x, 1.6): (DomainError, r"'t' must be in \[0, 1\.5\]"),
         lambda: module.drift(x, torch.ones(2)): (ShapeError, "broadcast with the rows"),
         lambda: module.drift(x > 0, 0.3): (TypeError, "must hold real numbers; got torch.bool"),
-        lambda: module.conditional_at(x, 0.0): (DomainError, r"'t' must be in \(0, 1\.5\]"),
+        lambda: module.drift(x, torch.tensor(3.0)): (DomainError, r"in \[0, 1\.5\].*got 3\."),
+        lambda: module.log_phi(x, torch.tensor([0.0, -1.0, math.nan])): (DomainError, "got -1"),
+        lambda: module.drift(x, x[:, 0] * math.nan): (DomainError, "got nan"),
+        lambda: module.conditional_at(x, 0.0): (DomainError, r"'t' must be in \(0, 1\.5\]; got 0"),
+        lambda: module.conditional_at(x, 5.0): (DomainError, r"'t' must be in \(0, 1\.5\].*got 5"),
+        lambda: module.conditional_at(x, torch.tensor(5.0)): (
+            DomainError,
+            r"'t' must be in \(0, 1\.5\].*got 5",
+        ),
+        lambda: module.conditional_at(x, torch.tensor(0.0)): (DomainError, "has no density"),
+        lambda: module.score(x[:0], x): (ShapeError, "'x0' must have at least one row; got"),
+        lambda: module.loss(x, x[:0]): (ShapeError, "'x1' must have at least one row; got"),
+        lambda: module.backward_weights(x, x[:0]): (ShapeError, "'x0' must have at least one row"),
         lambda: module.transition(x, 0.5, 0.5): (DomainError, "'s' must be before 't'"),
         lambda: module.sample(x, n=0): (DomainError, "'n' must be at least 1"),
     }
     for call, (error, message) in calls.items():
         with pytest.raises(error, match=message):
             call()
+
+
+def test_times_of_the_module_are_checked_where_they_can_be_read():
+    module, x = random_bridge("diag").to_torch(), rows(3, 2)
+    late = torch.tensor([1.0, 1.6, 0.3])
+    for device_time in (late, late.requires_grad_()):
+        with pytest.raises(DomainError, match=r"got 1\.6"):
+            module.drift(x, device_time)
+    # Under a transform there are no numbers to read: the form goes on as it is.
+    mapped = vmap(module.drift)(x, torch.tensor([0.2, 0.3, 1.5]))
+    torch.testing.assert_close(mapped, module.drift(x, torch.tensor([0.2, 0.3, 1.5])))
+    assert module.drift(x.float(), torch.tensor(1.5)).isfinite().all()
+
+
+def test_the_last_time_in_single_precision_is_not_late():
+    module, x = random_bridge("diag", horizon=0.1).to_torch(), rows(3, 2)
+    last = torch.tensor(0.1)  # above 0.1 as a number of float64
+    torch.testing.assert_close(module.drift(x, last), module.drift(x, 0.1), rtol=1e-6, atol=1e-6)
+
+
+def test_the_classes_of_torch_have_a_public_name_that_does_not_load_torch():
+    code = """
+import sys
+import pyprobe.transport
+assert "torch" not in sys.modules
+from pyprobe.transport import BridgeLaw, LightSchrodingerBridge, TorchBridge
+bridge = LightSchrodingerBridge.from_parameters([1.0], [[2.0]], [0.5], epsilon=0.1)
+import torch
+assert type(bridge.to_torch()) is TorchBridge
+assert type(bridge.to_torch().conditional(torch.zeros(3, 1))) is BridgeLaw
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    import pyprobe.transport
+
+    with pytest.raises(AttributeError, match="has no attribute 'TorchBridges'"):
+        _ = pyprobe.transport.TorchBridges
 
 
 def test_copies_and_pickles_of_a_value_leave_torch_out():
