@@ -95,7 +95,8 @@ class BridgeFit:
     validation_loss : float or None
         On the rows held out, of the bridge that is returned.
     losses : ndarray, shape (n_iter,)
-        On the rows that were fitted, after each iteration.
+        On the rows that were fitted, after each iteration. Those of L-BFGS lower the loss and a
+        penalty on narrow components: the loss alone may rise.
     mass_gap : float
         The largest distance between a component's share of the sources and of the targets.
     start : str
@@ -119,7 +120,7 @@ class BridgeFit:
 
     @property
     def last_fall(self) -> float:
-        """How much the last iteration lowered the loss."""
+        """How much the last iteration lowered the loss; negative where it rose."""
         return float(self.losses[-2] - self.losses[-1]) if len(self.losses) > 1 else math.inf
 
 

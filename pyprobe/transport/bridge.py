@@ -349,7 +349,8 @@ class LightSchrodingerBridge(_io.Frozen):
         max_iter : int, default 200
             The most iterations.
         tol : float, default 1e-5
-            Fall of the loss, in nats an iteration, below which the fit ends.
+            Fall of the loss and the penalty of L-BFGS, in nats an iteration, below which the fit
+            ends.
         n_init : int, default 1
             Fits from different starts, of which the one with the lowest loss is returned; 1 where
             `start` is a bridge.
@@ -1305,9 +1306,10 @@ def _warn_of_constants(*samples: Sample) -> None:
 
 def _warn_of(info: BridgeFit) -> None:
     if not (info.converged or info.stopped):
-        fall = f", the last of which lowered the loss by {info.last_fall:.1e}"
+        change = f", the last of which changed the loss by {-info.last_fall:.1e} nats"
         warn(
-            f"LightSchrodingerBridge.fit stopped after {info.n_iter} iterations{fall} nats; the "
+            f"LightSchrodingerBridge.fit stopped after {info.n_iter} iterations"
+            f"{change if info.n_iter > 1 else ''}; the "
             f"components' shares of the samples differ by up to {info.mass_gap:.1e}. Raise "
             "max_iter or tol.",
             ConvergenceWarning,

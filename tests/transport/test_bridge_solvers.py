@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from pyprobe.transport import LightSchrodingerBridge
+from pyprobe.transport._bridge_descent import Options, Watch
 from pyprobe.transport._bridge_kinds import KINDS
-from pyprobe.transport._bridge_lbfgs import Coordinates
+from pyprobe.transport._bridge_lbfgs import Coordinates, polish
 from pyprobe.transport._bridge_matching import drift_slopes, matching_slopes
 from pyprobe.transport._bridge_model import Model, Pair, Parameters, Sample, loss, slopes
 
@@ -66,6 +67,45 @@ def test_the_slopes_in_round_coordinates_are_their_differences(covariance):
     z, way = 0.1 * rng.normal(size=around.size), rng.normal(size=around.size)
     slope = (around.look(z + 1e-5 * way)[0] - around.look(z - 1e-5 * way)[0]) / 2e-5
     assert around.look(z)[1] @ way == pytest.approx(slope, rel=1e-6)
+
+
+class Recorder(Watch):
+    """Keeps the components of every iteration, and how far they are said to have fallen."""
+
+    def step(self, parameters, value, fall=np.inf):
+        self.__dict__.setdefault("seen", []).append((parameters, value, fall))
+        return super().step(parameters, value, fall)
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_every_iteration_of_lbfgs_lowers_the_penalized_loss(covariance):
+    # Few rows a component, where the loss itself rises now and then.
+    rng = np.random.default_rng(9)
+    model, start, pair = problem(covariance, rng, n=60, k=20)
+    watch = Recorder(model, None, Options(20, 0.0))
+    watch.start(start, loss(model, start, *pair))
+    polish(model, pair, start, watch, rng)
+    assert len(watch.seen) == len(watch.losses) == 20  # one round: one penalty
+    around = Coordinates(model, pair, start, rng)
+    penalized = [around.look(np.zeros(around.size))[0]]
+    for parameters, value, fall in watch.seen:
+        assert value == pytest.approx(loss(model, parameters, *pair), rel=1e-9)
+        penalized.append(value + around._penalty(parameters.scales)[0])
+        assert fall == pytest.approx(penalized[-2] - penalized[-1], abs=1e-8)
+    assert (np.diff(penalized) < 0).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*have shrunk onto single points")
+@pytest.mark.filterwarnings("ignore:LightSchrodingerBridge.fit stopped")
+def test_iterations_that_raise_the_loss_are_counted_and_reported():
+    rng = np.random.default_rng(10)
+    x0, x1 = rng.normal(size=(2, 150, 2))
+    options = {"epsilon": 0.5, "n_components": 50, "validation_fraction": 0, "tol": 1e-7}
+    seen = []
+    info = fit(x0, 2 * x1, max_iter=100, callback=seen.append, rng=0, **options).info
+    assert (np.diff(info.losses) > 0).any()  # else the rows show nothing
+    assert [p.value for p in seen] == list(info.losses)
+    assert info.loss == pytest.approx(info.losses.min(), abs=1e-10)
 
 
 @pytest.mark.parametrize("covariance", ["diag", "spherical"])
