@@ -100,8 +100,8 @@ def test_a_known_bridge_is_found(dim, epsilon):
     x0, x1, truth = known(dim, epsilon, 20_000, rng)
     bridge = fit(x0, x1, epsilon=epsilon, n_components=20, rng=0)
     value, error = divergence(truth, bridge, dim, rng)
-    # 5 modes of 2 d + 1 parameters: half of them over n would be the best there is.
-    assert value < 20 * 5 * (2 * dim + 1) / (2 * 20_000) + 3 * error
+    # 20 components of 2 d + 1 parameters: half of them over n, where all are fitted as well as any.
+    assert value < 20 * (2 * dim + 1) / (2 * 20_000) + 3 * error
     assert bridge.info.validation_loss == pytest.approx(bridge.info.loss, abs=0.5)
 
 
@@ -294,11 +294,11 @@ def test_clusters_in_many_dimensions_are_more_than_one_component():
 
 
 def test_held_out_rows_stop_a_fit_that_would_only_learn_its_rows():
-    # 50 components for 150 rows, as in the sheet's example of what goes wrong without.
+    # 50 components for 150 rows: with all rows fitted to the end it is about 1.
     rng = np.random.default_rng(12)
     x0, x1, truth = known(2, 0.5, 150, rng)
     bridge = fit(x0, x1, epsilon=0.5, n_components=50, rng=0)
-    assert divergence(truth, bridge, 2, rng)[0] < 2.0
+    assert divergence(truth, bridge, 2, rng)[0] < 0.2
 
 
 def test_a_fit_with_half_the_noise_starts_from_one_that_is_done():
