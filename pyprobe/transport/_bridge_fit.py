@@ -239,10 +239,12 @@ def _moved_in(
 def collapsed(model: Model, found: Parameters, targets: Sample) -> npt.NDArray[np.intp]:
     """Return the components whose share of the targets has no more variance than the floor.
 
-    In the columns that vary at all; in the others none has any.
+    In the columns that vary at all; in the others none has any. Where none varies, it is all.
     """
     _, (masses, _, covariances) = model.shares(targets, model.of_targets(found))
     varies = np.ptp(targets.points, axis=0) > 0
+    if not varies.any():
+        return np.flatnonzero(masses > 0)
     if covariances.ndim == 1:
         least = covariances
     elif covariances.ndim == 2:

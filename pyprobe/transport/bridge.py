@@ -88,6 +88,10 @@ __all__ = ["LightSchrodingerBridge"]
 _KIND = "LightSchrodingerBridge"
 _KINDS = {1: "spherical", 2: "diag", 3: "full"}
 
+_N_COMPONENTS = 50
+_LEAST_SQUARE, _LEAST_RATIO = 1e-280, 1e-100
+"""Variance of the samples, and the noise beside it, below which squares and quotients vanish."""
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -314,14 +318,15 @@ class LightSchrodingerBridge(_io.Frozen):
         Parameters
         ----------
         x0 : array_like, shape (n, d)
-            Starts, at least 2.
+            Starts, at least 2 beside those that are held out.
         x1 : array_like, shape (m, d)
-            Ends, at least 2.
+            Ends, at least 2 beside those that are held out.
         epsilon : float
             Variance of the noise per unit of time; see `suggest_epsilon`.
         n_components : int, optional
-            Components of the potential, at most as many as there are ends. Default 50, or as many
-            as the bridge has that the fit starts from.
+            Components of the potential, at most as many as there are rows of x1 that are fitted:
+            those that are not held out, and have weight. Default 50, or as many as such rows where
+            they are fewer; or as many as the bridge has that the fit starts from.
         covariance : {"diag", "full", "spherical"}
             Form of the components' scales. Full ones take :math:`d^2` numbers and turn the axes.
         solver : {"em", "lbfgs", "adam", "matching"}
@@ -339,7 +344,7 @@ class LightSchrodingerBridge(_io.Frozen):
             components. A bridge: its components, whose maps stay as they are; it may have another
             epsilon, and its scales must be of the form of `covariance` or a simpler one.
         weights_x0, weights_x1 : array_like, shapes (n,) and (m,), optional
-            Nonnegative weights of the rows; default equal.
+            Nonnegative weights of the rows, two of them positive at least; default equal.
         horizon : float, default 1
             When the ends are reached.
         validation_fraction : float, default 0.1
@@ -368,7 +373,8 @@ class LightSchrodingerBridge(_io.Frozen):
         Raises
         ------
         ShapeError      if the samples do not fit one another, or are too small.
-        DomainError     if a number is out of range or an option is unknown.
+        DomainError     if a number is out of range or an option is unknown; if the samples' squares,
+                        or the ratio of the noise to them, are beyond float64.
         NotFiniteError  if a sample is infinite or NaN somewhere.
 
         Warns
@@ -468,12 +474,14 @@ class LightSchrodingerBridge(_io.Frozen):
         else:
             check_choice("start", start, ("auto", *STARTS, "annealed"))
             begun = start
-            n_components = 50 if n_components is None else n_components
         fraction = check_positive_float("validation_fraction", validation_fraction, allow_zero=True)
         if fraction > 0.5:
             raise DomainError(f"'validation_fraction' must be at most 0.5; got {fraction:g}.")
-        n_components = check_positive_int("n_components", n_components)
-        n_fitted = len(targets.points) - held_out_rows(len(targets.points), fraction)
+        _check_fitted("x0", sources, fraction)
+        n_fitted = _check_fitted("x1", targets, fraction)
+        n_components = check_positive_int(
+            "n_components", min(_N_COMPONENTS, n_fitted) if n_components is None else n_components
+        )
         if n_components > n_fitted:
             raise DomainError(
                 f"'n_components' must be at most {n_fitted}, the number of rows of 'x1' that are "
@@ -1267,21 +1275,46 @@ def _as_start(bridge: LightSchrodingerBridge, covariance: str, dim: int, strengt
     return Fitted(weights, bridge.shifts[kept], scales, bridge.origin, None)
 
 
+def _check_fitted(name: str, sample: Sample, fraction: float) -> int:
+    """Return how many rows are fitted, which must be two or more."""
+    n = len(sample.points)
+    n_out = held_out_rows(n, fraction)
+    if n - n_out < 2:
+        raise ShapeError(
+            f"'{name}' must keep two rows or more beside those held out; got {n} with weight, of "
+            f"which {n_out} would be held out. Pass validation_fraction=0, or more rows."
+        )
+    return n - n_out
+
+
 def _check_strength(strength: float, sources: Sample, targets: Sample) -> None:
     """Warn where the noise is far off the scale of the data."""
-    # About the means, which the fit takes away.
-    variances = [
-        sample.weights @ (sample.points - sample.weights @ sample.points) ** 2
-        for sample in (sources, targets)
-    ]
-    distance = float(sum(variance.mean() for variance in variances))
-    if not distance > 0:
+    if not any(np.any(sample.points != sample.points[0]) for sample in (sources, targets)):
         raise DomainError("'x0' and 'x1' must hold rows that differ; all are equal.")
-    ratio = strength / distance
-    if not 1e-4 <= ratio <= 1e3:
+    # About the means, which the fit takes away.
+    with np.errstate(over="ignore", invalid="ignore"):
+        variances = [
+            sample.weights @ (sample.points - sample.weights @ sample.points) ** 2
+            for sample in (sources, targets)
+        ]
+        variance = 0.5 * float(sum(each.mean() for each in variances))
+    if not _LEAST_SQUARE <= variance <= 1 / _LEAST_SQUARE:  # not a number, too
+        raise DomainError(
+            f"'x0' and 'x1' must have a variance from {_LEAST_SQUARE:g} to {1 / _LEAST_SQUARE:g}, "
+            f"within what float64 holds; got {variance:.3g}. Bring them to another unit, and "
+            "'epsilon' to its square."
+        )
+    ratio = strength / variance
+    if not _LEAST_RATIO <= ratio <= 1 / _LEAST_RATIO:
+        raise DomainError(
+            f"'epsilon' times 'horizon' must be from {_LEAST_RATIO:g} to {1 / _LEAST_RATIO:g} "
+            f"times the mean variance of the samples in a coordinate, {variance:.3g}; got "
+            f"{strength:.3g}. See suggest_epsilon."
+        )
+    if not 2e-4 <= ratio <= 2e3:
         warn(
-            f"'epsilon' times 'horizon' = {strength:.3g} is {ratio:.1e} times the variance "
-            f"of the samples in a coordinate ({distance:.3g}): the bridge is nearly "
+            f"'epsilon' times 'horizon' = {strength:.3g} is {ratio:.1e} times the mean variance "
+            f"of the samples in a coordinate ({variance:.3g}): the bridge is nearly "
             + ("deterministic" if ratio < 1 else "the noise alone")
             + ". See suggest_epsilon, and check the unit of the data.",
             NumericalWarning,

@@ -16,7 +16,7 @@ from pyprobe.errors import (
     NumericalWarning,
     ShapeError,
 )
-from pyprobe.transport import LightSchrodingerBridge
+from pyprobe.transport import LightSchrodingerBridge, suggest_epsilon
 
 COVARIANCES = ("diag", "full", "spherical")
 fit = LightSchrodingerBridge.fit
@@ -445,6 +445,52 @@ def test_the_order_of_the_rows_does_not_matter():
     np.testing.assert_allclose(one.mean(x0), other.mean(x0), atol=1e-3)
 
 
+def test_by_default_there_are_at_most_as_many_components_as_fitted_rows():
+    rng = np.random.default_rng(21)
+    x0, x1 = rng.normal(size=(2, 40, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumericalWarning)
+        assert fit(x0, x1, epsilon=0.5, rng=0).n_components == 36
+        weights = np.arange(40) < 30
+        assert fit(x0, x1, weights_x1=weights, epsilon=0.5, rng=0).n_components == 27
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_ends_at_a_single_point_are_flagged(covariance):
+    rng = np.random.default_rng(22)
+    with (
+        pytest.warns(NumericalWarning, match="'x1' is constant in column 0, 1"),
+        pytest.warns(NumericalWarning, match=r"1 components \(0\) have shrunk"),
+    ):
+        bridge = fit(
+            rng.normal(size=(50, 2)),
+            np.ones((9, 2)),
+            epsilon=0.5,
+            n_components=1,
+            covariance=covariance,
+        )
+    assert list(bridge.info.collapsed) == [0]
+
+
+def test_the_noise_is_compared_with_the_mean_variance_of_the_samples():
+    rng = np.random.default_rng(23)
+    x0, x1 = rng.normal(size=(500, 3)), 3 * rng.normal(size=(500, 3))
+    variance = (x0.var(0).mean() + x1.var(0).mean()) / 2
+    with pytest.warns(
+        NumericalWarning,
+        match=re.escape(f"mean variance of the samples in a coordinate ({variance:.3g})"),
+    ):
+        fit(x0, x1, epsilon=3e3 * variance, n_components=1)
+
+
+@pytest.mark.parametrize(("scale", "value"), [(1e200, "inf"), (1e-200, "0")])
+def test_no_epsilon_is_suggested_beyond_float64(scale, value):
+    rows = scale * np.array([[0.0], [1.0]])
+    message = f"squared distances.*that float64 holds; their mean comes out as {value}"
+    with pytest.raises(DomainError, match=message):
+        suggest_epsilon(rows, rows, fraction=0.1)
+
+
 GIVEN = LightSchrodingerBridge.from_parameters(
     [0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], np.ones((2, 2)), epsilon=1.0
 )
@@ -515,6 +561,43 @@ X0, X1 = np.zeros((5, 2)) + np.arange(5.0)[:, None], np.ones((6, 2)) * np.arange
             {"x0": np.ones((5, 2)), "x1": np.ones((5, 2))},
             DomainError,
             "'x0' and 'x1' must hold rows that differ; all are equal.",
+        ),
+        (
+            {"weights_x0": [1, 0, 0, 0, 0]},
+            DomainError,
+            "'weights_x0' must be positive for two rows of 'x0' or more; got one. Give more rows weight, or leave it out.",
+        ),
+        (
+            {"weights_x1": [1, 0, 0, 0, 0, 0]},
+            DomainError,
+            "'weights_x1' must be positive for two rows of 'x1' or more; got one.",
+        ),
+        (
+            {"x1": X1[:2], "n_components": 1, "validation_fraction": 0.1},
+            ShapeError,
+            "'x1' must keep two rows or more beside those held out; got 2 with weight, of which 1 would be held out. Pass validation_fraction=0, or more rows.",
+        ),
+        (
+            {"weights_x0": [1, 1, 0, 0, 0], "validation_fraction": 0.1},
+            ShapeError,
+            "'x0' must keep two rows or more beside those held out; got 2 with weight",
+        ),
+        (
+            {"epsilon": 1e200},
+            DomainError,
+            "'epsilon' times 'horizon' must be from 1e-100 to 1e+100 times the mean variance of the samples in a coordinate, 2.46; got 1e+200. See suggest_epsilon.",
+        ),
+        ({"epsilon": 1e-320}, DomainError, "'epsilon' times 'horizon' must be from 1e-100"),
+        ({"horizon": 1e200, "epsilon": 1e200}, DomainError, "2.46; got inf."),
+        (
+            {"x0": 1e300 * X0, "x1": 1e300 * X1},
+            DomainError,
+            "'x0' and 'x1' must have a variance from 1e-280 to 1e+280, within what float64 holds; got inf. Bring them to another unit, and 'epsilon' to its square.",
+        ),
+        (
+            {"x0": 1e-200 * X0, "x1": 1e-200 * X1},
+            DomainError,
+            "'x0' and 'x1' must have a variance from 1e-280 to 1e+280, within what float64 holds; got 0.",
         ),
         ({"max_iter": 0}, DomainError, "'max_iter' must be"),
         ({"callback": 3}, TypeError, "'callback' must be a function of one Progress"),
