@@ -54,7 +54,10 @@ PATIENCE = 3
 
 
 class Options(NamedTuple):
-    """How far a fit goes; `reported` is called with the number of an iteration and its loss."""
+    """How far a fit goes.
+
+    `reported` is called with the number of an iteration and its loss; 0 before the first.
+    """
 
     max_iter: int
     tol: float

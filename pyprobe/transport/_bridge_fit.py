@@ -19,6 +19,7 @@ coordinates that the Gaussian bridges make round.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -125,11 +126,12 @@ class BridgeFit:
 
 
 class Start(NamedTuple):
-    """Where a fit begins; `settled`, where L-BFGS may go on at once."""
+    """Where a fit begins; `settled`, where L-BFGS may go on at once; `stopped`, where none may."""
 
     name: str
     components: Parameters
     settled: bool = False
+    stopped: bool = False
 
 
 class Fitted(NamedTuple):
@@ -184,11 +186,15 @@ def fit(
     watches: list[tuple[str, Watch]] = []
     for _ in range(n_init):
         if isinstance(start, str):
-            first = _choose(model, fitted, n_components, start, solver, rng)
+            first = _choose(model, fitted, n_components, start, solver, options.reported, rng)
         else:
             first = Start("given", _moved_in(model, start, centres, unit, epsilon))
         watches.append((first.name, Watch(model, held_out, options)))
-        _minimize(model, fitted, first, watches[-1][1], solver, rng)
+        if first.stopped:
+            watches[-1][1].start(first.components, loss(model, first.components, *fitted))
+            watches[-1][1].stopped = True
+        else:
+            _minimize(model, fitted, first, watches[-1][1], solver, rng)
         if watches[-1][1].stopped:
             break
     # By all rows: those held out alone are few, and each fit has ended where they like it best.
@@ -277,6 +283,7 @@ def _choose(
     n: int,
     start: str,
     solver: str,
+    reported: Callable[[int, float], bool],
     rng: np.random.Generator,
 ) -> Start:
     """Make the start, or of several the best after a few iterations on a few rows."""
@@ -288,7 +295,8 @@ def _choose(
     if start == "annealed":
         first = STARTS["broad"](model, *pair, n, rng)
         first = first._replace(scales=_NARROW * first.scales)
-        return Start(start, anneal(model, pair, first, rng))
+        moved, goes_on = anneal(model, pair, first, rng, reported)
+        return Start(start, moved, stopped=not goes_on)
     if start != "auto":
         return Start(start, draw_in(model, pair, STARTS[start](model, *pair, n, rng), rng))
     # By other rows than end the fit: those would be looked at too often to be trusted.

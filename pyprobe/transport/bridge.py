@@ -45,6 +45,7 @@ from pyprobe.errors import (
     ShapeError,
 )
 from pyprobe.progress import Callback, Progress, ends
+from pyprobe.transport._bridge_adam import ANNEALING_REPORTS
 from pyprobe.transport._bridge_costs import (
     KLEstimate,
     backward_weights,
@@ -363,7 +364,8 @@ class LightSchrodingerBridge(_io.Frozen):
             Seed or source of the starts and of the rows held out.
         callback : callable, optional
             Called with a `pyprobe.progress.Progress` after every iteration, whose value is the
-            loss; returning ``True`` ends the fit with the best bridge so far.
+            loss; returning ``True`` ends the fit with the best bridge so far. While a start is
+            annealed, it is called 60 times more, with the loss of a batch at the noise so far.
 
         Returns
         -------
@@ -373,8 +375,8 @@ class LightSchrodingerBridge(_io.Frozen):
         Raises
         ------
         ShapeError      if the samples do not fit one another, or are too small.
-        DomainError     if a number is out of range or an option is unknown; if the samples' squares,
-                        or the ratio of the noise to them, are beyond float64.
+        DomainError     if a number is out of range or an option is unknown; if the samples'
+                        squares, or the noise beside them, are beyond float64.
         NotFiniteError  if a sample is infinite or NaN somewhere.
 
         Warns
@@ -493,15 +495,16 @@ class LightSchrodingerBridge(_io.Frozen):
         _check_strength(strength, sources, targets)
         _warn_of_constants(sources, targets)
 
-        begin, steps = time.perf_counter(), 0
+        begin, steps, total = time.perf_counter(), 0, n_init * max_iter
 
-        def report(_: int, value: float) -> bool:
-            nonlocal steps
+        def report(iteration: int, value: float) -> bool:
+            nonlocal steps, total
+            if iteration == 0 and steps == 0:  # starts are annealed: all of them are
+                total += n_init * ANNEALING_REPORTS
             steps += 1
             if callback is None:
                 return True
             elapsed = time.perf_counter() - begin
-            total = n_init * max_iter
             progress = Progress(step=steps, total=total, value=value, elapsed=elapsed)
             return not ends(callback(progress))
 

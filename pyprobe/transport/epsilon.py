@@ -78,7 +78,7 @@ def suggest_epsilon(x0: ArrayLike, x1: ArrayLike, *, fraction: float) -> float:
     least = float(np.finfo(np.float64).tiny)
     if not (distance >= least and least <= fraction * distance < np.inf):
         raise DomainError(
-            "'x0' and 'x1' must have squared distances, and 'fraction' a part of them, that float64 "
-            f"holds; their mean comes out as {distance:g}. Bring the samples to another unit."
+            "'x0' and 'x1' must have squared distances, and 'fraction' a part of them, that "
+            f"float64 holds; their mean comes out as {distance:g}. Bring them to another unit."
         )
     return fraction * distance

@@ -356,6 +356,32 @@ def test_a_callback_sees_the_loss_and_may_end_the_fit():
     assert seen[-1].value == bridge.info.losses[-1]
 
 
+@pytest.mark.filterwarnings("ignore:LightSchrodingerBridge.fit stopped")
+def test_annealing_is_reported_and_may_be_ended():
+    rng = np.random.default_rng(24)
+    x0, x1 = rng.normal(size=(2, 400, 2))
+    options = {"epsilon": 0.004, "n_components": 4, "start": "annealed", "n_init": 2, "rng": 0}
+    seen = []
+    bridge = fit(x0, x1, callback=seen.append, max_iter=5, tol=1.0, **options)
+    assert [p.step for p in seen] == list(range(1, len(seen) + 1))
+    assert {p.total for p in seen} == {2 * (5 + 60)}
+    assert np.isfinite([p.value for p in seen]).all()
+    assert len(seen) > 120 + bridge.info.n_iter
+    few = []
+    ended = fit(x0, x1, callback=lambda p: few.append(p) or len(few) == 3, **options)
+    assert few[-1].step == len(few) == 3
+    assert ended.info.stopped
+    assert not ended.info.converged
+    assert ended.info.n_iter == 0
+    assert np.isfinite(ended.mean(x0)).all()
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(x0, x1, callback=interrupt, **options)
+
+
 def test_what_is_not_to_be_trusted_is_said():
     rng = np.random.default_rng(14)
     x0, x1, _ = known(3, 0.5, 500, rng)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pyprobe.transport import LightSchrodingerBridge
+from pyprobe.transport._bridge_adam import batches
 from pyprobe.transport._bridge_descent import Options, Watch
 from pyprobe.transport._bridge_kinds import KINDS
 from pyprobe.transport._bridge_lbfgs import Coordinates, polish
@@ -154,6 +155,22 @@ def test_matching_has_the_slopes_of_the_loss(seed):
     expected = np.concatenate([v.ravel() for v in exact[1:]])
     assert (error < 0.1 * np.abs(expected).max()).all()  # small enough to tell
     assert (np.abs(mean - expected) < 5 * error + 0.03 * np.abs(expected).max()).all()
+
+
+@pytest.mark.parametrize("n", [1, 100, 128, 200, 513])
+def test_batches_bring_all_rows_before_any_comes_again(n):
+    stream = batches(Sample(np.arange(n)[:, None], np.full(n, 1 / n)), np.random.default_rng(11))
+    rows = np.concatenate([next(stream).points[:, 0] for _ in range(20)])
+    for start in range(0, len(rows) - n + 1, n):
+        assert set(rows[start : start + n]) == set(range(n))
+
+
+def test_batches_bring_rows_as_often_as_they_weigh():
+    weights = np.repeat([1.0, 3.0], 100) / 400
+    stream = batches(Sample(np.arange(200)[:, None], weights), np.random.default_rng(12))
+    rows = np.concatenate([next(stream).points[:, 0] for _ in range(200)])
+    # The standard error of the part is 0.0027.
+    assert (rows >= 100).mean() == pytest.approx(0.75, abs=0.014)
 
 
 def test_matching_has_the_gaussian_bridge_as_its_optimum():
