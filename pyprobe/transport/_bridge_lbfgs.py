@@ -43,7 +43,7 @@ def polish(
 
     watch.patience = _PATIENCE
     around = Coordinates(model, pair, start, rng)
-    now = start
+    now, lowest = start, math.inf
 
     def after(z: Vector) -> None:
         nonlocal now, lowest
