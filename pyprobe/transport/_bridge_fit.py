@@ -215,7 +215,7 @@ def fit(
     )
     info = BridgeFit(
         converged=watch.converged,
-        stopped=watch.stopped,
+        stopped=watches[-1][1].stopped,  # whichever of them is the best
         n_iter=len(watch.losses),
         loss=value - other + constant,
         validation_loss=None if held_out is None else watch.lowest + constant,

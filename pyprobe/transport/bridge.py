@@ -340,10 +340,10 @@ class LightSchrodingerBridge(_io.Frozen):
             at random. ``"kmeans"``: clusters of the ends. ``"annealed"``: components that have
             followed a noise as wide as the data down to `epsilon`. ``"auto"``: the first, for one
             component or where a sample has fewer than 20 rows a component; the last, where the
-            noise is less than 0.005 of the samples' variance in a coordinate; else the better of
-            the first two after a few iterations on a few rows, each drawn twice for up to 10
-            components. A bridge: its components, whose maps stay as they are; it may have another
-            epsilon, and its scales must be of the form of `covariance` or a simpler one.
+            noise is less than 0.005 of the mean variance of the samples in a coordinate; else the
+            better of the first two after a few iterations on a few rows, each drawn twice for up to
+            10 components. A bridge: its components, whose maps stay as they are; it may have
+            another epsilon, and its scales must be of the form of `covariance` or a simpler one.
         weights_x0, weights_x1 : array_like, shapes (n,) and (m,), optional
             Nonnegative weights of the rows, two of them positive at least; default equal.
         horizon : float, default 1

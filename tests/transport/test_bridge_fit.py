@@ -375,6 +375,10 @@ def test_annealing_is_reported_and_may_be_ended():
     assert ended.info.n_iter == 0
     assert np.isfinite(ended.mean(x0)).all()
 
+    # In the second of two starts, whichever of the two is better.
+    late = fit(x0, x1, callback=lambda p: p.step == len(seen) - 1, max_iter=5, tol=1.0, **options)
+    assert late.info.stopped
+
     def interrupt(_):
         raise KeyboardInterrupt
 
