@@ -17,7 +17,7 @@ from pyprobe.transport._bridge_descent import Watch
 from pyprobe.transport._bridge_kinds import Vector
 from pyprobe.transport._bridge_model import Model, Pair, Parameters, Sample, Slopes, loss, slopes
 
-__all__ = ["BATCH", "Adam", "anneal", "train"]
+__all__ = ["ANNEALING_REPORTS", "BATCH", "Adam", "anneal", "train"]
 
 BATCH = 128
 """Rows of either sample that a step looks at."""
@@ -27,6 +27,8 @@ _MOMENTUM, _SQUARES = 0.9, 0.99
 _WARMEST, _COOLING = 0.1, 0.6
 """The epsilon that annealing begins with, for data of variance 1, and its part of all steps."""
 _STEPS = 6000
+ANNEALING_REPORTS = 60
+"""How often annealing says where it is."""
 
 Gradient = Callable[[Model, Parameters, Sample, Sample], Slopes]
 
@@ -75,17 +77,23 @@ def rate(epsilon: float) -> float:
 
 
 def batches(sample: Sample, rng: np.random.Generator) -> Iterator[Sample]:
-    """Return small parts of a sample without end, all of it before any of it comes again."""
+    """Return small parts of a sample without end.
+
+    Where rows have equal weights, all of it comes before any of it comes again, and so on; else
+    every row is drawn on its own, by the weights.
+    """
     points, weights = sample
     size = min(BATCH, len(points))
     equal = np.full(size, 1 / size)
     is_even = np.ptp(weights) <= 1e-12 * weights.max()
+    n, left = len(points), points[:0]
     while True:
-        n = len(points)
         order = rng.permutation(n) if is_even else rng.choice(n, n, p=weights)
-        shuffled = points[order]
-        for start in range(0, n - size + 1, size):
+        shuffled = np.concatenate([left, points[order]])
+        n_whole = len(shuffled) // size * size
+        for start in range(0, n_whole, size):
             yield Sample(shuffled[start : start + size], equal)
+        left = shuffled[n_whole:]
 
 
 def train(
@@ -96,7 +104,7 @@ def train(
     rng: np.random.Generator,
     gradient: Gradient = slopes,
 ) -> None:
-    """Go on from `start`; an iteration of the watch is a pass over the larger sample.
+    """Go on from `start`; an iteration of the watch is as many batches as the larger sample holds.
 
     The loss rises and falls while the rate is high: all the passes are made.
     """
@@ -118,8 +126,17 @@ def train(
     watch.converged = not watch.stopped
 
 
-def anneal(model: Model, pair: Pair, start: Parameters, rng: np.random.Generator) -> Parameters:
+def anneal(
+    model: Model,
+    pair: Pair,
+    start: Parameters,
+    rng: np.random.Generator,
+    reported: Callable[[int, float], bool],
+) -> tuple[Parameters, bool]:
     """Return components that have followed the noise down to that of the model.
+
+    And whether to go on. `reported` is called now and then, as for iteration 0 of a fit, with the
+    loss of a batch at the noise of the moment.
 
     With little noise a component has a cell of the sources to itself, and one that has lost its
     cell does not come back: the slopes do not see it. Where there is much of it all have a share.
@@ -132,4 +149,6 @@ def anneal(model: Model, pair: Pair, start: Parameters, rng: np.random.Generator
         now = Model(model.kind, epsilon)
         found = slopes(now, adam.components(epsilon), next(streams[0]), next(streams[1]))
         adam.step(epsilon, found, 1 - step / _STEPS)
-    return adam.components(model.epsilon)
+        if (step + 1) % (_STEPS // ANNEALING_REPORTS) == 0 and not reported(0, found.value):
+            return adam.components(model.epsilon), False
+    return adam.components(model.epsilon), True

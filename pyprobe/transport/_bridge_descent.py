@@ -54,7 +54,10 @@ PATIENCE = 3
 
 
 class Options(NamedTuple):
-    """How far a fit goes; `reported` is called with the number of an iteration and its loss."""
+    """How far a fit goes.
+
+    `reported` is called with the number of an iteration and its loss; 0 before the first.
+    """
 
     max_iter: int
     tol: float
@@ -76,14 +79,13 @@ class Watch:
         """Take note of where the fit begins."""
         self._judge(parameters, value)
 
-    def step(self, parameters: Parameters, value: float, *, last: bool = True) -> bool:
+    def step(self, parameters: Parameters, value: float, fall: float = math.inf) -> bool:
         """Take note of an iteration's end, and return whether to go on.
 
-        A small fall ends the fit where no other solver comes after this one.
+        A small `fall`, of what the solver minimizes, ends the fit.
         """
         self.losses.append(value)
         self._judge(parameters, value)
-        fall = self.losses[-2] - value if last and len(self.losses) > 1 else math.inf
         # On held-out rows the loss ends by rising; a small fall may be a slow beginning.
         self.converged = self.waited >= self.patience or 0 <= fall < self.options.tol
         self.stopped = not self.options.reported(len(self.losses), value)
@@ -121,7 +123,7 @@ def descend(
         value = first - second
         if not values:
             watch.start(now, value)
-        elif not watch.step(now, value, last=False):
+        elif not watch.step(now, value):
             return None
         values.append(value)
         if len(values) > _LEAST_STEPS and _is_slow(values):

@@ -19,6 +19,7 @@ coordinates that the Gaussian bridges make round.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -95,7 +96,8 @@ class BridgeFit:
     validation_loss : float or None
         On the rows held out, of the bridge that is returned.
     losses : ndarray, shape (n_iter,)
-        On the rows that were fitted, after each iteration.
+        On the rows that were fitted, after each iteration. Those of L-BFGS lower the loss and a
+        penalty on narrow components: the loss alone may rise.
     mass_gap : float
         The largest distance between a component's share of the sources and of the targets.
     start : str
@@ -119,16 +121,17 @@ class BridgeFit:
 
     @property
     def last_fall(self) -> float:
-        """How much the last iteration lowered the loss."""
+        """How much the last iteration lowered the loss; negative where it rose."""
         return float(self.losses[-2] - self.losses[-1]) if len(self.losses) > 1 else math.inf
 
 
 class Start(NamedTuple):
-    """Where a fit begins; `settled`, where L-BFGS may go on at once."""
+    """Where a fit begins; `settled`, where L-BFGS may go on at once; `stopped`, where none may."""
 
     name: str
     components: Parameters
     settled: bool = False
+    stopped: bool = False
 
 
 class Fitted(NamedTuple):
@@ -183,11 +186,15 @@ def fit(
     watches: list[tuple[str, Watch]] = []
     for _ in range(n_init):
         if isinstance(start, str):
-            first = _choose(model, fitted, n_components, start, solver, rng)
+            first = _choose(model, fitted, n_components, start, solver, options.reported, rng)
         else:
             first = Start("given", _moved_in(model, start, centres, unit, epsilon))
         watches.append((first.name, Watch(model, held_out, options)))
-        _minimize(model, fitted, first, watches[-1][1], solver, rng)
+        if first.stopped:
+            watches[-1][1].start(first.components, loss(model, first.components, *fitted))
+            watches[-1][1].stopped = True
+        else:
+            _minimize(model, fitted, first, watches[-1][1], solver, rng)
         if watches[-1][1].stopped:
             break
     # By all rows: those held out alone are few, and each fit has ended where they like it best.
@@ -208,7 +215,7 @@ def fit(
     )
     info = BridgeFit(
         converged=watch.converged,
-        stopped=watch.stopped,
+        stopped=watches[-1][1].stopped,  # whichever of them is the best
         n_iter=len(watch.losses),
         loss=value - other + constant,
         validation_loss=None if held_out is None else watch.lowest + constant,
@@ -238,10 +245,12 @@ def _moved_in(
 def collapsed(model: Model, found: Parameters, targets: Sample) -> npt.NDArray[np.intp]:
     """Return the components whose share of the targets has no more variance than the floor.
 
-    In the columns that vary at all; in the others none has any.
+    In the columns that vary at all; in the others none has any. Where none varies, it is all.
     """
     _, (masses, _, covariances) = model.shares(targets, model.of_targets(found))
     varies = np.ptp(targets.points, axis=0) > 0
+    if not varies.any():
+        return np.flatnonzero(masses > 0)
     if covariances.ndim == 1:
         least = covariances
     elif covariances.ndim == 2:
@@ -274,6 +283,7 @@ def _choose(
     n: int,
     start: str,
     solver: str,
+    reported: Callable[[int, float], bool],
     rng: np.random.Generator,
 ) -> Start:
     """Make the start, or of several the best after a few iterations on a few rows."""
@@ -285,7 +295,8 @@ def _choose(
     if start == "annealed":
         first = STARTS["broad"](model, *pair, n, rng)
         first = first._replace(scales=_NARROW * first.scales)
-        return Start(start, anneal(model, pair, first, rng))
+        moved, goes_on = anneal(model, pair, first, rng, reported)
+        return Start(start, moved, stopped=not goes_on)
     if start != "auto":
         return Start(start, draw_in(model, pair, STARTS[start](model, *pair, n, rng), rng))
     # By other rows than end the fit: those would be looked at too often to be trusted.

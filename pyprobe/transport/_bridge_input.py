@@ -74,6 +74,11 @@ def as_sample(name: str, value: Any, weights_name: str, weights: Any) -> Sample:
         return Sample(points, np.full(n, 1 / n))
     shares = as_weights(weights_name, weights, n, f"row of '{name}'")
     kept = shares > 0
+    if kept.sum() < 2:
+        raise DomainError(
+            f"'{weights_name}' must be positive for two rows of '{name}' or more; got one. Give "
+            "more rows weight, or leave it out."
+        )
     return Sample(points[kept], shares[kept] / shares.sum())
 
 

@@ -35,23 +35,27 @@ _RIDGE = 1e-3
 def polish(
     model: Model, pair: Pair, start: Parameters, watch: Watch, rng: np.random.Generator
 ) -> None:
-    """Go on from `start` until the watch ends it, or no step lowers the loss."""
+    """Go on from `start` until the watch ends it, or no step lowers the penalized loss.
+
+    That falls with every iteration until the coordinates are made anew. The loss itself may rise.
+    """
     import scipy.optimize  # a quarter of a second, for those alone whose fit comes here
 
     watch.patience = _PATIENCE
     around = Coordinates(model, pair, start, rng)
-    now = start
+    now, lowest = start, math.inf
 
     def after(z: Vector) -> None:
-        nonlocal now
-        now = around.components(z)
-        # Where only the penalty falls, the loss is no iteration's: a later one may be below.
-        falls = not watch.losses or around.value <= watch.losses[-1]
-        if falls and not watch.step(now, around.value):
+        nonlocal now, lowest
+        now, fall, lowest = around.components(z), lowest - around.penalized, around.penalized
+        if not watch.step(now, around.value, fall):
             raise StopIteration
 
     while watch.left > 0:
         begun = len(watch.losses)
+        # The penalty is made anew with the coordinates: falls are those of one round.
+        around.look(np.zeros(around.size))
+        lowest = around.penalized
         scipy.optimize.minimize(
             around.look,
             np.zeros(around.size),
@@ -68,7 +72,7 @@ def polish(
         )
         if watch.converged or watch.stopped:
             return
-        if len(watch.losses) == begun:  # no step lowers the loss
+        if len(watch.losses) == begun:  # no step lowers the penalized loss
             watch.converged = True
             return
         around = Coordinates(model, pair, now, rng)
@@ -80,7 +84,8 @@ class Coordinates:
     def __init__(
         self, model: Model, pair: Pair, start: Parameters, rng: np.random.Generator
     ) -> None:
-        self.model, self.pair, self.value = model, pair, math.inf
+        self.model, self.pair = model, pair
+        self.value = self.penalized = math.inf
         kind, epsilon = model
         n, dim = start.shifts.shape
         logits = model.of_sources(start)
@@ -119,7 +124,7 @@ class Coordinates:
         return Parameters(heights - self._lift(shifts, scales), shifts, scales)
 
     def look(self, z: Vector) -> tuple[float, Vector]:
-        """Return the loss at `z`, which is kept as `value`, and its slopes."""
+        """Return the penalized loss at `z` and its slopes; keep it, and the loss as `value`."""
         kind, epsilon = self.model
         dim = self.shifts.shape[1]
         components = self.components(z)
@@ -137,8 +142,8 @@ class Coordinates:
             self.shift_unit * kind.spread_back(self.roots, in_shifts),
             self.scale_unit * kind.pulled(self.roots, free, in_scales),
         )
-        self.value = found.value
-        return found.value + penalty, np.concatenate([part.ravel() for part in parts])
+        self.value, self.penalized = found.value, found.value + penalty
+        return self.penalized, np.concatenate([part.ravel() for part in parts])
 
     def _penalty(self, scales: Vector) -> tuple[float, Vector]:
         """Return what the added rows give to the loss, and its slopes in the scales."""

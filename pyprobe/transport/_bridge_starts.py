@@ -21,7 +21,7 @@ _DRAW_ROWS, _DRAW_NOISE = 1000, 8.0
 And so many in units of the noise: by as much the masses on other rows differ from those on these.
 """
 _COOLING = 2.5
-_PARTS, _BALANCE_STEPS, _DRAW_STEPS = (1.0, 0.1), 10, 4
+_PARTS, _BALANCE_STEPS, _DRAW_STEPS = (1.0, 0.25, 0.06, 0.015), 10, 4
 _LLOYD_STEPS = 5
 
 

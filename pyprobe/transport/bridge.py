@@ -45,6 +45,7 @@ from pyprobe.errors import (
     ShapeError,
 )
 from pyprobe.progress import Callback, Progress, ends
+from pyprobe.transport._bridge_adam import ANNEALING_REPORTS
 from pyprobe.transport._bridge_costs import (
     KLEstimate,
     backward_weights,
@@ -87,6 +88,10 @@ __all__ = ["LightSchrodingerBridge"]
 
 _KIND = "LightSchrodingerBridge"
 _KINDS = {1: "spherical", 2: "diag", 3: "full"}
+
+_N_COMPONENTS = 50
+_LEAST_SQUARE, _LEAST_RATIO = 1e-280, 1e-100
+"""Variance of the samples, and the noise beside it, below which squares and quotients vanish."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -315,14 +320,15 @@ class LightSchrodingerBridge(_io.Frozen):
         Parameters
         ----------
         x0 : array_like, shape (n, d)
-            Starts, at least 2.
+            Starts, at least 2 beside those that are held out.
         x1 : array_like, shape (m, d)
-            Ends, at least 2.
+            Ends, at least 2 beside those that are held out.
         epsilon : float
             Variance of the noise per unit of time; see `suggest_epsilon`.
         n_components : int, optional
-            Components of the potential, at most as many as there are ends. Default 50, or as many
-            as the bridge has that the fit starts from.
+            Components of the potential, at most as many as there are rows of x1 that are fitted:
+            those that are not held out, and have weight. Default 50, or as many as such rows where
+            they are fewer; or as many as the bridge has that the fit starts from.
         covariance : {"diag", "full", "spherical"}
             Form of the components' scales. Full ones take :math:`d^2` numbers and turn the axes.
         solver : {"em", "lbfgs", "adam", "matching"}
@@ -335,12 +341,12 @@ class LightSchrodingerBridge(_io.Frozen):
             at random. ``"kmeans"``: clusters of the ends. ``"annealed"``: components that have
             followed a noise as wide as the data down to `epsilon`. ``"auto"``: the first, for one
             component or where a sample has fewer than 20 rows a component; the last, where the
-            noise is less than 0.005 of the samples' variance in a coordinate; else the better of
-            the first two after a few iterations on a few rows, each drawn twice for up to 10
-            components. A bridge: its components, whose maps stay as they are; it may have another
-            epsilon, and its scales must be of the form of `covariance` or a simpler one.
+            noise is less than 0.005 of the mean variance of the samples in a coordinate; else the
+            better of the first two after a few iterations on a few rows, each drawn twice for up to
+            10 components. A bridge: its components, whose maps stay as they are; it may have
+            another epsilon, and its scales must be of the form of `covariance` or a simpler one.
         weights_x0, weights_x1 : array_like, shapes (n,) and (m,), optional
-            Nonnegative weights of the rows; default equal.
+            Nonnegative weights of the rows, two of them positive at least; default equal.
         horizon : float, default 1
             When the ends are reached.
         validation_fraction : float, default 0.1
@@ -350,7 +356,8 @@ class LightSchrodingerBridge(_io.Frozen):
         max_iter : int, default 200
             The most iterations.
         tol : float, default 1e-5
-            Fall of the loss, in nats an iteration, below which the fit ends.
+            Fall of the loss and the penalty of L-BFGS, in nats an iteration, below which the fit
+            ends.
         n_init : int, default 1
             Fits from different starts, of which the one with the lowest loss on all rows, also
             those held out, is returned; 1 where `start` is a bridge.
@@ -358,7 +365,8 @@ class LightSchrodingerBridge(_io.Frozen):
             Seed or source of the starts and of the rows held out.
         callback : callable, optional
             Called with a `pyprobe.progress.Progress` after every iteration, whose value is the
-            loss; returning ``True`` ends the fit with the best bridge so far.
+            loss; returning ``True`` ends the fit with the best bridge so far. While a start is
+            annealed, it is called 60 times more, with the loss of a batch at the noise so far.
 
         Returns
         -------
@@ -368,7 +376,8 @@ class LightSchrodingerBridge(_io.Frozen):
         Raises
         ------
         ShapeError      if the samples do not fit one another, or are too small.
-        DomainError     if a number is out of range or an option is unknown.
+        DomainError     if a number is out of range or an option is unknown; if the samples'
+                        squares, or the noise beside them, are beyond float64.
         NotFiniteError  if a sample is infinite or NaN somewhere.
 
         Warns
@@ -468,12 +477,14 @@ class LightSchrodingerBridge(_io.Frozen):
         else:
             check_choice("start", start, ("auto", *STARTS, "annealed"))
             begun = start
-            n_components = 50 if n_components is None else n_components
         fraction = check_positive_float("validation_fraction", validation_fraction, allow_zero=True)
         if fraction > 0.5:
             raise DomainError(f"'validation_fraction' must be at most 0.5; got {fraction:g}.")
-        n_components = check_positive_int("n_components", n_components)
-        n_fitted = len(targets.points) - held_out_rows(len(targets.points), fraction)
+        _check_fitted("x0", sources, fraction)
+        n_fitted = _check_fitted("x1", targets, fraction)
+        n_components = check_positive_int(
+            "n_components", min(_N_COMPONENTS, n_fitted) if n_components is None else n_components
+        )
         if n_components > n_fitted:
             raise DomainError(
                 f"'n_components' must be at most {n_fitted}, the number of rows of 'x1' that are "
@@ -485,15 +496,16 @@ class LightSchrodingerBridge(_io.Frozen):
         _check_strength(strength, sources, targets)
         _warn_of_constants(sources, targets)
 
-        begin, steps = time.perf_counter(), 0
+        begin, steps, total = time.perf_counter(), 0, n_init * max_iter
 
-        def report(_: int, value: float) -> bool:
-            nonlocal steps
+        def report(iteration: int, value: float) -> bool:
+            nonlocal steps, total
+            if iteration == 0 and steps == 0:  # starts are annealed: all of them are
+                total += n_init * ANNEALING_REPORTS
             steps += 1
             if callback is None:
                 return True
             elapsed = time.perf_counter() - begin
-            total = n_init * max_iter
             progress = Progress(step=steps, total=total, value=value, elapsed=elapsed)
             return not ends(callback(progress))
 
@@ -1262,21 +1274,46 @@ def _as_start(bridge: LightSchrodingerBridge, covariance: str, dim: int, strengt
     return Fitted(weights, bridge.shifts[kept], scales, bridge.origin, None)
 
 
+def _check_fitted(name: str, sample: Sample, fraction: float) -> int:
+    """Return how many rows are fitted, which must be two or more."""
+    n = len(sample.points)
+    n_out = held_out_rows(n, fraction)
+    if n - n_out < 2:
+        raise ShapeError(
+            f"'{name}' must keep two rows or more beside those held out; got {n} with weight, of "
+            f"which {n_out} would be held out. Pass validation_fraction=0, or more rows."
+        )
+    return n - n_out
+
+
 def _check_strength(strength: float, sources: Sample, targets: Sample) -> None:
     """Warn where the noise is far off the scale of the data."""
-    # About the means, which the fit takes away.
-    variances = [
-        sample.weights @ (sample.points - sample.weights @ sample.points) ** 2
-        for sample in (sources, targets)
-    ]
-    distance = float(sum(variance.mean() for variance in variances))
-    if not distance > 0:
+    if not any(np.any(sample.points != sample.points[0]) for sample in (sources, targets)):
         raise DomainError("'x0' and 'x1' must hold rows that differ; all are equal.")
-    ratio = strength / distance
-    if not 1e-4 <= ratio <= 1e3:
+    # About the means, which the fit takes away.
+    with np.errstate(over="ignore", invalid="ignore"):
+        variances = [
+            sample.weights @ (sample.points - sample.weights @ sample.points) ** 2
+            for sample in (sources, targets)
+        ]
+        variance = 0.5 * float(sum(each.mean() for each in variances))
+    if not _LEAST_SQUARE <= variance <= 1 / _LEAST_SQUARE:  # not a number, too
+        raise DomainError(
+            f"'x0' and 'x1' must have a variance from {_LEAST_SQUARE:g} to {1 / _LEAST_SQUARE:g}, "
+            f"within what float64 holds; got {variance:.3g}. Bring them to another unit, and "
+            "'epsilon' to its square."
+        )
+    ratio = strength / variance
+    if not _LEAST_RATIO <= ratio <= 1 / _LEAST_RATIO:
+        raise DomainError(
+            f"'epsilon' times 'horizon' must be from {_LEAST_RATIO:g} to {1 / _LEAST_RATIO:g} "
+            f"times the mean variance of the samples in a coordinate, {variance:.3g}; got "
+            f"{strength:.3g}. See suggest_epsilon."
+        )
+    if not 2e-4 <= ratio <= 2e3:
         warn(
-            f"'epsilon' times 'horizon' = {strength:.3g} is {ratio:.1e} times the variance "
-            f"of the samples in a coordinate ({distance:.3g}): the bridge is nearly "
+            f"'epsilon' times 'horizon' = {strength:.3g} is {ratio:.1e} times the mean variance "
+            f"of the samples in a coordinate ({variance:.3g}): the bridge is nearly "
             + ("deterministic" if ratio < 1 else "the noise alone")
             + ". See suggest_epsilon, and check the unit of the data.",
             NumericalWarning,
@@ -1301,9 +1338,10 @@ def _warn_of_constants(*samples: Sample) -> None:
 
 def _warn_of(info: BridgeFit) -> None:
     if not (info.converged or info.stopped):
-        fall = f", the last of which lowered the loss by {info.last_fall:.1e}"
+        change = f", the last of which changed the loss by {-info.last_fall:.1e} nats"
         warn(
-            f"LightSchrodingerBridge.fit stopped after {info.n_iter} iterations{fall} nats; the "
+            f"LightSchrodingerBridge.fit stopped after {info.n_iter} iterations"
+            f"{change if info.n_iter > 1 else ''}; the "
             f"components' shares of the samples differ by up to {info.mass_gap:.1e}. Raise "
             "max_iter or tol.",
             ConvergenceWarning,

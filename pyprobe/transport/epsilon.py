@@ -36,7 +36,8 @@ def suggest_epsilon(x0: ArrayLike, x1: ArrayLike, *, fraction: float) -> float:
     Raises
     ------
     ShapeError      if the shapes do not fit, or there are fewer than 2 rows.
-    DomainError     if `fraction` is not positive, or all rows of both samples are equal.
+    DomainError     if `fraction` is not positive, all rows of both samples are equal, or their
+                    squared distances are beyond float64.
     NotFiniteError  if a sample is infinite or NaN somewhere.
     TypeError       if one sample is a tensor and the other is not.
 
@@ -69,14 +70,21 @@ def suggest_epsilon(x0: ArrayLike, x1: ArrayLike, *, fraction: float) -> float:
             "'x0' and 'x1' must have as many columns as each other; got shapes "
             f"{samples[0].shape} and {samples[1].shape}."
         )
-    means = [matrix.mean(axis=0, dtype=np.float64) for matrix in samples]
-    variances = [
-        float(((matrix - mean) ** 2).mean(axis=0).sum())
-        for matrix, mean in zip(samples, means, strict=True)
-    ]
-    distance = float(((means[0] - means[1]) ** 2).sum()) + sum(variances)
-    if not distance > 0:
+    if all((matrix == samples[0][0]).all() for matrix in samples):
         raise DomainError(
             "'x0' and 'x1' must hold rows that differ; all are equal. Give epsilon as a number."
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        means = [matrix.mean(axis=0, dtype=np.float64) for matrix in samples]
+        variances = [
+            float(((matrix - mean) ** 2).mean(axis=0).sum())
+            for matrix, mean in zip(samples, means, strict=True)
+        ]
+        distance = float(((means[0] - means[1]) ** 2).sum()) + sum(variances)
+    least = float(np.finfo(np.float64).tiny)
+    if not (distance >= least and least <= fraction * distance < np.inf):
+        raise DomainError(
+            "'x0' and 'x1' must have squared distances, and 'fraction' a part of them, that "
+            f"float64 holds; their mean comes out as {distance:g}. Bring them to another unit."
         )
     return fraction * distance
