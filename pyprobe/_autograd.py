@@ -179,7 +179,7 @@ class Op:
                     "would silently return zero tangents. Compile the function, or transform the "
                     "compiled one."
                 )
-            return _Transformed.apply(self, parameters, *inputs)  # type: ignore[no-any-return]
+            return _Transformed.apply(self, parameters, *inputs)  # type: ignore[no-any-return]  # untyped in torch
         wanted = self.nothing_wanted
         # The older tracer compares what it records with and without gradients.
         if self.saves is not None and is_grad_enabled() and not is_tracing():
@@ -187,7 +187,7 @@ class Op:
         if tracing or is_tracing() or _count_modes():
             found: list[Tensor] = self.traced(*inputs, parameters, wanted)
             return found[0]
-        return _Reverse.apply(self, parameters, wanted, *inputs)  # type: ignore[no-any-return]
+        return _Reverse.apply(self, parameters, wanted, *inputs)  # type: ignore[no-any-return]  # untyped in torch
 
     def gradients(
         self,

@@ -7,18 +7,20 @@ from typing import Any
 import numpy as np
 
 from pyprobe._engine import Engine, select
-from pyprobe._validate import as_float_array, as_weights, check_finite
+from pyprobe._validate import as_float_array, as_weights, check_finite, check_positive_float
 from pyprobe.errors import DomainError, NotFiniteError, NotPositiveDefiniteError, ShapeError
 from pyprobe.transport._bridge_model import Sample
 from pyprobe.transport._components import Time, Vector, normalize
 from pyprobe.typing import FloatArray
 
 __all__ = [
+    "as_fraction",
     "as_later_time",
     "as_log_weights",
     "as_origin",
     "as_rows",
     "as_sample",
+    "as_samples",
     "as_scales",
     "as_shifts",
     "as_time",
@@ -55,6 +57,33 @@ def as_rows(name: str, value: Any, dim: int, *, least: int = 0, batch: bool = Fa
         raise ShapeError(f"'{name}' must have at least one row; got shape {array.shape}.")
     check_finite(name, array)
     return array
+
+
+def as_samples(
+    caller: str, x0: Any, x1: Any, weights_x0: Any, weights_x1: Any
+) -> tuple[Sample, Sample]:
+    """Return the starts and the ends of a fit, from arrays or from tensors on the CPU."""
+    given = {"x0": x0, "x1": x1, "weights_x0": weights_x0, "weights_x1": weights_x1}
+    if select(*given.values(), names=tuple(given)) is not Engine.NATIVE:
+        from pyprobe.transport import _torch
+
+        x0, x1, weights_x0, weights_x1 = _torch.views(caller, **given)
+    sources = as_sample("x0", x0, "weights_x0", weights_x0)
+    targets = as_sample("x1", x1, "weights_x1", weights_x1)
+    if sources.points.shape[1] != targets.points.shape[1]:
+        raise ShapeError(
+            "'x0' and 'x1' must have as many columns as each other; got shapes "
+            f"{np.shape(x0)} and {np.shape(x1)}."
+        )
+    return sources, targets
+
+
+def as_fraction(value: float) -> float:
+    """Return the part of the rows that is held out."""
+    fraction = check_positive_float("validation_fraction", value, allow_zero=True)
+    if fraction > 0.5:
+        raise DomainError(f"'validation_fraction' must be at most 0.5; got {fraction:g}.")
+    return fraction
 
 
 def as_sample(name: str, value: Any, weights_name: str, weights: Any) -> Sample:

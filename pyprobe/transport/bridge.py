@@ -64,11 +64,12 @@ from pyprobe.transport._bridge_fit import (
     held_out_rows,
 )
 from pyprobe.transport._bridge_input import (
+    as_fraction,
     as_later_time,
     as_log_weights,
     as_origin,
     as_rows,
-    as_sample,
+    as_samples,
     as_scales,
     as_shifts,
     as_time_pair,
@@ -436,18 +437,7 @@ class LightSchrodingerBridge(_io.Frozen):
         >>> sharper.n_components, sharper.info.start
         (5, 'given')
         """
-        given = {"x0": x0, "x1": x1, "weights_x0": weights_x0, "weights_x1": weights_x1}
-        if select(*given.values(), names=tuple(given)) is not Engine.NATIVE:
-            from pyprobe.transport import _torch
-
-            x0, x1, weights_x0, weights_x1 = _torch.views("LightSchrodingerBridge.fit", **given)
-        sources = as_sample("x0", x0, "weights_x0", weights_x0)
-        targets = as_sample("x1", x1, "weights_x1", weights_x1)
-        if sources.points.shape[1] != targets.points.shape[1]:
-            raise ShapeError(
-                "'x0' and 'x1' must have as many columns as each other; got shapes "
-                f"{np.shape(x0)} and {np.shape(x1)}."
-            )
+        sources, targets = as_samples("LightSchrodingerBridge.fit", x0, x1, weights_x0, weights_x1)
         epsilon = check_positive_float("epsilon", epsilon)
         horizon = check_positive_float("horizon", horizon)
         check_choice("covariance", covariance, tuple(KINDS))
@@ -477,9 +467,7 @@ class LightSchrodingerBridge(_io.Frozen):
         else:
             check_choice("start", start, ("auto", *STARTS, "annealed"))
             begun = start
-        fraction = check_positive_float("validation_fraction", validation_fraction, allow_zero=True)
-        if fraction > 0.5:
-            raise DomainError(f"'validation_fraction' must be at most 0.5; got {fraction:g}.")
+        fraction = as_fraction(validation_fraction)
         _check_fitted("x0", sources, fraction)
         n_fitted = _check_fitted("x1", targets, fraction)
         n_components = check_positive_int(

@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pyprobe import _rng
-from pyprobe._engine import Engine, select
 from pyprobe._validate import check_callback, check_positive_float
 from pyprobe._warn import warn
 from pyprobe.errors import DomainError, NumericalWarning, ShapeError
 from pyprobe.progress import Callback, Progress, ends
 from pyprobe.transport._bridge_fit import held_out_rows
-from pyprobe.transport._bridge_input import as_sample
+from pyprobe.transport._bridge_input import as_samples
 from pyprobe.transport._bridge_model import Sample
 from pyprobe.transport.bridge import LightSchrodingerBridge
 from pyprobe.typing import ArrayLike, FloatArray, Rng
@@ -151,15 +150,7 @@ def select_n_components(
     numbers = _as_numbers(candidates)
     _check_options(options, numbers)
     check_callback("callback", callback)
-    given = {"x0": x0, "x1": x1, "weights_x0": weights_x0, "weights_x1": weights_x1}
-    if select(*given.values(), names=tuple(given)) is not Engine.NATIVE:
-        from pyprobe.transport import _torch
-
-        x0, x1, weights_x0, weights_x1 = _torch.views("select_n_components", **given)
-    samples = (
-        as_sample("x0", x0, "weights_x0", weights_x0),
-        as_sample("x1", x1, "weights_x1", weights_x1),
-    )
+    samples = as_samples("select_n_components", x0, x1, weights_x0, weights_x1)
     generator = np.random.default_rng(_rng.key(rng))
     parts = [_split(sample, fraction, generator) for sample in samples]
     seed = int(generator.integers(2**63))

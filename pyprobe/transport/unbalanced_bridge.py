@@ -36,10 +36,10 @@ from pyprobe._validate import (
     check_positive_int,
 )
 from pyprobe._warn import warn
-from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning, ShapeError
+from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning
 from pyprobe.progress import Callback, Progress, ends
 from pyprobe.transport._bridge_fit import KINDS, STARTS, Options, held_out_rows
-from pyprobe.transport._bridge_input import as_rows, as_sample
+from pyprobe.transport._bridge_input import as_fraction, as_rows, as_samples
 from pyprobe.transport._bridge_model import Sample
 from pyprobe.transport._check import as_penalties
 from pyprobe.transport._components import Vector
@@ -245,7 +245,7 @@ class LightUnbalancedBridge(_io.Frozen):
             a share of about :math:`e^{-r^2 / 4 \rho}` is carried. A pair gives each side its own;
             None or infinity keeps a side exact.
         n_components : int, default 50
-            Components of the potential, at most as many as there are ends.
+            Components of the potential, at most as many as ends are fitted, less those held out.
         n_source_components : int, optional
             Components of the mixture for the starts that take part; default `n_components`, or a
             tenth of the starts where that is less.
@@ -334,26 +334,13 @@ class LightUnbalancedBridge(_io.Frozen):
         >>> bool(plan.start_weights(x0[:50]).max() < 1e-4)
         True
         """
-        given = {"x0": x0, "x1": x1, "weights_x0": weights_x0, "weights_x1": weights_x1}
-        if select(*given.values(), names=tuple(given)) is not Engine.NATIVE:
-            from pyprobe.transport import _torch
-
-            x0, x1, weights_x0, weights_x1 = _torch.views("LightUnbalancedBridge.fit", **given)
-        sources = as_sample("x0", x0, "weights_x0", weights_x0)
-        targets = as_sample("x1", x1, "weights_x1", weights_x1)
-        if sources.points.shape[1] != targets.points.shape[1]:
-            raise ShapeError(
-                "'x0' and 'x1' must have as many columns as each other; got shapes "
-                f"{np.shape(x0)} and {np.shape(x1)}."
-            )
+        sources, targets = as_samples("LightUnbalancedBridge.fit", x0, x1, weights_x0, weights_x1)
         epsilon = check_positive_float("epsilon", epsilon)
         horizon = check_positive_float("horizon", horizon)
         penalties = as_penalties(unbalanced)
         check_choice("covariance", covariance, tuple(KINDS))
         check_choice("start", start, ("auto", *STARTS))
-        fraction = check_positive_float("validation_fraction", validation_fraction, allow_zero=True)
-        if fraction > 0.5:
-            raise DomainError(f"'validation_fraction' must be at most 0.5; got {fraction:g}.")
+        fraction = as_fraction(validation_fraction)
         n_starts, n_ends = (
             n - held_out_rows(n, fraction) for n in map(len, (sources.points, targets.points))
         )
