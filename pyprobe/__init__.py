@@ -4,6 +4,7 @@
 `metrics`      energy distance, maximum mean discrepancy, Wasserstein distances of samples
 `directional`  von Mises-Fisher distributions and mixtures on the sphere
 `transport`    entropic optimal transport: plans, divergences, barycenters
+`sketching`    tall data made small: scores of rows, samples of them, sketches
 
 The doors to other libraries are imported by name: `pyprobe.pyro`, `pyprobe.gpytorch`,
 `pyprobe.sklearn`. Importing `pyprobe` loads neither torch nor matplotlib.

@@ -11,6 +11,7 @@
 //! | [`cluster`] | starts for clusterings and mixtures |
 //! | [`directional`] | von Mises-Fisher distributions and their mixtures |
 //! | [`transport`] | entropic optimal transport |
+//! | [`sketching`] | scores of rows, samples and sketches of tall data |
 //! | [`random`] | keyed streams of uniform and normal variates |
 //!
 //! Every kernel that can run long takes a [`Control`], through which another thread reads its
@@ -27,6 +28,7 @@ pub mod parallel;
 pub mod random;
 mod real;
 mod simd;
+pub mod sketching;
 pub mod special;
 pub mod transport;
 

@@ -1,0 +1,1 @@
+//! Tall data made small: scores of rows, draws of them, and sketches.
