@@ -5,6 +5,7 @@
 `lp_sensitivities`     the largest part that each row can have in such a sum
 `total_sensitivity`    what they add up to
 `sample_rows`          few rows that stand for all
+`StreamingCoreset`     the same of a stream that is read once
 `subspace_distortion`  by how much they do not
 
 `RowSample`, `LewisInfo` and `TotalSensitivity` are what they return.
@@ -15,10 +16,12 @@ from pyprobe.sketching.leverage import leverage_scores
 from pyprobe.sketching.lewis import LewisInfo, lewis_weights
 from pyprobe.sketching.sampling import RowSample, sample_rows
 from pyprobe.sketching.sensitivity import TotalSensitivity, lp_sensitivities, total_sensitivity
+from pyprobe.sketching.streaming import StreamingCoreset
 
 __all__ = [
     "LewisInfo",
     "RowSample",
+    "StreamingCoreset",
     "TotalSensitivity",
     "leverage_scores",
     "lewis_weights",

@@ -11,18 +11,16 @@ condition number itself, as that of a QR decomposition of all rows does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import lapack, qr
 
-from pyprobe import _core
 from pyprobe.errors import DomainError
-from pyprobe.sketching._input import Tall, Vector
+from pyprobe.sketching._input import Matrix, Passes, Vector
 
 __all__ = ["Space", "find_space", "inverse_factor"]
-
-Matrix = npt.NDArray[np.float64]
 
 GRAM_LIMIT = 1e6
 """Condition number of the scaled Gram matrix up to which it is used: errors up to about 1e-9."""
@@ -39,7 +37,7 @@ class Space:
     matrix or where squares of the columns overflow, in the columns else.
     """
 
-    tall: Tall
+    tall: Passes
     matrix: Matrix | None
     scales: Vector
     kept: npt.NDArray[np.intp]
@@ -89,13 +87,18 @@ class Space:
             gram = self.scales[:, None] * gram * self.scales
         return gram[np.ix_(self.kept, self.kept)]
 
-    def squared_norms(self, transform: Matrix) -> Vector:
+    def squared_norms(self, transform: Matrix) -> Any:
         """Return the squared norm of every row in the basis, times `transform`."""
-        return _core.rows_squared_norms(self.tall.samples, self.to_columns(transform))
+        return self.tall.squared_norms(self.to_columns(transform))
 
 
-def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space:
+def find_space(
+    tall: Passes, method: str = "auto", *, ridge: float = 0.0, n_summed: int = 0
+) -> Space:
     """Return the column space of `tall`, of `[a; sqrt(ridge) I]` where there is a ridge.
+
+    Columns depend on others where what they add is less than the rounding of as many numbers as the
+    rows have, or `n_summed`.
 
     Raises
     ------
@@ -109,17 +112,17 @@ def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space
     if method == "gram" or (method == "auto" and not _is_singular(gram, scales, ridge)):
         gram = gram[np.ix_(kept, kept)]
         return Space(tall, None, scales, kept, is_extreme, gram, "gram")
-    matrix = _sketched_basis(tall, scales, ridge)
-    gram = _core.rows_gram(tall.samples, matrix)
+    matrix = _sketched_basis(tall, scales, ridge, n_summed)
+    gram = tall.gram(matrix)
     return Space(tall, matrix, scales, kept, is_extreme, gram, "sketch_qr")
 
 
-def _scaled_gram(tall: Tall) -> tuple[Matrix, Vector, bool]:
+def _scaled_gram(tall: Passes) -> tuple[Matrix, Vector, bool]:
     """Return the Gram matrix of the columns, scaled to lengths near 1 by powers of two, and these.
 
     Columns of zeros have scale 0. Last comes whether squares of the columns themselves overflow.
     """
-    gram = _core.rows_gram(tall.samples)
+    gram = tall.gram()
     squares = gram.diagonal()
     scales = np.ones(len(squares))
     inside = (squares > 1e-200) & (squares < 1e200)
@@ -127,7 +130,7 @@ def _scaled_gram(tall: Tall) -> tuple[Matrix, Vector, bool]:
     if is_extreme or not np.isfinite(gram).all():
         maxima = tall.check_finite()
         scales = _power_of_two(maxima)
-        gram = _core.rows_gram(tall.samples, scales)
+        gram = tall.gram(scales)
         squares = gram.diagonal()
         if not squares.any():
             raise DomainError(f"'{tall.name}' must not be all zero.")
@@ -164,33 +167,21 @@ def _is_singular(gram: Matrix, scales: Vector, ridge: float) -> bool:
     return bool(inverse_condition * GRAM_LIMIT < 1)
 
 
-def _sketched_basis(tall: Tall, scales: Vector, ridge: float) -> Matrix:
+def _sketched_basis(tall: Passes, scales: Vector, ridge: float, n_summed: int) -> Matrix:
     """Return a matrix (d, rank) that makes the columns a well conditioned basis of their space."""
     n, d = tall.shape
     n_sketch = SKETCH_ROWS * d
-    rows = scales * (sketch_rows(tall, n_sketch) if n > 2 * n_sketch else tall.dense())
+    rows = scales * (tall.sketch(n_sketch) if n > 2 * n_sketch else tall.dense())
     if ridge:
         rows = np.vstack([rows, np.sqrt(ridge) * np.diag(np.where(scales > 0, scales, 1.0))])
     factor, order = qr(rows, mode="r", pivoting=True, check_finite=False)
     diagonal = np.abs(np.diag(factor))
-    rank = int((diagonal > np.finfo(tall.dtype).eps * max(rows.shape) * diagonal[0]).sum())
+    rounding = np.finfo(tall.dtype).eps * max(*rows.shape, n_summed)
+    rank = int((diagonal > rounding * diagonal[0]).sum())
     inverse, _ = lapack.dtrtri(factor[:rank, :rank])
     basis = np.zeros((d, rank))
     basis[order[:rank]] = inverse
     return np.where(scales > 0, scales, 1.0)[:, None] * basis
-
-
-def sketch_rows(tall: Tall, n_rows: int) -> Matrix:
-    """Return a sparse sign embedding of the rows: products of columns are nearly kept."""
-    import scipy.sparse
-
-    n, nonzeros = tall.shape[0], 8
-    rng = np.random.default_rng(0)
-    places = rng.integers(0, n_rows, size=n * nonzeros)
-    signs = rng.choice([-1.0, 1.0], size=n * nonzeros) / np.sqrt(nonzeros)
-    pointers = np.arange(0, n * nonzeros + 1, nonzeros)
-    operator = scipy.sparse.csc_array((signs, places, pointers), shape=(n_rows, n))
-    return np.asarray(operator @ tall.dense())
 
 
 def inverse_factor(gram: Matrix) -> Matrix:

@@ -14,7 +14,7 @@ mod scores;
 mod sensitivity;
 
 pub use gram::gram;
-pub use panel::Frame;
+pub use panel::{Frame, leaf};
 pub use sampling::{bernoulli, pivotal, row_uniforms, water_level};
 pub use scores::{lewis_step, squared_norms};
 pub use sensitivity::{exact_sensitivities, pair_power_sums, power_sums};
