@@ -40,6 +40,22 @@ pub(crate) fn subtract_gram(a: &mut Array2<f64>, x: &[f64], m: usize, control: &
     );
 }
 
+/// `lower(a) += x' x` for `x` of `m` columns, row by row, and `a` of shape (m, m); on this thread.
+pub(crate) fn add_gram(a: &mut [f64], x: &[f64], m: usize) {
+    let x = MatRef::from_row_major_slice(x, x.len() / m, m);
+    matmul(
+        MatMut::from_row_major_slice_mut(a, m, m),
+        BlockStructure::TriangularLower,
+        Accum::Add,
+        x.transpose(),
+        BlockStructure::Rectangular,
+        x,
+        BlockStructure::Rectangular,
+        1.0,
+        Par::Seq,
+    );
+}
+
 /// The solution of `a x = right`; only the lower triangle of `a` is read.
 ///
 /// # Errors
