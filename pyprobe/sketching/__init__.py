@@ -1,3 +1,14 @@
-"""Tall data made small: scores of rows, samples of them, and sketches."""
+"""Tall data made small: scores of rows, samples of them, and sketches.
 
-__all__: list[str] = []
+`leverage_scores`  how much each row alone says of a least squares problem
+`lewis_weights`    the same for sums of powers other than two
+`sample_rows`      few rows that stand for all
+
+`RowSample` and `LewisInfo` are what they return.
+"""
+
+from pyprobe.sketching.leverage import leverage_scores
+from pyprobe.sketching.lewis import LewisInfo, lewis_weights
+from pyprobe.sketching.sampling import RowSample, sample_rows
+
+__all__ = ["LewisInfo", "RowSample", "leverage_scores", "lewis_weights", "sample_rows"]

@@ -44,7 +44,10 @@ impl<T: Lanes + Element> Compressed<'_, T> {
 }
 
 impl<T: Lanes + Element> Matrix<'_, T> {
-    /// The rows, checked.
+    /// What kernels read.
+    ///
+    /// # Errors
+    /// Where a sparse matrix is not one.
     pub fn rows(&self) -> PyResult<Rows<'_, T>> {
         match self {
             Self::Dense(x) => Rows::dense(x.as_array()).map_err(gate::exception),

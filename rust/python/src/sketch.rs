@@ -143,32 +143,6 @@ pub fn sketch_walsh_hadamard<'py>(
     Ok(out.into_pyarray(py))
 }
 
-/// The Gram matrix of `[x w, b]`, `w` being the identity where it is None.
-#[pyfunction]
-pub fn sketch_normal_equations<'py>(
-    py: Python<'py>,
-    x: Samples<'py>,
-    b: PyReadonlyArray2<'py, f64>,
-    w: Option<PyReadonlyArray2<'py, f64>>,
-) -> PyResult<Bound<'py, PyArray2<f64>>> {
-    fn run<'py, T: Lanes + Element>(
-        py: Python<'py>,
-        x: &Matrix<'py, T>,
-        b: &PyReadonlyArray2<'py, f64>,
-        w: Option<&PyReadonlyArray2<'py, f64>>,
-    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let (rows, b, w) = (x.rows()?, b.as_array(), w.map(|w| w.as_array()));
-        let columns = rows.n_columns() + b.ncols();
-        let work = entries(rows).saturating_mul(if w.is_some() { 2 } else { 1 } * columns) / 8;
-        let gram = gate::run(py, work, |control| sketching::normal_equations(rows, b, w, control))?;
-        Ok(gram.into_pyarray(py))
-    }
-    match x {
-        Samples::Double(x) => run(py, &x, &b, w.as_ref()),
-        Samples::Single(x) => run(py, &x, &b, w.as_ref()),
-    }
-}
-
 /// `x' (b - x beta)`, shape (d, k), and the squared norms of the columns of `b - x beta`.
 #[pyfunction]
 pub fn sketch_residual<'py>(

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 
 use ndarray::{Array2, ArrayView2};
 
-use crate::linalg::{Csr, Lanes, Rows, cholesky, skinny};
+use super::panel::{check, padded};
+use crate::linalg::{Csr, Lanes, Rows, skinny};
 use crate::memory::zeros;
 use crate::parallel::reduce_blocks;
 use crate::simd::vectorize;
@@ -15,65 +16,6 @@ use crate::{Control, Error};
 const PART: usize = 16_384;
 /// Doubles of the rows at hand: they stay in the second cache.
 const BLOCK: usize = 1 << 15;
-/// Columns from which on half of a Gram matrix is worth the packing that a general product needs.
-const WIDE: usize = 64;
-
-/// The Gram matrix of `[x w, b]`, for `w` of shape (d, r) or the identity, and `b` of shape (n, k):
-/// shape (r + k, r + k). It holds the normal equations of the least squares of `x w` and `b`.
-///
-/// O(n (r + k)^2), and O(n d r) for `w`.
-///
-/// # Errors
-/// [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
-pub fn normal_equations<T: Lanes>(
-    x: Rows<'_, T>,
-    b: ArrayView2<'_, f64>,
-    w: Option<ArrayView2<'_, f64>>,
-    control: &Control,
-) -> Result<Array2<f64>, Error> {
-    check_targets(x, b)?;
-    let (n, k, r) = (x.n_rows(), b.ncols(), w.map_or(x.n_columns(), |w| w.ncols()));
-    let stride = skinny::padded::<f64>(r + k);
-    let w = w.map(|w| pad(w, stride));
-    let b = Targets::new(b);
-    let size = (BLOCK / stride).clamp(16, 512);
-    let part = |range: Range<usize>| {
-        let mut sums = zeros(&[stride, stride])?;
-        let mut packed = vec![0.0; size * stride];
-        for first in range.clone().step_by(size) {
-            control.check()?;
-            let rows = first..(first + size).min(range.end);
-            let packed = &mut packed[..rows.len() * stride];
-            match (x, &w) {
-                (_, Some(w)) => {
-                    packed.fill(0.0);
-                    x.multiply_in_double(rows.clone(), |_| 1.0, w, stride, packed);
-                }
-                (Rows::Dense { values, n_columns: d }, None) => {
-                    copy_rows(&values[rows.start * d..rows.end * d], d, packed, stride);
-                }
-                (Rows::Sparse(csr), None) => {
-                    add_sparse_gram(csr, rows.clone(), &b, &mut sums, stride);
-                    continue;
-                }
-            }
-            for (i, row) in rows.zip(packed.chunks_exact_mut(stride)) {
-                row[r..r + k].copy_from_slice(b.row(i));
-            }
-            if stride >= WIDE {
-                cholesky::add_gram(&mut sums, packed, stride);
-            } else {
-                skinny::transpose_multiply_add(packed, stride, packed, stride, &mut sums);
-            }
-        }
-        Ok(sums)
-    };
-    let found = reduce_blocks(n, PART.max(stride), control, part, super::add)?;
-    let sums = found.map_or_else(|| zeros(&[stride, stride]), Ok)?;
-    // The lower triangle is made on every path.
-    let at = |i: usize, j: usize| sums[i.max(j) * stride + i.min(j)];
-    Ok(Array2::from_shape_fn((r + k, r + k), |(i, j)| at(i, j)))
-}
 
 /// What is left of targets by a linear model, and what it needs for the next step.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,8 +36,8 @@ pub fn residual<T: Lanes>(
     beta: ArrayView2<'_, f64>,
     control: &Control,
 ) -> Result<Residual, Error> {
-    check_targets(x, b)?;
     let (n, d, k) = (x.n_rows(), x.n_columns(), b.ncols());
+    check("b", n, b.nrows(), b.shape())?;
     if beta.dim() != (d, k) {
         let expected = format!("({d}, {k})");
         return Err(Error::Shape { name: "beta", expected, got: beta.shape().to_vec() });
@@ -103,7 +45,7 @@ pub fn residual<T: Lanes>(
     let targets = Targets::new(b);
     let single = k == 1 && matches!(x, Rows::Dense { .. });
     let stride = if single { 1 } else { skinny::padded::<f64>(k) };
-    let mut minus = pad(beta, stride);
+    let mut minus = if single { beta.iter().copied().collect() } else { padded(beta) };
     minus.iter_mut().for_each(|value| *value = -*value);
     let size = (BLOCK / (d + stride)).clamp(16, 512);
     let part = |range: Range<usize>| {
@@ -147,14 +89,6 @@ pub fn residual<T: Lanes>(
     })
 }
 
-fn check_targets<T: Lanes>(x: Rows<'_, T>, b: ArrayView2<'_, f64>) -> Result<(), Error> {
-    if b.nrows() == x.n_rows() {
-        return Ok(());
-    }
-    let expected = format!("({}, k)", x.n_rows());
-    Err(Error::Shape { name: "b", expected, got: b.shape().to_vec() })
-}
-
 /// Targets row by row, in one piece.
 struct Targets<'a> {
     values: Cow<'a, [f64]>,
@@ -172,26 +106,6 @@ impl<'a> Targets<'a> {
     fn row(&self, i: usize) -> &[f64] {
         &self.values[i * self.k..(i + 1) * self.k]
     }
-}
-
-/// The rows of a matrix, `stride` apart, with zeros between them.
-fn pad(matrix: ArrayView2<'_, f64>, stride: usize) -> Vec<f64> {
-    let mut padded = vec![0.0; matrix.nrows() * stride];
-    for (out, row) in padded.chunks_exact_mut(stride).zip(matrix.rows()) {
-        out.iter_mut().zip(row).for_each(|(out, &value)| *out = value);
-    }
-    padded
-}
-
-fn copy_rows<T: Lanes>(values: &[T], d: usize, packed: &mut [f64], stride: usize) {
-    vectorize(
-        #[inline(always)]
-        || {
-            for (out, row) in packed.chunks_exact_mut(stride).zip(values.chunks_exact(d)) {
-                out.iter_mut().zip(row).for_each(|(out, &value)| *out = value.into());
-            }
-        },
-    );
 }
 
 /// `left += x minus`, and then `gradient += x' left`, row by row while the row is at hand.
@@ -218,35 +132,6 @@ fn single_residual(x: &[f64], d: usize, minus: &[f64], left: &mut [f64], gradien
             }
         },
     );
-}
-
-/// Adds the lower triangle of the Gram matrix of the rows `[x, b]`.
-fn add_sparse_gram<T: Lanes>(
-    x: Csr<'_, T>,
-    rows: Range<usize>,
-    b: &Targets<'_>,
-    sums: &mut [f64],
-    stride: usize,
-) {
-    let d = x.n_columns();
-    for i in rows {
-        let (columns, values) = x.row(i);
-        for (&column, &value) in columns.iter().zip(values) {
-            let (column, value): (usize, f64) = (column as usize, value.into());
-            let sums_of_row = &mut sums[column * stride..(column + 1) * stride];
-            for (&other, &with) in columns.iter().zip(values) {
-                sums_of_row[other as usize] += value * with.into();
-            }
-            for (c, with) in b.row(i).iter().enumerate() {
-                sums[(d + c) * stride + column] += value * with;
-            }
-        }
-        for (c, value) in b.row(i).iter().enumerate() {
-            for (e, with) in b.row(i).iter().enumerate() {
-                sums[(d + c) * stride + d + e] += value * with;
-            }
-        }
-    }
 }
 
 /// `out += x' left` for some rows of a sparse matrix.
@@ -282,32 +167,22 @@ mod tests {
             [(0, 2, 1), (5, 1, 1), (1000, 7, 1), (700, 20, 3), (40_000, 2, 1), (90, 70, 2)]
         {
             let (x, b, beta) = (integers(n, d, 1), integers(n, k, 2), integers(d, k, 3));
-            let w = integers(d, 3, 4);
             let single: Vec<f32> = x.iter().map(|&value| value as f32).collect();
             let indptr: Vec<u64> = (0..=n).map(|i| (i * d) as u64).collect();
             let indices: Vec<u32> = (0..n * d).map(|i| (i % d) as u32).collect();
             let csr = Csr::new(&indptr, &indices, x.as_slice().unwrap(), d).unwrap();
-            let joined = |left: &Array2<f64>| {
-                let all = ndarray::concatenate![ndarray::Axis(1), left.view(), b.view()];
-                all.t().dot(&all)
-            };
             let left = &b - x.dot(&beta);
             let expected = Residual {
                 gradient: x.t().dot(&left),
                 squared_norms: left.columns().into_iter().map(|c| c.dot(&c)).collect(),
             };
             let control = Control::new();
-            let sums = |rows: Rows<'_, f64>| {
-                let gram = normal_equations(rows, b.view(), None, &control).unwrap();
-                assert_eq!(gram, joined(&x));
-                let gram = normal_equations(rows, b.view(), Some(w.view()), &control).unwrap();
-                assert_eq!(gram, joined(&x.dot(&w)));
+            let check = |rows: Rows<'_, f64>| {
                 assert_eq!(residual(rows, b.view(), beta.view(), &control).unwrap(), expected);
             };
-            sums(Rows::dense(x.view()).unwrap());
-            sums(Rows::Sparse(csr));
+            check(Rows::dense(x.view()).unwrap());
+            check(Rows::Sparse(csr));
             let rows = Rows::Dense { values: &single, n_columns: d };
-            assert_eq!(normal_equations(rows, b.view(), None, &control).unwrap(), joined(&x));
             assert_eq!(residual(rows, b.view(), beta.view(), &control).unwrap(), expected);
         }
     }
@@ -317,10 +192,8 @@ mod tests {
         let x = integers(50_000, 9, 1).mapv(|value| value / 7.0);
         let b = integers(50_000, 1, 2).mapv(|value| value / 3.0);
         let (rows, beta) = (Rows::dense(x.view()).unwrap(), Array2::from_elem((9, 1), 0.3));
-        let both = [Control::sequential(), Control::new()].map(|control| {
-            let gram = normal_equations(rows, b.view(), None, &control).unwrap();
-            (gram, residual(rows, b.view(), beta.view(), &control).unwrap())
-        });
+        let both = [Control::sequential(), Control::new()]
+            .map(|control| residual(rows, b.view(), beta.view(), &control).unwrap());
         assert_eq!(both[0], both[1]);
     }
 
@@ -329,7 +202,8 @@ mod tests {
         let x = integers(5, 2, 1);
         let b = integers(4, 1, 1);
         let rows = Rows::dense(x.view()).unwrap();
-        let refused = normal_equations(rows, b.view(), None, &Control::new());
+        let beta = Array2::zeros((2, 1));
+        let refused = residual(rows, b.view(), beta.view(), &Control::new());
         assert!(matches!(refused, Err(Error::Shape { name: "b", .. })));
     }
 }
