@@ -62,7 +62,7 @@ def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space
     DomainError
         Where all are zero.
     """
-    gram, scales = _scaled_gram(tall)
+    gram, scales = scaled_gram(tall)
     if method == "gram" or (method == "auto" and not _is_singular(gram, scales, ridge)):
         basis, kept = scales, np.flatnonzero(scales)
         if len(kept) < len(scales):
@@ -74,7 +74,7 @@ def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space
     return Space(tall, basis, gram, basis.shape[1], "sketch_qr")
 
 
-def _scaled_gram(tall: Tall) -> tuple[Matrix, Vector]:
+def scaled_gram(tall: Tall) -> tuple[Matrix, Vector]:
     """Return powers of two that scale the columns to lengths near 1, and the Gram matrix of these.
 
     Columns of zeros have scale 0.

@@ -5,7 +5,7 @@ use numpy::{
     PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
-use pyprobe_core::linalg::{Lanes, Rows};
+use pyprobe_core::linalg::Lanes;
 use pyprobe_core::random::Key;
 use pyprobe_core::sketching::{self, Gaussian, SparseSign, Srht};
 
