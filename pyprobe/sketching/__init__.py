@@ -1,3 +1,5 @@
 """Tall data made small: scores of rows, samples of them, and sketches."""
 
-__all__: list[str] = []
+from pyprobe.sketching.glm import GLMCoreset, GLMCoresetCheck, GLMCoresetInfo
+
+__all__ = ["GLMCoreset", "GLMCoresetCheck", "GLMCoresetInfo"]
