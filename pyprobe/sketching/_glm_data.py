@@ -127,7 +127,8 @@ class Data:
         for part, block in self.blocks():
             gradient += residual[part] @ block
             scaled = block * root[part, None]
-            hessian -= scaled.T @ scaled
+            with np.errstate(over="ignore", invalid="ignore"):  # who takes it looks
+                hessian -= scaled.T @ scaled
         return gradient, hessian
 
     def squares(self, factor: Vector) -> Vector:
@@ -184,7 +185,9 @@ def _arrays(**values: Any) -> list[Any]:
         )
     if engine is Engine.NATIVE:
         return list(values.values())
-    return [value.detach().numpy() if hasattr(value, "detach") else value for value in values.values()]
+    return [
+        value.detach().numpy() if hasattr(value, "detach") else value for value in values.values()
+    ]
 
 
 def _matrix(x: Any) -> Any:
@@ -219,7 +222,10 @@ def _check_response(family: str, y: Vector) -> None:
         wanted, out = "0 or 1", "Of -1 and 1 make (y + 1) / 2."
     elif family == "poisson":
         wrong = (y < 0) | (y != np.floor(y))
-        wanted, out = "counts 0, 1, 2, ...", "A rate goes with the logarithm of its exposure, 'offset'."
+        wanted, out = (
+            "counts 0, 1, 2, ...",
+            "A rate goes with the logarithm of its exposure, 'offset'.",
+        )
     else:
         return
     if wrong.any():

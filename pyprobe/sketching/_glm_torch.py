@@ -54,9 +54,7 @@ def hessian(coreset: GLMCoreset, theta: Tensor) -> Tensor:
 
 def _at(coreset: GLMCoreset, theta: Tensor) -> tuple[_Tensors, Tensor, Tensor]:
     if theta.ndim == 0 or theta.shape[-1] != coreset.dim:
-        raise ShapeError(
-            f"'theta' must have shape (..., {coreset.dim}); got {tuple(theta.shape)}."
-        )
+        raise ShapeError(f"'theta' must have shape (..., {coreset.dim}); got {tuple(theta.shape)}.")
     if not theta.is_floating_point():
         raise TypeError(f"'theta' must hold floating point numbers; got {theta.dtype}.")
     kept = _tensors(coreset, theta.device)

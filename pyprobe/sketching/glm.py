@@ -338,7 +338,9 @@ class GLMCoreset(_io.Frozen):
         constant, slope, curvature, eta = self._polynomial
         values = constant + points @ slope + ((points @ curvature) * points).sum(axis=1) / 2
         for part in _parts(len(points), len(eta)):
-            values[part] -= cumulant(self.family, points[part] @ self._rows.T + eta, 0) @ self.weights
+            values[part] -= (
+                cumulant(self.family, points[part] @ self._rows.T + eta, 0) @ self.weights
+            )
         return values.reshape(given.shape[:-1]).astype(given.dtype)
 
     def gradient(self, theta: ArrayLike) -> Array:
@@ -513,9 +515,7 @@ def _report(callback: Callback | None) -> Any:
         if callback is None:
             return True
         elapsed = time.perf_counter() - begin
-        return not ends(
-            callback(Progress(step=step, total=MAX_ITER, value=value, elapsed=elapsed))
-        )
+        return not ends(callback(Progress(step=step, total=MAX_ITER, value=value, elapsed=elapsed)))
 
     return report
 
@@ -535,19 +535,24 @@ def _check_plain(data: Data, n_samples: int) -> None:
 
 
 def _guarded(sizes: Vector, n_samples: int) -> Vector:
-    """Return scores of which a fifth is spread evenly, once the largest are kept for sure."""
-    n, total = len(sizes), sizes.sum()
-    if n_samples >= n or total == 0:
-        return np.full(n, float(total > 0 or n_samples >= n))
-    # With the k largest kept, the others share what is left: k is the least that leaves all <= 1.
-    largest = -np.sort(-sizes)[:n_samples]
-    rest = total - np.concatenate([[0.0], largest.cumsum()[:-1]])
-    left = n_samples - np.arange(n_samples)
-    saturated = left * largest >= rest
-    k = n_samples if saturated.all() else int(saturated.argmin())
-    if k:
-        sizes = np.minimum(sizes, largest[k - 1] if k == n_samples else rest[k] / left[k])
-    return sizes / sizes.sum() + _EVEN_SHARE / n
+    """Return probabilities in proportion to `sizes`, at most 1, and a fifth spread evenly."""
+    n = len(sizes)
+    n_kept = np.count_nonzero(sizes)
+    if n_kept == 0 or n_samples >= n:
+        return np.full(n, float(n_samples >= n and n_kept > 0))
+    budget = (1 - _EVEN_SHARE) * n_samples
+    if n_kept <= budget:
+        shares = np.minimum(np.ceil(sizes), 1.0)
+    else:
+        # With the k largest kept for sure, the others share what is left of the budget: k is the
+        # least that leaves none above 1. Sums start at the small end, to keep their digits.
+        k = np.arange(np.ceil(budget))
+        rising = np.sort(sizes)
+        levels = rising.cumsum()[::-1][: len(k)] / (budget - k)
+        fits = rising[::-1][: len(k)] <= levels
+        level = levels[int(fits.argmax()) if fits.any() else -1]
+        shares = np.minimum(sizes / level, 1.0)
+    return shares + _EVEN_SHARE * n_samples / n
 
 
 def _loss_scores(data: Data) -> Vector:
