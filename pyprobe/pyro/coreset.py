@@ -13,8 +13,8 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyprobe._validate import as_float_array, as_weights
-from pyprobe.errors import PyprobeError, ShapeError
+from pyprobe._validate import as_float_array, check_finite
+from pyprobe.errors import DomainError, PyprobeError, ShapeError
 from pyprobe.pyro.distributions import _check_tensor
 from pyprobe.sketching import GLMCoreset
 
@@ -45,8 +45,8 @@ def glm_coreset_factor(coreset: GLMCoreset, theta: Tensor, *, name: str = "likel
     Notes
     -----
     The factor is the log-likelihood less ``coreset.center_value``: a number near 0 where the
-    posterior is, so that float32 keeps its digits. To an evidence, or an ELBO that is to be compared
-    with another model's, add that constant. Use the factor outside plates over data: each of their
+    posterior is, so that float32 keeps its digits. Add that constant to an evidence, or to an ELBO
+    that is compared with another model's. Use the factor outside plates over data: each of their
     rows would count all the data once more. Cost O(m d + d^2).
 
     Examples
@@ -71,7 +71,8 @@ def glm_coreset_factor(coreset: GLMCoreset, theta: Tensor, *, name: str = "likel
             f"{type(coreset).__name__}. Any other weighted sample goes into a weighted_plate."
         )
     _check_tensor("theta", theta)
-    ratio = coreset.log_likelihood(theta.double()) - coreset.center_value
+    value: Any = coreset.log_likelihood(theta.double())
+    ratio = value - coreset.center_value
     pyro.factor(name, ratio.to(theta.dtype))
 
 
@@ -93,8 +94,8 @@ def weighted_plate(
     name : str
         Of the plate.
     weights : array_like or Tensor, shape (m,)
-        Nonnegative, one a row: such as the ``weights`` of a sample of rows, which say how many rows
-        of all the data each stands for.
+        Positive, one a row: such as the ``weights`` of a sample of rows, which say how many rows of
+        all the data each stands for.
     dim : int, optional
         As in ``pyro.plate``: the batch dimension, negative.
     subsample_size : int, optional
@@ -114,7 +115,7 @@ def weighted_plate(
     Raises
     ------
     ShapeError      if the weights are no vector.
-    DomainError     if a weight is negative, or all are zero.
+    DomainError     if a weight is not positive.
     NotFiniteError  if a weight is infinite or NaN.
     PyprobeError    if a site within is enumerated, or is latent without `allow_latent`.
 
@@ -189,5 +190,11 @@ def _as_weights(weights: Any) -> Tensor:
         raise ShapeError(
             f"'weights' must be a vector, one a row; got shape {tuple(weights.shape)}."
         )
-    as_weights("weights", weights.detach().cpu().numpy(), len(weights))
+    if not (weights > 0).all() or weights.isinf().any():
+        values = weights.detach().cpu().numpy()
+        check_finite("weights", values)
+        index = int((values <= 0).argmax())
+        raise DomainError(
+            f"'weights' must be positive; got {values[index]:.6g} at index {index}. Drop such rows."
+        )
     return weights

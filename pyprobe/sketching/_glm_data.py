@@ -68,7 +68,7 @@ class Data:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """n and d."""
+        """Numbers of rows and columns."""
         n, d = self.x.shape
         return n, d
 
@@ -98,8 +98,8 @@ class Data:
         if self.family == "logistic":
             return np.zeros_like(self.y)
         if self.family == "poisson":
-            return -np.asarray(gammaln(self.y + 1))
-        return -(self.y**2 + np.log(2 * np.pi)) / 2
+            return np.asarray(-gammaln(self.y + 1), dtype=np.float64)
+        return np.asarray(-(self.y**2 + np.log(2 * np.pi)) / 2)
 
     @cached_property
     def base(self) -> float:
@@ -185,9 +185,8 @@ def _arrays(**values: Any) -> list[Any]:
         )
     if engine is Engine.NATIVE:
         return list(values.values())
-    return [
-        value.detach().numpy() if hasattr(value, "detach") else value for value in values.values()
-    ]
+    tensors = (v.detach().numpy() if hasattr(v, "detach") else v for v in values.values())
+    return list(tensors)
 
 
 def _matrix(x: Any) -> Any:

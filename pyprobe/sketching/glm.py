@@ -1,9 +1,12 @@
-r"""Coresets of Bayesian generalized linear models: a few weighted rows, and what the rest adds up to.
+r"""Coresets of Bayesian generalized linear models: a few weighted rows, and sums over the rest.
 
-With the natural link the log-likelihood is :math:`L(\theta) = \sum_i y_i \eta_i - A(\eta_i) + c(y_i)`,
-:math:`\eta_i = x_i \cdot \theta + o_i`. A weighted sample of rows alone is a poor stand-in for a
-posterior: though unbiased, it moves the mean by about :math:`\sqrt{n / m}` posterior standard
-deviations. So the sample is only asked for what a quadratic leaves of it:
+With the natural link the log-likelihood is
+
+.. math:: L(\theta) = \sum_i y_i \eta_i - A(\eta_i) + c(y_i), \qquad \eta_i = x_i \cdot \theta + o_i.
+
+A weighted sample of rows alone is a poor stand-in for a posterior: though unbiased, it moves the
+mean by about :math:`\sqrt{n / m}` posterior standard deviations. So the sample is only asked for
+what a quadratic leaves over:
 
 .. math::
    \hat L(\theta) = L_0 + g_0 \cdot \delta + \tfrac12 \delta \cdot H_0 \delta
@@ -36,7 +39,7 @@ from pyprobe._validate import (
     check_positive_int,
 )
 from pyprobe._warn import warn
-from pyprobe.errors import ConvergenceWarning, DomainError, NotFiniteError, ShapeError
+from pyprobe.errors import ConvergenceWarning, DomainError, ShapeError
 from pyprobe.progress import Callback, Progress, ends
 from pyprobe.sketching._glm_check import GLMCoresetCheck, compare, posterior_draws
 from pyprobe.sketching._glm_data import (
@@ -53,6 +56,7 @@ from pyprobe.typing import Array, ArrayLike, FloatArray, Rng
 
 if TYPE_CHECKING:
     import scipy.sparse
+    from torch import Tensor
 
 __all__ = ["GLMCoreset", "GLMCoresetCheck", "GLMCoresetInfo"]
 
@@ -331,9 +335,8 @@ class GLMCoreset(_io.Frozen):
         (3, 4)
         """
         if select(theta, names=("theta",)) is not Engine.NATIVE:
-            from pyprobe.sketching import _glm_torch
-
-            return _glm_torch.log_likelihood(self, theta)
+            found: Tensor = _twin("log_likelihood")(self, theta)
+            return found
         points, given = self._points(theta)
         constant, slope, curvature, eta = self._polynomial
         values = constant + points @ slope + ((points @ curvature) * points).sum(axis=1) / 2
@@ -346,30 +349,28 @@ class GLMCoreset(_io.Frozen):
     def gradient(self, theta: ArrayLike) -> Array:
         """Return the gradient of `log_likelihood`, shape (..., d), at `theta`, shape (..., d)."""
         if select(theta, names=("theta",)) is not Engine.NATIVE:
-            from pyprobe.sketching import _glm_torch
-
-            return _glm_torch.gradient(self, theta)
+            found: Tensor = _twin("gradient")(self, theta)
+            return found
         points, given = self._points(theta)
         _, slope, curvature, eta = self._polynomial
-        found = slope + points @ curvature
+        slopes = slope + points @ curvature
         for part in _parts(len(points), len(eta)):
             mean = cumulant(self.family, points[part] @ self._rows.T + eta, 1)
-            found[part] -= (mean * self.weights) @ self._rows
-        return found.reshape(given.shape).astype(given.dtype)
+            slopes[part] -= (mean * self.weights) @ self._rows
+        return slopes.reshape(given.shape).astype(given.dtype)
 
     def hessian(self, theta: ArrayLike) -> Array:
         """Return the Hessian of `log_likelihood`, shape (..., d, d), at `theta`, shape (..., d)."""
         if select(theta, names=("theta",)) is not Engine.NATIVE:
-            from pyprobe.sketching import _glm_torch
-
-            return _glm_torch.hessian(self, theta)
+            found: Tensor = _twin("hessian")(self, theta)
+            return found
         points, given = self._points(theta)
         _, _, curvature, eta = self._polynomial
-        found = np.empty((len(points), self.dim, self.dim))
+        curvatures = np.empty((len(points), self.dim, self.dim))
         for i, point in enumerate(points):
             variance = cumulant(self.family, self._rows @ point + eta, 2) * self.weights
-            found[i] = curvature - (self._rows * variance[:, None]).T @ self._rows
-        return found.reshape(*given.shape, self.dim).astype(given.dtype)
+            curvatures[i] = curvature - (self._rows * variance[:, None]).T @ self._rows
+        return curvatures.reshape(*given.shape, self.dim).astype(given.dtype)
 
     def check(
         self,
@@ -506,6 +507,13 @@ class GLMCoreset(_io.Frozen):
                 f"'x', 'y' and 'offset' must be the data of the fit, {self.n_rows} rows of "
                 f"{self.dim} columns in the same order; got others, of shape {data.shape}."
             )
+
+
+def _twin(name: str) -> Any:
+    """Return the function of that name for tensors; torch is loaded by whoever has one."""
+    from pyprobe.sketching import _glm_torch
+
+    return getattr(_glm_torch, name)
 
 
 def _report(callback: Callback | None) -> Any:

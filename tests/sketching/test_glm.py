@@ -178,11 +178,11 @@ def test_the_log_likelihood_is_unbiased_away_from_the_mode(family, control_varia
     error = found.std() / np.sqrt(len(found))
     truth = log_likelihood(family, x, y, theta)
     assert abs(found.mean() - truth) < 4.9 * error  # fails once in 10^6
-    # Half of what the quadratic alone is off would be seen.
+    # Half of what the quadratic alone is off would be seen, or a seventh of it all.
     quadratic = fits[0].center_value + (
         (theta - fits[0].center) @ fits[0].center_hessian @ (theta - fits[0].center) / 2
     )
-    assert 4.9 * error < (0.5 * abs(truth - quadratic) if control_variate else 10)
+    assert 4.9 * error < (0.5 * abs(truth - quadratic) if control_variate else 0.15 * abs(truth))
 
 
 def test_the_weights_are_of_rows_that_were_there_and_the_number_is_near():
@@ -361,7 +361,7 @@ def quasi_separable(n=1000):
 def test_separable_data_are_refused_until_there_is_a_prior(data, control_variate):
     x, y = data()
     options = {"family": "logistic", "n_samples": 100, "control_variate": control_variate}
-    with pytest.raises(DomainError, match="mu-complexity is unbounded.*prior_precision"):
+    with pytest.raises(DomainError, match=r"mu-complexity is unbounded.*prior_precision"):
         GLMCoreset.fit(x, y, **options)
     coreset = GLMCoreset.fit(x, y, prior_precision=0.5, rng=0, **options)
     assert coreset.info.converged
@@ -401,7 +401,7 @@ def test_large_counts_and_far_offsets_find_their_mode():
         x, y, family="poisson", n_samples=50, offset=np.full(3000, 30.0), rng=0
     )
     np.testing.assert_allclose(shifted.center[0], coreset.center[0] - 30, atol=1e-4)
-    far = coreset.center + [5000.0, 0, 0, 0, 0, 0]
+    far = coreset.center + np.eye(6)[0] * 5000
     assert np.isfinite(coreset.log_likelihood(far))
     assert coreset.log_likelihood(far) < -1e200
     assert np.isfinite(coreset.gradient(far)).all()
