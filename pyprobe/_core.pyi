@@ -176,3 +176,44 @@ def brownian_bridges(
     epsilon: float,
     key: int,
 ) -> _Vector: ...
+
+# tall data: a basis is factors (d,) of the columns or a matrix (d, r) that rows are multiplied by
+
+_Basis: TypeAlias = NDArray[np.float64] | None
+
+def rows_gram(
+    x: _Samples, basis: _Basis = None, weights: _Vector | None = None
+) -> NDArray[np.float64]: ...
+def column_maxima(x: _Samples) -> _Vector: ...
+def rows_squared_norms(x: _Samples, basis: _Basis, transform: NDArray[np.float64]) -> _Vector: ...
+def lewis_step(
+    x: _Samples, basis: _Basis, transform: NDArray[np.float64], log_w: _Vector, p: float, c: float
+) -> tuple[_Vector, NDArray[np.float64], float]: ...
+def pair_power_sums(
+    x: _Samples,
+    basis: _Basis,
+    transform: NDArray[np.float64],
+    points: NDArray[np.float64],
+    weights: _Vector,
+    p: float,
+) -> _Vector: ...
+def power_sums(
+    x: _Samples,
+    basis: _Basis,
+    directions: NDArray[np.float64],
+    weights: _Vector | None,
+    p: float,
+) -> _Vector: ...
+def exact_sensitivities(
+    points: NDArray[np.float64],
+    weights: _Vector,
+    targets: NDArray[np.float64],
+    p: float,
+    tol: float,
+    max_iter: int,
+    callback: Any,
+) -> tuple[_Vector, _Vector]: ...
+def row_uniforms(key: int, start: int, n: int) -> _Vector: ...
+def water_level(scores: _Vector, size: float) -> float: ...
+def bernoulli_rows(scores: _Vector, level: float, key: int, start: int) -> NDArray[np.int64]: ...
+def pivotal_rows(probabilities: _Vector, key: int) -> NDArray[np.int64]: ...

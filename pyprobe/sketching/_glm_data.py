@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
 from scipy.linalg import solve_triangular
 from scipy.special import expit, gammaln
 
 from pyprobe._engine import Engine, select
-from pyprobe._validate import as_float_array, as_matrix, check_finite
+from pyprobe._validate import as_float_array, check_finite
 from pyprobe.errors import DomainError, NotPositiveDefiniteError, ShapeError
+from pyprobe.sketching._input import read_tall
 
 __all__ = ["FAMILIES", "LARGEST_ETA", "Data", "Vector", "as_data", "as_precision", "cumulant"]
 
@@ -143,14 +143,13 @@ class Data:
 def as_data(family: str, x: Any, y: Any, offset: Any) -> Data:
     """Check the data of a model; CPU tensors are read as arrays."""
     x, y, offset = _arrays(x=x, y=y, offset=offset)
-    matrix = _matrix(x)
-    n, d = matrix.shape
-    if n == 0 or d == 0:
-        raise ShapeError(f"'x' must hold a row and a column at least; got shape {matrix.shape}.")
+    tall = read_tall("x", x)
+    tall.check_finite()
+    n = tall.shape[0]
     response = _column("y", y, n)
     _check_response(family, response)
     shift = np.zeros(n) if offset is None else _column("offset", offset, n)
-    return Data(family=family, x=matrix, y=response, offset=shift)
+    return Data(family=family, x=tall.matrix(), y=response, offset=shift)
 
 
 def as_precision(value: Any, d: int) -> Vector:
@@ -187,22 +186,6 @@ def _arrays(**values: Any) -> list[Any]:
         return list(values.values())
     tensors = (v.detach().numpy() if hasattr(v, "detach") else v for v in values.values())
     return list(tensors)
-
-
-def _matrix(x: Any) -> Any:
-    if not scipy.sparse.issparse(x):
-        matrix = as_matrix("x", x)
-        check_finite("x", matrix)
-        return matrix
-    if x.ndim != 2:
-        raise ShapeError(f"'x' must be a matrix of shape (n, d); got shape {x.shape}.")
-    rows = scipy.sparse.csr_array(x)
-    values = as_float_array("x", rows.data)
-    if not np.isfinite(values).all():
-        first = int(np.flatnonzero(~np.isfinite(values))[0])
-        row = int(np.searchsorted(rows.indptr, first, side="right")) - 1
-        check_finite(f"x, row {row}", values)
-    return scipy.sparse.csr_array((values, rows.indices, rows.indptr), shape=rows.shape)
 
 
 def _column(name: str, value: Any, n: int) -> Vector:

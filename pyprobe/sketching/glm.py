@@ -2,7 +2,8 @@ r"""Coresets of Bayesian generalized linear models: a few weighted rows, and sum
 
 With the natural link the log-likelihood is
 
-.. math:: L(\theta) = \sum_i y_i \eta_i - A(\eta_i) + c(y_i), \qquad \eta_i = x_i \cdot \theta + o_i.
+.. math::
+   L(\theta) = \sum_i y_i \eta_i - A(\eta_i) + c(y_i), \quad \eta_i = x_i \cdot \theta + o_i.
 
 A weighted sample of rows alone is a poor stand-in for a posterior: though unbiased, it moves the
 mean by about :math:`\sqrt{n / m}` posterior standard deviations. So the sample is only asked for
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from pyprobe import _io, _rng
+from pyprobe import _core, _io, _rng
 from pyprobe._engine import Engine, select
 from pyprobe._validate import (
     as_float_array,
@@ -51,7 +52,10 @@ from pyprobe.sketching._glm_data import (
     cumulant,
 )
 from pyprobe.sketching._glm_fit import MAX_ITER, Mode, find_mode, pulls, remainders
-from pyprobe.sketching._standin import _bernoulli, leverage_scores, lewis_weights
+from pyprobe.sketching._input import read_tall
+from pyprobe.sketching.leverage import ranked_scores
+from pyprobe.sketching.lewis import find_lewis
+from pyprobe.sketching.sampling import draw
 from pyprobe.typing import Array, ArrayLike, FloatArray, Rng
 
 if TYPE_CHECKING:
@@ -544,41 +548,34 @@ def _check_plain(data: Data, n_samples: int) -> None:
 
 def _guarded(sizes: Vector, n_samples: int) -> Vector:
     """Return probabilities in proportion to `sizes`, at most 1, and a fifth spread evenly."""
-    n = len(sizes)
-    n_kept = np.count_nonzero(sizes)
-    if n_kept == 0 or n_samples >= n:
-        return np.full(n, float(n_samples >= n and n_kept > 0))
-    budget = (1 - _EVEN_SHARE) * n_samples
-    if n_kept <= budget:
-        shares = np.minimum(np.ceil(sizes), 1.0)
+    n, budget = len(sizes), (1 - _EVEN_SHARE) * n_samples
+    if n_samples >= n or not sizes.any():
+        return np.full(n, float(sizes.any()))
+    sizes = sizes / sizes.max()
+    if budget < np.count_nonzero(sizes):
+        shares = np.minimum(_core.water_level(sizes, budget) * sizes, 1.0)
     else:
-        # With the k largest kept for sure, the others share what is left of the budget: k is the
-        # least that leaves none above 1. Sums start at the small end, to keep their digits.
-        k = np.arange(np.ceil(budget))
-        rising = np.sort(sizes)
-        levels = rising.cumsum()[::-1][: len(k)] / (budget - k)
-        fits = rising[::-1][: len(k)] <= levels
-        level = levels[int(fits.argmax()) if fits.any() else -1]
-        shares = np.minimum(sizes / level, 1.0)
+        shares = np.ceil(sizes)
     return shares + _EVEN_SHARE * n_samples / n
 
 
 def _loss_scores(data: Data) -> Vector:
     """Return scores for the loss itself; those of a regression go with its responses."""
-    n = data.shape[0]
-    dense = data.rows(np.arange(n))
     if data.family == "gaussian":
-        shares = leverage_scores(np.column_stack([dense, data.y - data.offset]))
+        dense = data.rows(np.arange(data.shape[0]))
+        columns = np.column_stack([dense, data.y - data.offset])
+        shares, _ = ranked_scores(read_tall("x", columns))
     else:
-        shares = lewis_weights(dense, 1)
-    found: Vector = shares / shares.sum() + 1 / n
-    return found
+        shares = find_lewis(read_tall("x", data.x), 1.0).w
+    scores: Vector = shares / shares.sum() + 1 / len(shares)
+    return scores
 
 
 def _draw(scores: Vector, n_samples: int, key: int) -> tuple[npt.NDArray[np.int64], Vector]:
     if not scores.any():  # nothing is left beside the quadratic
         return np.empty(0, dtype=np.int64), np.empty(0)
-    return _bernoulli(scores, n_samples, key)
+    drawn = draw(scores, n_samples, "bernoulli", key)
+    return drawn.indices, drawn.probabilities
 
 
 def _info(mode: Mode, n_samples: int, expected_error: float) -> GLMCoresetInfo:

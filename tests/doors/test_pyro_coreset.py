@@ -115,8 +115,8 @@ def test_svi_with_particles_in_a_plate_finds_it_too(data, coreset, loss):
 
     guide = AutoMultivariateNormal(model, init_scale=0.05)
     options = {"ignore_jit_warnings": True} if loss is JitTrace_ELBO else {}
-    elbo = loss(num_particles=8, vectorize_particles=True, **options)
-    svi = SVI(model, guide, ClippedAdam({"lr": 0.03, "lrd": 0.01 ** (1 / 400)}), elbo)
+    elbo = loss(num_particles=64, vectorize_particles=True, **options)
+    svi = SVI(model, guide, ClippedAdam({"lr": 0.05, "lrd": 0.01 ** (1 / 400)}), elbo)
     for _ in range(400):
         svi.step()
     mean, sd = full_posterior(data, coreset)
@@ -223,13 +223,14 @@ def guide_of_shift(*args, **options):
 def test_enumerated_sites_are_refused_by_every_way_of_inference(allow_latent):
     options = {"allow_latent": allow_latent}
     with pytest.raises(PyprobeError, match="'z' must not be enumerated within the weighted plate"):
-        TraceEnum_ELBO(max_plate_nesting=1).loss(config_enumerate(mixture), guide_of_shift, **options)
+        TraceEnum_ELBO(max_plate_nesting=1).loss(
+            config_enumerate(mixture), guide_of_shift, **options
+        )
     with pytest.raises(PyprobeError, match="'z' must not be enumerated"):
         Trace_ELBO().loss(lambda: mixture({"enumerate": "sequential"}, **options), guide_of_shift)
     # NUTS enumerates of itself: Pyro alone would weight the terms within the sum, in silence.
     kernel = NUTS(mixture, max_plate_nesting=1)
-    message = "'z' must not be enumerated" if allow_latent else "'z' must be observed"
-    with pytest.raises(PyprobeError, match=message):
+    with pytest.raises(PyprobeError, match="'z' must not be enumerated"):
         MCMC(kernel, num_samples=1, warmup_steps=1, disable_progbar=True).run(**options)
 
 
@@ -272,7 +273,7 @@ def test_latent_rows_are_refused_unless_an_elbo_takes_them():
         with weighted_plate("rows", WEIGHTS, allow_latent=allow_latent):
             pyro.sample("z", dist.Normal(Y / 2, 0.5**0.5))
 
-    with pytest.raises(PyprobeError, match="'z' must be observed.*pass allow_latent=True"):
+    with pytest.raises(PyprobeError, match=r"'z' must be observed.*pass allow_latent=True"):
         Trace_ELBO().loss(model, guide, False)
     # The guide is the posterior, so that the bound is the weighted evidence, whatever is drawn.
     evidence = (WEIGHTS * dist.Normal(0.0, 2**0.5).log_prob(Y)).sum()

@@ -6,6 +6,7 @@ mod gate;
 mod metrics;
 mod mixture;
 mod pool;
+mod sketching;
 mod special;
 mod transport;
 
@@ -36,6 +37,12 @@ mod _core {
     use crate::bridge::{
         bridge_drift, bridge_drift_at_times, bridge_log_sums, bridge_log_weights, bridge_pass,
         bridge_sample, brownian_bridges,
+    };
+
+    #[pymodule_export]
+    use crate::sketching::{
+        bernoulli_rows, column_maxima, exact_sensitivities, lewis_step, pair_power_sums,
+        pivotal_rows, power_sums, row_uniforms, rows_gram, rows_squared_norms, water_level,
     };
 
     #[pymodule_export]

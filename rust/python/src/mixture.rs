@@ -44,7 +44,11 @@ impl<T: Lanes + Element> Compressed<'_, T> {
 }
 
 impl<T: Lanes + Element> Matrix<'_, T> {
-    fn rows(&self) -> PyResult<Rows<'_, T>> {
+    /// What kernels read.
+    ///
+    /// # Errors
+    /// Where a sparse matrix is not one.
+    pub fn rows(&self) -> PyResult<Rows<'_, T>> {
         match self {
             Self::Dense(x) => Rows::dense(x.as_array()).map_err(gate::exception),
             Self::Sparse(x, _) => x.csr().map(Rows::Sparse),

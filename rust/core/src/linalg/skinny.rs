@@ -97,6 +97,18 @@ pub(crate) fn gather_add<T: Lanes>(
     Arch::new().dispatch(Gather { columns, values, w, stride, c });
 }
 
+/// `lower(s) += x' x` for `x` of shape (n, stride) and `s` of shape (stride, stride), row by row;
+/// `stride` comes from [`padded`]. Of the upper triangle only what shares a tile with the lower.
+pub(crate) fn gram_add(x: &[f64], stride: usize, s: &mut [f64]) {
+    Arch::new().dispatch(Gram(Product { x, d: stride, b: x, stride, c: s }));
+}
+
+/// `c += x t` for `x` of shape (n, d), an upper triangular `t` of shape (d, stride) and `c` of shape
+/// (n, stride), all row by row: half the work of [`multiply_add`].
+pub(crate) fn upper_multiply_add(x: &[f64], d: usize, t: &[f64], stride: usize, c: &mut [f64]) {
+    Arch::new().dispatch(UpperProduct(Product { x, d, b: t, stride, c }));
+}
+
 struct Product<'a, T> {
     x: &'a [T],
     d: usize,
@@ -107,12 +119,32 @@ struct Product<'a, T> {
 
 struct TransposeProduct<'a, T>(Product<'a, T>);
 
+struct Gram<'a>(Product<'a, f64>);
+
+struct UpperProduct<'a>(Product<'a, f64>);
+
 impl<T: Lanes> WithSimd for Product<'_, T> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         // Tiles of M rows by 3 vectors: all but a few of the registers hold sums.
-        if S::REGISTER_COUNT >= 32 { self.rows::<S, 8>(simd) } else { self.rows::<S, 4>(simd) }
+        if S::REGISTER_COUNT >= 32 {
+            self.rows::<S, 8, false>(simd);
+        } else {
+            self.rows::<S, 4, false>(simd);
+        }
+    }
+}
+
+impl WithSimd for UpperProduct<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        if S::REGISTER_COUNT >= 32 {
+            self.0.rows::<S, 8, true>(simd);
+        } else {
+            self.0.rows::<S, 4, true>(simd);
+        }
     }
 }
 
@@ -121,20 +153,35 @@ impl<T: Lanes> WithSimd for TransposeProduct<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         if S::REGISTER_COUNT >= 32 {
-            self.0.columns::<S, 8>(simd);
+            self.0.columns::<S, 8, false>(simd);
         } else {
-            self.0.columns::<S, 4>(simd);
+            self.0.columns::<S, 4, false>(simd);
+        }
+    }
+}
+
+impl WithSimd for Gram<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        if S::REGISTER_COUNT >= 32 {
+            self.0.columns::<S, 8, true>(simd);
+        } else {
+            self.0.columns::<S, 4, true>(simd);
         }
     }
 }
 
 impl<T: Lanes> Product<'_, T> {
     #[inline(always)]
-    fn rows<S: Simd, const M: usize>(self, simd: S) {
+    fn rows<S: Simd, const M: usize, const UPPER: bool>(self, simd: S) {
         let Self { x, d, b, stride, c } = self;
         for start in (0..d).step_by(PANEL) {
             let depth = PANEL.min(d - start);
             let b = &b[start * stride..(start + depth) * stride];
+            // Row t of an upper triangle has nothing before column t.
+            let needed =
+                |end: usize| if UPPER { end.saturating_sub(start).min(depth) } else { depth };
             let mut xs = x.chunks_exact(M * d);
             let mut cs = c.chunks_exact_mut(M * stride);
             for (x, c) in xs.by_ref().zip(cs.by_ref()) {
@@ -142,17 +189,18 @@ impl<T: Lanes> Product<'_, T> {
                 for m in 0..M {
                     rows[m] = &x[m * d + start..m * d + start + depth];
                 }
-                strip(simd, depth, &ByRow(rows), b, stride, c);
+                strip(simd, needed, &ByRow(rows), b, (stride, stride), c);
             }
             let (x, c) = (xs.remainder(), cs.into_remainder());
             for (x, c) in x.chunks_exact(d).zip(c.chunks_exact_mut(stride)) {
-                strip(simd, depth, &ByRow([&x[start..start + depth]]), b, stride, c);
+                let row = ByRow([&x[start..start + depth]]);
+                strip(simd, needed, &row, b, (stride, stride), c);
             }
         }
     }
 
     #[inline(always)]
-    fn columns<S: Simd, const M: usize>(self, simd: S) {
+    fn columns<S: Simd, const M: usize, const LOWER: bool>(self, simd: S) {
         let Self { x, d, b, stride, c } = self;
         let n = b.len() / stride;
         if n == 0 {
@@ -161,11 +209,14 @@ impl<T: Lanes> Product<'_, T> {
         let mut j = 0;
         let mut cs = c.chunks_exact_mut(M * stride);
         for c in cs.by_ref() {
-            strip::<_, _, _, M>(simd, n, &ByColumn { x: &x[j..], d }, b, stride, c);
+            let width = if LOWER { j + M } else { stride };
+            let column = ByColumn { x: &x[j..], d };
+            strip::<_, _, _, M>(simd, |_| n, &column, b, (width, stride), c);
             j += M;
         }
         for c in cs.into_remainder().chunks_exact_mut(stride) {
-            strip::<_, _, _, 1>(simd, n, &ByColumn { x: &x[j..], d }, b, stride, c);
+            let column = ByColumn { x: &x[j..], d };
+            strip::<_, _, _, 1>(simd, |_| n, &column, b, (stride, stride), c);
             j += 1;
         }
     }
@@ -205,32 +256,35 @@ impl<T: Lanes, const M: usize> Left<T, M> for ByColumn<'_, T> {
     }
 }
 
-/// Adds `a b` to M rows of `c`, tile by tile.
+/// Adds `a b` to the first `width` columns of M rows of `c`, tile by tile; a tile that ends before
+/// column `end` sums `depth(end)` terms.
 #[inline(always)]
 fn strip<T: Lanes, S: Simd, A: Left<T, M>, const M: usize>(
     simd: S,
-    depth: usize,
+    depth: impl Fn(usize) -> usize,
     a: &A,
     b: &[T],
-    stride: usize,
+    (width, stride): (usize, usize),
     c: &mut [f64],
 ) {
     let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
     let b: &[T::Vector<S>] = cast_slice(b);
-    let vectors = stride / lanes;
+    let (wanted, vectors) = (width.div_ceil(lanes), stride / lanes);
     let mut v = 0;
-    while v < vectors {
+    while v < wanted {
         // Two tiles of two vectors rather than three and a lonely one.
-        match vectors - v {
-            1 => tile::<T, S, A, M, 1>(simd, depth, a, &b[v..], vectors, &mut c[v * lanes..]),
-            2 | 4 => tile::<T, S, A, M, 2>(simd, depth, a, &b[v..], vectors, &mut c[v * lanes..]),
-            _ => tile::<T, S, A, M, 3>(simd, depth, a, &b[v..], vectors, &mut c[v * lanes..]),
-        }
-        v += match vectors - v {
+        let step = match wanted - v {
             1 => 1,
             2 | 4 => 2,
             _ => 3,
         };
+        let (depth, b, c) = (depth((v + step) * lanes), &b[v..], &mut c[v * lanes..]);
+        match step {
+            1 => tile::<T, S, A, M, 1>(simd, depth, a, b, vectors, c),
+            2 => tile::<T, S, A, M, 2>(simd, depth, a, b, vectors, c),
+            _ => tile::<T, S, A, M, 3>(simd, depth, a, b, vectors, c),
+        }
+        v += step;
     }
 }
 
@@ -360,5 +414,28 @@ mod tests {
     fn both_products_are_exact_on_small_integers() {
         check::<f64>();
         check::<f32>();
+    }
+
+    #[test]
+    fn triangles_are_exact_on_small_integers() {
+        for (n, d) in [(1, 1), (5, 8), (7, 20), (33, 61), (9, 300)] {
+            let stride = padded::<f64>(d);
+            let x: Vec<f64> = integers(n * stride, 1);
+            let mut s = vec![1.0; stride * stride];
+            gram_add(&x, stride, &mut s);
+            for (t, j) in (0..stride).flat_map(|t| (0..=t).map(move |j| (t, j))) {
+                let sum: f64 = (0..n).map(|i| x[i * stride + t] * x[i * stride + j]).sum();
+                assert_eq!(s[t * stride + j], 1.0 + sum, "n={n} d={d}");
+            }
+            let mut upper: Vec<f64> = integers(d * stride, 2);
+            for (t, row) in upper.chunks_exact_mut(stride).enumerate() {
+                row[..t].fill(0.0);
+            }
+            let x: Vec<f64> = integers(n * d, 3);
+            let (mut half, mut full) = (vec![1.0; n * stride], vec![1.0; n * stride]);
+            upper_multiply_add(&x, d, &upper, stride, &mut half);
+            multiply_add(&x, d, &upper, stride, &mut full);
+            assert_eq!(half, full, "n={n} d={d}");
+        }
     }
 }

@@ -1,0 +1,96 @@
+//! Gram matrices of tall frames, in fixed blocks that are added up in a fixed tree.
+
+use ndarray::Array2;
+
+use super::panel::{Frame, check};
+use crate::linalg::{Lanes, cholesky, skinny};
+use crate::parallel::reduce_blocks;
+use crate::simd::vectorize;
+use crate::{Control, Error};
+
+/// Width up to which the sums of a Gram matrix are kept in registers, and beyond which a general
+/// product packs its factors.
+pub(super) const SKINNY: usize = 256;
+
+/// `F' W F` of a frame, with a nonnegative weight for every row or none: symmetric.
+///
+/// O(n d^2) for half of the products; the control counts rows.
+///
+/// # Errors
+/// [`Error::Shape`], [`Error::Cancelled`].
+pub fn gram<T: Lanes>(
+    frame: &Frame<'_, T>,
+    weights: Option<&[f64]>,
+    control: &Control,
+) -> Result<Array2<f64>, Error> {
+    if let Some(weights) = weights {
+        check("weights", frame.n_rows(), weights.len(), &[weights.len()])?;
+    }
+    let leaf = |rows: core::ops::Range<usize>| {
+        let (mut sum, mut x) = (Sum::new(frame), Vec::new());
+        for panel in frame.panels(rows) {
+            frame.load(panel.clone(), &mut x);
+            if let Some(weights) = weights {
+                scale_rows(&mut x, frame.stride(), &weights[panel], f64::sqrt);
+            }
+            sum.add(&x);
+        }
+        Ok(sum)
+    };
+    let sum = reduce_blocks(frame.n_rows(), frame.leaf(), control, leaf, Sum::merge)?;
+    Ok(sum.unwrap_or_else(|| Sum::new(frame)).symmetric())
+}
+
+/// Multiplies rows that lie `stride` apart by `factor` of their numbers.
+#[inline(always)]
+pub(super) fn scale_rows(
+    x: &mut [f64],
+    stride: usize,
+    numbers: &[f64],
+    factor: impl Fn(f64) -> f64,
+) {
+    vectorize(
+        #[inline(always)]
+        || {
+            for (row, &number) in x.chunks_exact_mut(stride).zip(numbers) {
+                let factor = factor(number);
+                for value in row {
+                    *value *= factor;
+                }
+            }
+        },
+    );
+}
+
+/// The lower triangle of a Gram matrix, as it grows.
+pub(super) struct Sum {
+    lower: Array2<f64>,
+    width: usize,
+}
+
+impl Sum {
+    pub(super) fn new<T: Lanes>(frame: &Frame<'_, T>) -> Self {
+        let stride = frame.stride();
+        Self { lower: Array2::zeros((stride, stride)), width: frame.width() }
+    }
+
+    /// Adds the Gram matrix of a panel.
+    pub(super) fn add(&mut self, x: &[f64]) {
+        let stride = self.lower.ncols();
+        if stride <= SKINNY {
+            skinny::gram_add(x, stride, self.lower.as_slice_mut().expect("our own, in C order"));
+        } else {
+            cholesky::add_gram(&mut self.lower, x, stride, 1.0, &Control::sequential());
+        }
+    }
+
+    pub(super) fn merge(mut self, other: Self) -> Self {
+        self.lower += &other.lower;
+        self
+    }
+
+    pub(super) fn symmetric(self) -> Array2<f64> {
+        let Self { lower, width } = self;
+        Array2::from_shape_fn((width, width), |(i, j)| lower[[i.max(j), i.min(j)]])
+    }
+}
