@@ -343,7 +343,7 @@ class GLMCoreset(_io.Frozen):
             return found
         points, given = self._points(theta)
         constant, slope, curvature, eta = self._polynomial
-        values = constant + points @ slope + ((points @ curvature) * points).sum(axis=1) / 2
+        values: Vector = constant + points @ slope + ((points @ curvature) * points).sum(axis=1) / 2
         for part in _parts(len(points), len(eta)):
             values[part] -= (
                 cumulant(self.family, points[part] @ self._rows.T + eta, 0) @ self.weights
