@@ -272,8 +272,8 @@ def costs(rounds: int) -> str:
     return (
         f"### What a potential costs\n\nLogistic, n = 10^6, d = {d}, float64, in processor time. "
         f"The coreset keeps {len(coreset.weights)} rows. It was made in {fit_seconds:.1f} s "
-        f"({coreset.info.n_iter} Newton steps), as long as {worth:.0f} evaluations on all rows; its "
-        f"check, with {check.n_draws} draws, took {check_seconds:.1f} s and found it "
+        f"({coreset.info.n_iter} Newton steps), as long as {worth:.0f} evaluations on all rows; "
+        f"its check, with {check.n_draws} draws, took {check_seconds:.1f} s and found it "
         f"{check.verdict}.\n\n" + markdown(head, table)
     )
 

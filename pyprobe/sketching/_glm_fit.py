@@ -69,7 +69,7 @@ def find_mode(data: Data, precision: Vector, report: Callable[[int, float], bool
             point = theta + scale * step  # noqa: B023  # called within this turn of the loop
             return data.value(eta + scale * move) - float(point @ precision @ point) / 2  # noqa: B023
 
-        # Up to 1 in eta, Newton's step surely goes up: |A'''| <= A'' (Bach 2010, proposition 1),
+        # Up to 1 in eta, Newton's step surely goes up: |A'''| <= A'' (Bach 2010),
         # as the shorter step does whatever `farthest` is.
         scale, new = 1.0, penalized(1.0)
         if farthest > 1 and not new > value + 0.1 * length**2:

@@ -264,7 +264,7 @@ class GLMCoreset(_io.Frozen):
         References
         ----------
         .. [1] M. Quiroz, R. Kohn, M. Villani and M.-N. Tran, "Speeding up MCMC by efficient data
-           subsampling", JASA 114, 2019, section 3.2, arXiv:1404.4178.
+           subsampling", JASA 114, 2019, arXiv:1404.4178.
         .. [2] T. Mai, C. Musco and A. Rao, "Coresets for classification - simplified and
            strengthened", NeurIPS 2021, arXiv:2106.04254.
         """
