@@ -11,6 +11,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyprobe._validate import as_float_array, check_finite
@@ -165,7 +166,7 @@ class _Refusals(Messenger):
 
     def _pyro_post_sample(self, msg: Any) -> None:
         # After all handlers outside, which enumerate and condition, have had their say.
-        if type(msg["fn"]).__name__ == "_Subsample":
+        if site_is_subsample(msg):  # of a plate within
             return
         infer = msg["infer"] or {}
         if infer.get("enumerate") is not None or infer.get("_enumerate_dim") is not None:

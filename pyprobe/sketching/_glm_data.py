@@ -21,7 +21,16 @@ from pyprobe._validate import as_float_array, check_finite
 from pyprobe.errors import DomainError, NotPositiveDefiniteError, ShapeError
 from pyprobe.sketching._input import read_tall
 
-__all__ = ["FAMILIES", "LARGEST_ETA", "Data", "Vector", "as_data", "as_precision", "cumulant"]
+__all__ = [
+    "FAMILIES",
+    "LARGEST_ETA",
+    "Data",
+    "Vector",
+    "as_data",
+    "as_precision",
+    "cells",
+    "cumulant",
+]
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -29,6 +38,7 @@ FAMILIES = ("logistic", "poisson", "gaussian")
 LARGEST_ETA = 500.0
 """Where the exponential of Poisson's family goes on along its tangent, to stay finite."""
 
+_CELLS = 2**21  # etas held at once
 _BLOCK = 2**18  # entries of a block of rows: 2 MB, which stay in the cache between its products
 
 
@@ -114,8 +124,9 @@ class Data:
         """Return the log-likelihood at each row of `thetas`, shape (k,)."""
         found = np.full(len(thetas), self.base)
         for part, block in self.blocks():
-            eta = thetas @ block.T + self.offset[part]
-            found += eta @ self.y[part] - cumulant(self.family, eta, 0).sum(axis=1)
+            for some in cells(len(thetas), len(block)):
+                eta = thetas[some] @ block.T + self.offset[part]
+                found[some] += eta @ self.y[part] - cumulant(self.family, eta, 0).sum(axis=1)
         return found
 
     def derivatives(self, eta: Vector) -> tuple[Vector, Vector]:
@@ -140,6 +151,12 @@ class Data:
         return found
 
 
+def cells(n_points: int, n_rows: int) -> list[slice]:
+    """Return parts of the points, such that their etas on so many rows stay small in memory."""
+    size = max(_CELLS // max(n_rows, 1), 1)
+    return [slice(start, start + size) for start in range(0, n_points, size)]
+
+
 def as_data(family: str, x: Any, y: Any, offset: Any) -> Data:
     """Check the data of a model; CPU tensors are read as arrays."""
     x, y, offset = _arrays(x=x, y=y, offset=offset)
@@ -154,7 +171,7 @@ def as_data(family: str, x: Any, y: Any, offset: Any) -> Data:
 
 def as_precision(value: Any, d: int) -> Vector:
     """Return a prior precision as a matrix: of a scalar, a diagonal or a matrix."""
-    array = np.asarray(as_float_array("prior_precision", value), dtype=np.float64)
+    array = np.array(as_float_array("prior_precision", value), dtype=np.float64)
     if array.shape not in ((), (d,), (d, d)):
         raise ShapeError(
             f"'prior_precision' must be a number or have shape ({d},) or ({d}, {d}); got "

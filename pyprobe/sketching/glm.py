@@ -49,6 +49,7 @@ from pyprobe.sketching._glm_data import (
     Vector,
     as_data,
     as_precision,
+    cells,
     cumulant,
 )
 from pyprobe.sketching._glm_fit import MAX_ITER, Mode, find_mode, pulls, remainders
@@ -66,7 +67,6 @@ __all__ = ["GLMCoreset", "GLMCoresetCheck", "GLMCoresetInfo"]
 
 _KIND = "GLMCoreset"
 _EVEN_SHARE = 0.2  # of the rows, drawn whatever their score: a guard away from the mode
-_CELLS = 2**21  # etas held at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -243,10 +243,10 @@ class GLMCoreset(_io.Frozen):
 
         Raises
         ------
-        ShapeError      if the shapes do not fit, or `n_samples` is below d for a plain sample.
+        ShapeError      if the shapes do not fit.
         DomainError     if a response is outside the family; if there is no mode: for separable data
-                        or dependent columns without a prior; for a plain Poisson sample, which has
-                        no guarantee.
+                        or dependent columns without a prior; for a plain sample of less than d
+                        rows, or of Poisson's family, where it has no guarantee.
         NotFiniteError  if an argument is infinite or NaN somewhere.
 
         Warns
@@ -344,27 +344,49 @@ class GLMCoreset(_io.Frozen):
         points, given = self._points(theta)
         constant, slope, curvature, eta = self._polynomial
         values: Vector = constant + points @ slope + ((points @ curvature) * points).sum(axis=1) / 2
-        for part in _parts(len(points), len(eta)):
+        for part in cells(len(points), len(eta)):
             values[part] -= (
                 cumulant(self.family, points[part] @ self._rows.T + eta, 0) @ self.weights
             )
         return values.reshape(given.shape[:-1]).astype(given.dtype)
 
     def gradient(self, theta: ArrayLike) -> Array:
-        """Return the gradient of `log_likelihood`, shape (..., d), at `theta`, shape (..., d)."""
+        """Return the gradient of `log_likelihood` in `theta`.
+
+        Parameters
+        ----------
+        theta : array_like or torch.Tensor, shape (..., d)
+            Coefficients.
+
+        Returns
+        -------
+        ndarray or torch.Tensor, shape (..., d)
+            As `log_likelihood` returns it; exact at the center.
+        """
         if select(theta, names=("theta",)) is not Engine.NATIVE:
             found: Tensor = _twin("gradient")(self, theta)
             return found
         points, given = self._points(theta)
         _, slope, curvature, eta = self._polynomial
         slopes = slope + points @ curvature
-        for part in _parts(len(points), len(eta)):
+        for part in cells(len(points), len(eta)):
             mean = cumulant(self.family, points[part] @ self._rows.T + eta, 1)
             slopes[part] -= (mean * self.weights) @ self._rows
         return slopes.reshape(given.shape).astype(given.dtype)
 
     def hessian(self, theta: ArrayLike) -> Array:
-        """Return the Hessian of `log_likelihood`, shape (..., d, d), at `theta`, shape (..., d)."""
+        """Return the Hessian of `log_likelihood` in `theta`.
+
+        Parameters
+        ----------
+        theta : array_like or torch.Tensor, shape (..., d)
+            Coefficients.
+
+        Returns
+        -------
+        ndarray or torch.Tensor, shape (..., d, d)
+            As `log_likelihood` returns it; exact at the center. Cost O(m d^2).
+        """
         if select(theta, names=("theta",)) is not Engine.NATIVE:
             found: Tensor = _twin("hessian")(self, theta)
             return found
@@ -540,7 +562,7 @@ def _check_plain(data: Data, n_samples: int) -> None:
             "mode."
         )
     if n_samples < data.shape[1]:
-        raise ShapeError(
+        raise DomainError(
             f"'n_samples' must be at least {data.shape[1]}, the number of columns, for a plain "
             f"weighted sample; got {n_samples}."
         )
@@ -593,8 +615,3 @@ def _info(mode: Mode, n_samples: int, expected_error: float) -> GLMCoresetInfo:
         n_samples=n_samples,
         expected_error=expected_error,
     )
-
-
-def _parts(n_points: int, n_rows: int) -> list[slice]:
-    size = max(_CELLS // max(n_rows, 1), 1)
-    return [slice(start, start + size) for start in range(0, n_points, size)]

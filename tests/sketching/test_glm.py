@@ -469,6 +469,9 @@ def test_a_prior_may_be_a_number_a_diagonal_or_a_matrix():
     ]
     for fit in fits:
         np.testing.assert_array_equal(fit.center, fits[0].center)
+    matrix = 3 * np.eye(6)
+    GLMCoreset.fit(x, y, family="poisson", n_samples=100, prior_precision=matrix)
+    matrix[0, 0] = 4  # stays the caller's
     best = scipy.optimize.minimize(
         lambda t: -log_likelihood("poisson", x, y, t) + 1.5 * t @ t, np.zeros(6), tol=1e-10
     ).x
@@ -590,7 +593,7 @@ def test_far_out_a_poisson_likelihood_stays_finite_on_tensors_too():
         ),
         (
             {"control_variate": False, "n_samples": 2},
-            ShapeError,
+            DomainError,
             "'n_samples' must be at least 3, the number of columns",
         ),
         ({"x": np.ones((100, 2))}, DomainError, "linearly independent columns"),
