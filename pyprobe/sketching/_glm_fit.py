@@ -49,8 +49,12 @@ def find_mode(data: Data, precision: Vector, report: Callable[[int, float], bool
     ------
     DomainError     if there is no mode: columns are dependent, or some direction only goes up.
     """
+
+    def penalized(theta: Vector, eta: Vector) -> float:
+        return data.value(eta) - float(theta @ precision @ theta) / 2
+
     theta, eta = np.zeros(data.shape[1]), data.offset
-    value = data.value(eta)
+    value = penalized(theta, eta)
     length, converged, ends = np.inf, False, False
     n_iter = 0
     while True:
@@ -64,18 +68,14 @@ def find_mode(data: Data, precision: Vector, report: Callable[[int, float], bool
         if n_iter >= 8 and _only_goes_up(data, step, move, precision):
             raise _no_mode(data.family)
         length, farthest = float(np.sqrt(max(uphill @ step, 0.0))), float(np.abs(move).max())
-
-        def penalized(scale: float) -> float:
-            point = theta + scale * step  # noqa: B023  # called within this turn of the loop
-            return data.value(eta + scale * move) - float(point @ precision @ point) / 2  # noqa: B023
-
-        # Up to 1 in eta, Newton's step surely goes up: |A'''| <= A'' (Bach 2010),
-        # as the shorter step does whatever `farthest` is.
-        scale, new = 1.0, penalized(1.0)
+        # Up to 1 in eta, Newton's step surely goes up, since |A'''| <= A'' (Bach 2010); so does the
+        # shorter step, whatever `farthest` is.
+        new = penalized(theta + step, eta + move)
         if farthest > 1 and not new > value + 0.1 * length**2:
             scale = np.log1p(farthest) / farthest
-            new = penalized(scale)
-        theta, eta, value = theta + scale * step, eta + scale * move, new
+            step, move = scale * step, scale * move
+            new = penalized(theta + step, eta + move)
+        theta, eta, value = theta + step, eta + move, new
         n_iter += 1
         # Where there is no mode the steps shorten too, as the curvature goes; but not in eta.
         converged = length <= _TOL and farthest <= _EVEN

@@ -323,6 +323,19 @@ def test_the_check_takes_draws_of_a_sampler_and_knows_its_data():
         coreset.check(x, y, draws=draws[:5])
 
 
+def test_the_check_sees_draws_from_where_the_coreset_is_wrong_and_what_it_cannot_judge():
+    x, y = problem("logistic", n=600)
+    coreset = GLMCoreset.fit(x, y, family="logistic", n_samples=10, rng=0)
+    check = coreset.check(x, y, draws=near(coreset, 50, sds=20.0))
+    assert check.verdict == "unfaithful"
+    assert "keep more rows" in check.reason
+    x, y = quasi_separable()
+    far = GLMCoreset.fit(x, y, family="logistic", n_samples=100, prior_precision=1e-4, rng=0)
+    check = far.check(x, y, rng=0)
+    assert check.verdict == "unknown"
+    assert "pass draws of a sampler" in check.reason
+
+
 def test_the_draws_of_the_check_follow_the_posterior_of_the_coreset():
     x, y = problem("logistic")
     plain = GLMCoreset.fit(x, y, family="logistic", n_samples=500, control_variate=False, rng=0)
