@@ -159,7 +159,11 @@ def cells(n_points: int, n_rows: int) -> list[slice]:
 
 def as_data(family: str, x: Any, y: Any, offset: Any) -> Data:
     """Check the data of a model; CPU tensors are read as arrays."""
-    x, y, offset = _arrays(x=x, y=y, offset=offset)
+    if select(x, y, offset, names=("x", "y", "offset")) is Engine.TORCH:
+        raise TypeError(
+            "'x' and 'y' must lie on the CPU: a fit reads them there. Pass .cpu(); the coreset "
+            "itself takes a 'theta' on any device."
+        )
     tall = read_tall("x", x)
     tall.check_finite()
     n = tall.shape[0]
@@ -192,20 +196,8 @@ def as_precision(value: Any, d: int) -> Vector:
     return array
 
 
-def _arrays(**values: Any) -> list[Any]:
-    engine = select(*values.values(), names=tuple(values))
-    if engine is Engine.TORCH:
-        raise TypeError(
-            "'x' and 'y' must lie on the CPU: a fit reads them there. Pass .cpu(); the coreset "
-            "itself takes a 'theta' on any device."
-        )
-    if engine is Engine.NATIVE:
-        return list(values.values())
-    tensors = (v.detach().numpy() if hasattr(v, "detach") else v for v in values.values())
-    return list(tensors)
-
-
 def _column(name: str, value: Any, n: int) -> Vector:
+    value = value.detach().numpy() if hasattr(value, "detach") else value
     array = np.ascontiguousarray(as_float_array(name, value), dtype=np.float64)
     if array.shape != (n,):
         raise ShapeError(

@@ -32,24 +32,66 @@ SKETCH_ROWS = 20
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A basis of the column space, and the Gram matrix of the rows in it."""
+    """A basis of the column space, and the Gram matrix of the rows in it.
+
+    The basis is a matrix (d, rank) that the columns are multiplied by, or some of the columns,
+    scaled. Kernels sum up the rows in their own coordinates, `frame`: in the basis where it is a
+    matrix or where squares of the columns overflow, in the columns else.
+    """
 
     tall: Tall
-    basis: npt.NDArray[np.float64]
-    """Factors of the columns, shape (d,), or a matrix of shape (d, rank)."""
+    matrix: Matrix | None
+    scales: Vector
+    kept: npt.NDArray[np.intp]
+    """Which columns are the basis where it is not a matrix."""
+    is_extreme: bool
+    """Whether squares of the columns, unscaled, are beyond the floating-point numbers."""
     gram: Matrix
-    """Shape (rank, rank), well conditioned."""
-    rank: int
+    """Of the rows in the basis, shape (rank, rank)."""
     method: str
     """``"gram"`` or ``"sketch_qr"``."""
 
-    def squared_norms(self, transform: Matrix) -> Vector:
-        """Return the squared norm of every row in the basis, times `transform`."""
-        return _core.rows_squared_norms(self.tall.samples, self.basis, transform)
+    @property
+    def rank(self) -> int:
+        """How many columns the basis has."""
+        return len(self.gram)
+
+    @property
+    def frame(self) -> Matrix | Vector | None:
+        """What kernels multiply the rows by."""
+        return (
+            self.matrix if self.matrix is not None else (self.scales if self.is_extreme else None)
+        )
 
     def to_columns(self, x: Matrix) -> Matrix:
         """Return combinations (rank, k) of the basis as combinations (d, k) of the columns."""
-        return np.asarray(self.basis[:, None] * x if self.basis.ndim == 1 else self.basis @ x)
+        if self.matrix is not None:
+            return np.asarray(self.matrix @ x)
+        found = np.zeros((len(self.scales), x.shape[1]))
+        found[self.kept] = self.scales[self.kept, None] * x
+        return found
+
+    def to_frame(self, x: Matrix) -> Matrix:
+        """Return combinations of the basis as combinations of the frame."""
+        if self.matrix is not None:
+            return x
+        if not self.is_extreme:
+            return self.to_columns(x)
+        found = np.zeros((len(self.scales), x.shape[1]))
+        found[self.kept] = x
+        return found
+
+    def from_frame(self, gram: Matrix) -> Matrix:
+        """Return a Gram matrix of the rows in the basis, made in the frame."""
+        if self.matrix is not None:
+            return gram
+        if not self.is_extreme:
+            gram = self.scales[:, None] * gram * self.scales
+        return gram[np.ix_(self.kept, self.kept)]
+
+    def squared_norms(self, transform: Matrix) -> Vector:
+        """Return the squared norm of every row in the basis, times `transform`."""
+        return _core.rows_squared_norms(self.tall.samples, self.to_columns(transform))
 
 
 def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space:
@@ -62,28 +104,27 @@ def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space
     DomainError
         Where all are zero.
     """
-    gram, scales = _scaled_gram(tall)
+    gram, scales, is_extreme = _scaled_gram(tall)
+    kept = np.flatnonzero(scales)
     if method == "gram" or (method == "auto" and not _is_singular(gram, scales, ridge)):
-        basis, kept = scales, np.flatnonzero(scales)
-        if len(kept) < len(scales):
-            basis = np.zeros((len(scales), len(kept)))
-            basis[kept, np.arange(len(kept))] = scales[kept]
-        return Space(tall, basis, gram[np.ix_(kept, kept)], len(kept), "gram")
-    basis = _sketched_basis(tall, scales, ridge)
-    gram = _core.rows_gram(tall.samples, basis)
-    return Space(tall, basis, gram, basis.shape[1], "sketch_qr")
+        gram = gram[np.ix_(kept, kept)]
+        return Space(tall, None, scales, kept, is_extreme, gram, "gram")
+    matrix = _sketched_basis(tall, scales, ridge)
+    gram = _core.rows_gram(tall.samples, matrix)
+    return Space(tall, matrix, scales, kept, is_extreme, gram, "sketch_qr")
 
 
-def _scaled_gram(tall: Tall) -> tuple[Matrix, Vector]:
-    """Return powers of two that scale the columns to lengths near 1, and the Gram matrix of these.
+def _scaled_gram(tall: Tall) -> tuple[Matrix, Vector, bool]:
+    """Return the Gram matrix of the columns, scaled to lengths near 1 by powers of two, and these.
 
-    Columns of zeros have scale 0.
+    Columns of zeros have scale 0. Last comes whether squares of the columns themselves overflow.
     """
     gram = _core.rows_gram(tall.samples)
     squares = gram.diagonal()
     scales = np.ones(len(squares))
     inside = (squares > 1e-200) & (squares < 1e200)
-    if not (inside | (squares == 0)).all() or not np.isfinite(gram).all() or not inside.any():
+    is_extreme = not (inside | (squares == 0)).all() or not inside.any()
+    if is_extreme or not np.isfinite(gram).all():
         maxima = tall.check_finite()
         scales = _power_of_two(maxima)
         gram = _core.rows_gram(tall.samples, scales)
@@ -91,7 +132,7 @@ def _scaled_gram(tall: Tall) -> tuple[Matrix, Vector]:
         if not squares.any():
             raise DomainError(f"'{tall.name}' must not be all zero.")
     lengths = _power_of_two(np.sqrt(squares))
-    return lengths[:, None] * gram * lengths, scales * lengths
+    return lengths[:, None] * gram * lengths, scales * lengths, is_extreme
 
 
 def _power_of_two(values: Vector) -> Vector:

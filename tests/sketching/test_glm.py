@@ -1,6 +1,7 @@
 """Coresets of generalized linear models: exactness, unbiasedness, what they say of themselves."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -467,6 +468,11 @@ def test_sparse_rows_and_tensors_make_the_same_coreset():
         np.testing.assert_array_equal(other.x, first.x)
         np.testing.assert_array_equal(other.center, first.center)
         assert other.check(rows, y, rng=0).verdict == "faithful"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls its sparse tensors a beta
+        compressed = torch.tensor(x).to_sparse_csr()
+    other = GLMCoreset.fit(compressed, torch.tensor(y), family="logistic", n_samples=100, rng=0)
+    np.testing.assert_array_equal(other.center, first.center)
     other = GLMCoreset.fit(
         torch.tensor(x), torch.tensor(y), family="logistic", n_samples=100, rng=0
     )

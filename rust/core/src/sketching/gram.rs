@@ -27,13 +27,16 @@ pub fn gram<T: Lanes>(
         check("weights", frame.n_rows(), weights.len(), &[weights.len()])?;
     }
     let leaf = |rows: core::ops::Range<usize>| {
-        let (mut sum, mut x) = (Sum::new(frame), Vec::new());
+        let (mut sum, mut buffer, mut scaled) = (Sum::new(frame), Vec::new(), Vec::new());
         for panel in frame.panels(rows) {
-            frame.load(panel.clone(), &mut x);
-            if let Some(weights) = weights {
-                scale_rows(&mut x, frame.stride(), &weights[panel], f64::sqrt);
+            let x = frame.rows(panel.clone(), &mut buffer);
+            match weights {
+                None => sum.add(x),
+                Some(weights) => {
+                    scale_rows(x, frame.width(), &weights[panel], f64::sqrt, &mut scaled);
+                    sum.add(&scaled);
+                }
             }
-            sum.add(&x);
         }
         Ok(sum)
     };
@@ -41,21 +44,24 @@ pub fn gram<T: Lanes>(
     Ok(sum.unwrap_or_else(|| Sum::new(frame)).symmetric())
 }
 
-/// Multiplies rows that lie `stride` apart by `factor` of their numbers.
+/// Writes rows of length `d` times `factor` of their numbers into `out`.
 #[inline(always)]
 pub(super) fn scale_rows(
-    x: &mut [f64],
-    stride: usize,
+    x: &[f64],
+    d: usize,
     numbers: &[f64],
     factor: impl Fn(f64) -> f64,
+    out: &mut Vec<f64>,
 ) {
+    out.resize(x.len(), 0.0);
     vectorize(
         #[inline(always)]
         || {
-            for (row, &number) in x.chunks_exact_mut(stride).zip(numbers) {
+            for ((row, out), &number) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)).zip(numbers)
+            {
                 let factor = factor(number);
-                for value in row {
-                    *value *= factor;
+                for (value, out) in row.iter().zip(out) {
+                    *out = value * factor;
                 }
             }
         },
@@ -70,17 +76,19 @@ pub(super) struct Sum {
 
 impl Sum {
     pub(super) fn new<T: Lanes>(frame: &Frame<'_, T>) -> Self {
-        let stride = frame.stride();
-        Self { lower: Array2::zeros((stride, stride)), width: frame.width() }
+        let width = frame.width();
+        let stride = if width <= SKINNY { skinny::padded::<f64>(width) } else { width };
+        Self { lower: Array2::zeros((stride, stride)), width }
     }
 
     /// Adds the Gram matrix of a panel.
     pub(super) fn add(&mut self, x: &[f64]) {
         let stride = self.lower.ncols();
-        if stride <= SKINNY {
-            skinny::gram_add(x, stride, self.lower.as_slice_mut().expect("our own, in C order"));
+        if self.width <= SKINNY {
+            let lower = self.lower.as_slice_mut().expect("our own, in C order");
+            skinny::gram_add(x, self.width, stride, lower);
         } else {
-            cholesky::add_gram(&mut self.lower, x, stride, 1.0, &Control::sequential());
+            cholesky::add_gram(&mut self.lower, x, self.width, 1.0, &Control::sequential());
         }
     }
 

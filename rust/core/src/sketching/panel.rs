@@ -6,9 +6,10 @@ use ndarray::ArrayView2;
 
 use crate::Error;
 use crate::linalg::{Lanes, Rows, skinny};
+use crate::simd::vectorize;
 
-/// Numbers in a panel: it stays in the second-level cache between its uses.
-const PANEL: usize = 1 << 14;
+/// Numbers in a panel: it stays in the first-level cache between its uses, if rows are short.
+const PANEL: usize = 1 << 12;
 /// Rows summed one after the other, before sums are added up in a tree.
 const LEAF: usize = 8192;
 
@@ -26,6 +27,8 @@ pub struct Frame<'a, T> {
 
 #[derive(Debug, Clone)]
 enum Basis {
+    /// The columns themselves.
+    Columns,
     /// A diagonal.
     Scales(Vec<f64>),
     /// A matrix of shape (columns, stride).
@@ -35,7 +38,7 @@ enum Basis {
 impl<'a, T: Lanes> Frame<'a, T> {
     /// The rows as they are, in double precision.
     pub fn plain(rows: Rows<'a, T>) -> Self {
-        Self::with_basis(rows, Basis::Scales(vec![1.0; rows.n_columns()]), rows.n_columns())
+        Self::with_basis(rows, Basis::Columns, rows.n_columns())
     }
 
     /// The rows with every column times a factor.
@@ -72,14 +75,9 @@ impl<'a, T: Lanes> Frame<'a, T> {
         self.width
     }
 
-    /// The distance of two rows of a panel.
-    pub(super) fn stride(&self) -> usize {
-        self.stride
-    }
-
     /// Rows of a panel, a multiple of eight.
     pub(super) fn panel(&self) -> usize {
-        (PANEL / self.stride).clamp(16, 512).next_multiple_of(8)
+        (PANEL / self.stride).clamp(32, 512).next_multiple_of(8)
     }
 
     /// Rows that are summed up one after the other, a multiple of [`panel`](Self::panel).
@@ -96,32 +94,55 @@ impl<'a, T: Lanes> Frame<'a, T> {
         range.step_by(size).map(move |start| start..(start + size).min(end))
     }
 
-    /// Writes rows of the frame into `out`, `stride` apart, with zeros in between.
-    pub(super) fn load(&self, range: Range<usize>, out: &mut Vec<f64>) {
-        out.clear();
-        out.resize(range.len() * self.stride, 0.0);
+    /// Some rows of the frame, `width` numbers each: of the matrix itself where these are its own, and
+    /// otherwise in `buffer`.
+    pub(super) fn rows<'b>(&'b self, range: Range<usize>, buffer: &'b mut Vec<f64>) -> &'b [f64] {
+        if let (Basis::Columns, Rows::Dense { values, n_columns: d }) = (&self.basis, &self.rows)
+            && let Some(doubles) = T::doubles(&values[range.start * d..range.end * d])
+        {
+            return doubles;
+        }
+        buffer.resize(range.len() * self.width, 0.0);
         match (&self.basis, &self.rows) {
-            (Basis::Scales(scales), Rows::Dense { values, n_columns: d }) => {
-                let values = &values[range.start * d..range.end * d];
-                for (row, out) in values.chunks_exact(*d).zip(out.chunks_exact_mut(self.stride)) {
-                    for ((out, &value), scale) in out.iter_mut().zip(row).zip(scales) {
-                        *out = value.into() * scale;
-                    }
+            (Basis::Matrix(matrix), rows) => {
+                let mut padded = vec![0.0; range.len() * self.stride];
+                rows.multiply_in_double(range, |_| 1.0, matrix, self.stride, &mut padded);
+                let rows = padded.chunks_exact(self.stride);
+                for (out, row) in buffer.chunks_exact_mut(self.width).zip(rows) {
+                    out.copy_from_slice(&row[..self.width]);
                 }
             }
-            (Basis::Scales(scales), Rows::Sparse(x)) => {
-                for (i, out) in range.zip(out.chunks_exact_mut(self.stride)) {
+            (_, Rows::Dense { values, n_columns: d }) => {
+                convert(&values[range.start * d..range.end * d], buffer);
+            }
+            (_, Rows::Sparse(x)) => {
+                buffer.fill(0.0);
+                for (i, out) in range.zip(buffer.chunks_exact_mut(self.width)) {
                     let (columns, values) = x.row(i);
                     for (&j, &value) in columns.iter().zip(values) {
-                        out[j as usize] += value.into() * scales[j as usize];
+                        out[j as usize] += value.into();
                     }
                 }
             }
-            (Basis::Matrix(matrix), rows) => {
-                rows.multiply_in_double(range, |_| 1.0, matrix, self.stride, out);
+        }
+        if let Basis::Scales(scales) = &self.basis {
+            for row in buffer.chunks_exact_mut(self.width) {
+                row.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
             }
         }
+        buffer
     }
+}
+
+fn convert<T: Lanes>(values: &[T], out: &mut [f64]) {
+    vectorize(
+        #[inline(always)]
+        || {
+            for (out, &value) in out.iter_mut().zip(values) {
+                *out = value.into();
+            }
+        },
+    );
 }
 
 /// A matrix with its rows padded to whole vectors.
