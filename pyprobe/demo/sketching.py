@@ -21,7 +21,16 @@ __all__ = ["regression_on_pixels"]
 
 Vector = npt.NDArray[np.float64]
 
-_NAMES = ("1", "N - NW", "NE - N", "W - WW", "NW - W", "|N - NW|", "|W - WW|", "(N - NW)(W - WW)")
+_NAMES = (
+    "intercept",
+    "N - NW",
+    "NE - N",
+    "W - WW",
+    "NW - W",
+    "|N - NW|",
+    "|W - WW|",
+    "(N - NW)(W - WW)",
+)
 _N_DRAWS, _N_WARMUP = 100, 10
 
 
@@ -76,7 +85,7 @@ def regression_on_pixels(tour: Tour) -> None:
     check = coreset.check(x, y, draws=draws["coreset"])
     apart = np.abs((draws["coreset"] - full) / sd).max()
     tour.say(
-        f"{_N_DRAWS} draws each, whose means have a standard error of about "
+        f"{_N_DRAWS} draws each, on one thread, whose means have a standard error of about "
         f"{_N_DRAWS**-0.5:.2f} sd. All chains start from one seed, and that of the coreset follows "
         f"that of all rows: no draw differs by more than {apart:.2g} sd. By importance weights, "
         f"{check.reason} The plain weights were expected to be off by "
@@ -166,7 +175,13 @@ def nuts(likelihood: Callable[[Tensor], None], coreset: GLMCoreset) -> Vector:
         initial_params={"z": torch.zeros_like(center)},
         disable_progbar=True,
     )
-    sampler.run()
+    # On one thread: the operations are short, and two would wait for each other on a busy machine.
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        sampler.run()
+    finally:
+        torch.set_num_threads(n_threads)
     draws: Vector = (center + sampler.get_samples()["z"] @ spread.T).numpy()
     return draws
 
