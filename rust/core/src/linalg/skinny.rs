@@ -97,9 +97,10 @@ pub(crate) fn gather_add<T: Lanes>(
     Arch::new().dispatch(Gather { columns, values, w, stride, c });
 }
 
-/// `lower(s) += x' x` for `x` of shape (n, d) and the first `d` rows and columns of `s`, of shape
-/// (stride, stride), row by row; `stride` comes from `padded(d)`. The rest of `s` is of no meaning.
-pub(crate) fn gram_add(x: &[f64], d: usize, stride: usize, s: &mut [f64]) {
+/// `lower(s) += x' W x` for `x` of shape (n, d), weights of its rows or none, and the first `d` rows and
+/// columns of `s`, of shape (stride, stride), row by row; `stride` comes from `padded(d)`. The rest of
+/// `s` is of no meaning.
+pub(crate) fn gram_add(x: &[f64], d: usize, weights: Option<&[f64]>, stride: usize, s: &mut [f64]) {
     // Rows are read in whole vectors, which reach into the next: the last ones have a copy.
     let n = x.len() / d;
     let ahead = stride.div_ceil(d).min(n);
@@ -107,8 +108,9 @@ pub(crate) fn gram_add(x: &[f64], d: usize, stride: usize, s: &mut [f64]) {
     let readable = &x[..((body.len() / d) * d + stride).min(x.len())];
     let mut copy = tail.to_vec();
     copy.resize(tail.len() + stride, 0.0);
-    Arch::new().dispatch(Gram { x: readable, n: n - ahead, d, stride, s });
-    Arch::new().dispatch(Gram { x: &copy, n: ahead, d, stride, s });
+    let (first, last) = weights.unwrap_or_default().split_at_checked(n - ahead).unwrap_or_default();
+    Arch::new().dispatch(Gram { x: readable, n: n - ahead, d, weights: first, stride, s });
+    Arch::new().dispatch(Gram { x: &copy, n: ahead, d, weights: last, stride, s });
 }
 
 /// `out_i = |x_i t|^2` for the rows of `x`, of shape (n, d), and `t` of shape (d, stride), row by row;
@@ -138,6 +140,8 @@ struct Gram<'a> {
     x: &'a [f64],
     n: usize,
     d: usize,
+    /// Of the rows, or nothing.
+    weights: &'a [f64],
     stride: usize,
     s: &'a mut [f64],
 }
@@ -180,14 +184,19 @@ impl WithSimd for Gram<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if S::REGISTER_COUNT >= 32 { self.run::<S, 8>(simd) } else { self.run::<S, 4>(simd) }
+        match (S::REGISTER_COUNT >= 32, self.weights.is_empty()) {
+            (true, true) => self.run::<S, 8, false>(simd),
+            (true, false) => self.run::<S, 8, true>(simd),
+            (false, true) => self.run::<S, 4, false>(simd),
+            (false, false) => self.run::<S, 4, true>(simd),
+        }
     }
 }
 
 impl Gram<'_> {
     #[inline(always)]
-    fn run<S: Simd, const M: usize>(self, simd: S) {
-        let Self { x, n, d, stride, s } = self;
+    fn run<S: Simd, const M: usize, const WEIGHTED: bool>(self, simd: S) {
+        let Self { x, n, d, weights, stride, s } = self;
         if n == 0 {
             return;
         }
@@ -202,11 +211,17 @@ impl Gram<'_> {
                     2 | 4 => 2,
                     _ => 3,
                 };
-                let s = &mut s[v * lanes..];
+                let (s, k) = (&mut s[v * lanes..], v * lanes);
                 match step {
-                    1 => gram_tile::<S, M, 1>(simd, x, (n, d), (j, v * lanes), s, stride),
-                    2 => gram_tile::<S, M, 2>(simd, x, (n, d), (j, v * lanes), s, stride),
-                    _ => gram_tile::<S, M, 3>(simd, x, (n, d), (j, v * lanes), s, stride),
+                    1 => {
+                        gram_tile::<S, M, 1, WEIGHTED>(simd, x, (n, d), weights, (j, k), s, stride)
+                    }
+                    2 => {
+                        gram_tile::<S, M, 2, WEIGHTED>(simd, x, (n, d), weights, (j, k), s, stride)
+                    }
+                    _ => {
+                        gram_tile::<S, M, 3, WEIGHTED>(simd, x, (n, d), weights, (j, k), s, stride)
+                    }
                 }
                 v += step;
             }
@@ -216,10 +231,11 @@ impl Gram<'_> {
 
 /// Adds the products of M columns of `x` from `j` on with N vectors of columns from `k` on.
 #[inline(always)]
-fn gram_tile<S: Simd, const M: usize, const N: usize>(
+fn gram_tile<S: Simd, const M: usize, const N: usize, const WEIGHTED: bool>(
     simd: S,
     x: &[f64],
     (n, d): (usize, usize),
+    weights: &[f64],
     (j, k): (usize, usize),
     s: &mut [f64],
     stride: usize,
@@ -232,6 +248,9 @@ fn gram_tile<S: Simd, const M: usize, const N: usize>(
         let mut vectors = [simd.splat_f64s(0.0); N];
         for (i, vector) in vectors.iter_mut().enumerate() {
             *vector = pod_read_unaligned(cast_slice(&right[i * lanes..(i + 1) * lanes]));
+            if WEIGHTED {
+                *vector = simd.mul_f64s(simd.splat_f64s(weights[t]), *vector);
+            }
         }
         for m in 0..M {
             let factor = simd.splat_f64s(left[m]);
@@ -580,9 +599,12 @@ mod tests {
             let stride = padded::<f64>(d);
             let x: Vec<f64> = integers(n * d, 1);
             let mut s = vec![1.0; stride * stride];
-            gram_add(&x, d, stride, &mut s);
+            let weights: Vec<f64> = (0..n).map(|i| (i % 3) as f64).collect();
+            gram_add(&x, d, None, stride, &mut s);
+            gram_add(&x, d, Some(&weights), stride, &mut s);
             for (t, j) in (0..d).flat_map(|t| (0..=t).map(move |j| (t, j))) {
-                let sum: f64 = (0..n).map(|i| x[i * d + t] * x[i * d + j]).sum();
+                let sum: f64 =
+                    (0..n).map(|i| (1.0 + weights[i]) * x[i * d + t] * x[i * d + j]).sum();
                 assert_eq!(s[t * stride + j], 1.0 + sum, "n={n} d={d}");
             }
             let mut upper: Vec<f64> = integers(d * stride, 2);

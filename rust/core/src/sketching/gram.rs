@@ -5,7 +5,6 @@ use ndarray::Array2;
 use super::panel::{Frame, check};
 use crate::linalg::{Lanes, cholesky, skinny};
 use crate::parallel::reduce_blocks;
-use crate::simd::vectorize;
 use crate::{Control, Error};
 
 /// Width up to which the sums of a Gram matrix are kept in registers, and beyond which a general
@@ -27,45 +26,15 @@ pub fn gram<T: Lanes>(
         check("weights", frame.n_rows(), weights.len(), &[weights.len()])?;
     }
     let leaf = |rows: core::ops::Range<usize>| {
-        let (mut sum, mut buffer, mut scaled) = (Sum::new(frame), Vec::new(), Vec::new());
+        let (mut sum, mut buffer) = (Sum::new(frame), Vec::new());
         for panel in frame.panels(rows) {
             let x = frame.rows(panel.clone(), &mut buffer);
-            match weights {
-                None => sum.add(x),
-                Some(weights) => {
-                    scale_rows(x, frame.width(), &weights[panel], f64::sqrt, &mut scaled);
-                    sum.add(&scaled);
-                }
-            }
+            sum.add(x, weights.map(|weights| &weights[panel]));
         }
         Ok(sum)
     };
     let sum = reduce_blocks(frame.n_rows(), frame.leaf(), control, leaf, Sum::merge)?;
     Ok(sum.unwrap_or_else(|| Sum::new(frame)).symmetric())
-}
-
-/// Writes rows of length `d` times `factor` of their numbers into `out`.
-#[inline(always)]
-pub(super) fn scale_rows(
-    x: &[f64],
-    d: usize,
-    numbers: &[f64],
-    factor: impl Fn(f64) -> f64,
-    out: &mut Vec<f64>,
-) {
-    out.resize(x.len(), 0.0);
-    vectorize(
-        #[inline(always)]
-        || {
-            for ((row, out), &number) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)).zip(numbers)
-            {
-                let factor = factor(number);
-                for (value, out) in row.iter().zip(out) {
-                    *out = value * factor;
-                }
-            }
-        },
-    );
 }
 
 /// The lower triangle of a Gram matrix, as it grows.
@@ -81,15 +50,24 @@ impl Sum {
         Self { lower: Array2::zeros((stride, stride)), width }
     }
 
-    /// Adds the Gram matrix of a panel.
-    pub(super) fn add(&mut self, x: &[f64]) {
-        let stride = self.lower.ncols();
-        if self.width <= SKINNY {
+    /// Adds the Gram matrix of a panel, with weights of its rows or none.
+    pub(super) fn add(&mut self, x: &[f64], weights: Option<&[f64]>) {
+        let (d, stride) = (self.width, self.lower.ncols());
+        if d <= SKINNY {
             let lower = self.lower.as_slice_mut().expect("our own, in C order");
-            skinny::gram_add(x, self.width, stride, lower);
-        } else {
-            cholesky::add_gram(&mut self.lower, x, self.width, 1.0, &Control::sequential());
+            skinny::gram_add(x, d, weights, stride, lower);
+            return;
         }
+        let scaled: Vec<f64>;
+        let x = match weights {
+            None => x,
+            Some(weights) => {
+                let rows = x.chunks_exact(d).zip(weights);
+                scaled = rows.flat_map(|(row, w)| row.iter().map(move |x| x * w.sqrt())).collect();
+                &scaled
+            }
+        };
+        cholesky::add_gram(&mut self.lower, x, d, 1.0, &Control::sequential());
     }
 
     pub(super) fn merge(mut self, other: Self) -> Self {

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::gram::{SKINNY, Sum, scale_rows};
+use super::gram::{SKINNY, Sum};
 use super::panel::{Frame, check, padded};
 use crate::linalg::{Lanes, cholesky, skinny};
 use crate::parallel::{for_each_chunk, for_each_chunk_with};
@@ -58,22 +58,14 @@ pub fn lewis_step<T: Lanes>(
     for_each_chunk_with(log_w, leaf, &mut parts, control, |index, log_w, part| {
         let start = index * leaf;
         let (mut sum, mut worst) = (Sum::new(frame), 0.0_f64);
-        let (mut buffer, mut q, mut scaled) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut buffer, mut q) = (Vec::new(), Vec::new());
         for panel in frame.panels(start..start + log_w.len()) {
             let log_w = &mut log_w[panel.start - start..panel.end - start];
             let x = frame.rows(panel, &mut buffer);
             q.resize(log_w.len(), 0.0);
             transform.squared_norms(x, &mut q);
             worst = worst.max(update(log_w, &mut q, p, c));
-            scale_rows(
-                x,
-                frame.width(),
-                &q,
-                #[inline(always)]
-                |factor| factor,
-                &mut scaled,
-            );
-            sum.add(&scaled);
+            sum.add(x, Some(&q));
         }
         *part = Some((sum, worst));
         Ok(())
@@ -83,28 +75,41 @@ pub fn lewis_step<T: Lanes>(
     Ok((tree(parts.into_iter().map(|part| part.0), frame).symmetric(), worst))
 }
 
-/// `log_w += c (log q - (2/p) log_w)`, and `q = w^(1/2 - 1/p)` of the new weights, 0 for those that are;
+/// `log_w += c (log q - (2/p) log_w)`, and `q = w^(1 - 2/p)` of the new weights, 0 for those that are;
 /// returns the largest step before the factor.
 fn update(log_w: &mut [f64], q: &mut [f64], p: f64, c: f64) -> f64 {
     let mut worst = [0.0; 8];
+    let (logs, qs) = (log_w.as_chunks_mut::<8>(), q.as_chunks_mut::<8>());
     vectorize(
         #[inline(always)]
         || {
-            for (log_w, q) in log_w.chunks_mut(8).zip(q.chunks_mut(8)) {
-                for (i, (log_w, q)) in log_w.iter_mut().zip(q).enumerate() {
-                    let live = *log_w > f64::NEG_INFINITY && *q > 0.0;
-                    let step = (-2.0 / p).mul_add(*log_w, math::ln(*q));
-                    let step = if live { step } else { 0.0 };
-                    worst[i] = simd::larger(step.abs(), worst[i]);
-                    let next = c.mul_add(step, *log_w);
-                    let factor = math::exp((0.5 - 1.0 / p) * next);
-                    *log_w = if live { next } else { f64::NEG_INFINITY };
-                    *q = if live { factor } else { 0.0 };
-                }
+            for (log_w, q) in logs.0.iter_mut().zip(qs.0.iter_mut()) {
+                update_eight(log_w, q, p, c, &mut worst);
             }
+            let (mut last_logs, mut last_qs) = ([f64::NEG_INFINITY; 8], [0.0; 8]);
+            let n = logs.1.len();
+            last_logs[..n].copy_from_slice(logs.1);
+            last_qs[..n].copy_from_slice(qs.1);
+            update_eight(&mut last_logs, &mut last_qs, p, c, &mut worst);
+            logs.1.copy_from_slice(&last_logs[..n]);
+            qs.1.copy_from_slice(&last_qs[..n]);
         },
     );
     worst.into_iter().fold(0.0, f64::max)
+}
+
+#[inline(always)]
+fn update_eight(log_w: &mut [f64; 8], q: &mut [f64; 8], p: f64, c: f64, worst: &mut [f64; 8]) {
+    for i in 0..8 {
+        let live = log_w[i] > f64::NEG_INFINITY && q[i] > 0.0;
+        let step = (-2.0 / p).mul_add(log_w[i], math::ln(q[i]));
+        let step = if live { step } else { 0.0 };
+        worst[i] = simd::larger(step.abs(), worst[i]);
+        let next = c.mul_add(step, log_w[i]);
+        let factor = math::exp((1.0 - 2.0 / p) * next);
+        log_w[i] = if live { next } else { f64::NEG_INFINITY };
+        q[i] = if live { factor } else { 0.0 };
+    }
 }
 
 /// Neighbours in pairs, then pairs of pairs.

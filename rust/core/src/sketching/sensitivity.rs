@@ -7,7 +7,7 @@
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
-use super::gram::{Sum, scale_rows};
+use super::gram::Sum;
 use super::panel::{Frame, check, padded};
 use super::power::Power;
 use super::scores::Transform;
@@ -194,11 +194,9 @@ impl<'a> Search<'a> {
 
     /// The x with `target x = 1` of the least `sum h y^2`.
     fn least_squares(&self, h: &[f64]) -> Result<Vec<f64>, Error> {
-        let (mut sum, mut buffer, mut scaled) = (Sum::new(self.frame), Vec::new(), Vec::new());
+        let (mut sum, mut buffer) = (Sum::new(self.frame), Vec::new());
         for panel in self.frame.panels(0..h.len()) {
-            let rows = self.frame.rows(panel.clone(), &mut buffer);
-            scale_rows(rows, self.frame.width(), &h[panel], f64::sqrt, &mut scaled);
-            sum.add(&scaled);
+            sum.add(self.frame.rows(panel.clone(), &mut buffer), Some(&h[panel]));
         }
         let gram: Array2<f64> = sum.symmetric();
         let x = cholesky::solve(gram, self.target.to_vec(), &Control::sequential())?;
