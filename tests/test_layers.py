@@ -23,12 +23,13 @@ def run(code: str) -> str:
         "pyprobe.metrics",
         "pyprobe.directional",
         "pyprobe.transport",
+        "pyprobe.sketching",
         "pyprobe.demo",
         "pyprobe.plot",
     ],
 )
 def test_importing_loads_neither_torch_nor_matplotlib(module):
-    heavy = "{'torch', 'matplotlib', 'sklearn', 'pyro', 'gpytorch', 'tqdm', 'ot'}"
+    heavy = "{'torch', 'matplotlib', 'sklearn', 'pyro', 'gpytorch', 'tqdm', 'ot', 'dask'}"
     assert run(f"import sys, {module}; print({heavy} & set(sys.modules))").strip() == "set()"
 
 

@@ -16,7 +16,6 @@ from pyprobe import _core
 from pyprobe._engine import Engine, select
 from pyprobe.cluster._samples import Samples, as_samples, dtype_of
 from pyprobe.errors import DomainError, ShapeError
-from pyprobe.typing import FloatArray
 
 __all__ = ["Passes", "Tall", "check_exponent", "read_passes", "read_tall"]
 
@@ -74,11 +73,11 @@ class Passes(ABC):
         """Return a sparse sign embedding of the rows: products of columns are nearly kept."""
 
     @abstractmethod
-    def take_rows(self, indices: Any) -> FloatArray:
+    def take_rows(self, indices: Any) -> Matrix:
         """Return some rows as an array, in double precision."""
 
     @abstractmethod
-    def dense(self) -> FloatArray:
+    def dense(self) -> Matrix:
         """Return all rows as an array, in double precision."""
 
 
@@ -121,10 +120,10 @@ class Tall(Passes):
         """Return all of it: an array, or a SciPy matrix of compressed rows."""
         return as_matrix(self.samples)
 
-    def take_rows(self, indices: Any) -> FloatArray:
+    def take_rows(self, indices: Any) -> Matrix:
         return as_dense(self.matrix()[indices])
 
-    def dense(self) -> FloatArray:
+    def dense(self) -> Matrix:
         return as_dense(self.matrix())
 
 
@@ -188,6 +187,13 @@ def _as_torch(found: Any, dtype: Any) -> Any:
     return sys.modules["torch"].from_numpy(found).to(dtype)
 
 
+def _from_torch_csr(tensor: Any) -> Any:
+    import scipy.sparse
+
+    parts = (tensor.values(), tensor.col_indices(), tensor.crow_indices())
+    return scipy.sparse.csr_array(tuple(part.numpy() for part in parts), shape=tuple(tensor.shape))
+
+
 def shape_of(samples: Samples) -> tuple[int, int]:
     """Return rows and columns."""
     if isinstance(samples, np.ndarray):
@@ -206,7 +212,7 @@ def as_matrix(samples: Samples) -> Any:
     return scipy.sparse.csr_array(parts, shape=shape_of(samples))
 
 
-def as_dense(rows: Any) -> FloatArray:
+def as_dense(rows: Any) -> Matrix:
     """Return rows as an array, in double precision."""
     return np.asarray(rows if isinstance(rows, np.ndarray) else rows.toarray(), dtype=np.float64)
 
@@ -238,43 +244,14 @@ def sum_in_pairs(parts: Iterable[Matrix]) -> Matrix:
     return total
 
 
-SKETCH_KEYS = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)
-"""Of the places and the signs of the embedding: the same for all data."""
-NONZEROS = 8
-"""Of every column of the embedding."""
+NONZEROS = 4
+"""Rows of a sketch to which each row goes. Its root is a power of two: parts are scaled exactly."""
 
 
 def sketch_part(samples: Samples, start: int, n_rows: int) -> Matrix:
-    """Return what rows from number `start` on add to the sketch of all.
-
-    Places and signs belong to the number of the row. `start` must begin a leaf.
-    """
-    n, d = shape_of(samples)
-    leaf = _core.rows_leaf(d)
-    return sum_in_pairs(
-        _sketch_leaf(cut(samples, at, min(at + leaf, n)), start + at, n_rows)
-        for at in range(0, n, leaf)
-    )
-
-
-def _sketch_leaf(samples: Samples, start: int, n_rows: int) -> Matrix:
-    import scipy.sparse
-
-    n = shape_of(samples)[0]
-    first, size = start * NONZEROS, n * NONZEROS
-    places, signs = (_core.row_uniforms(key, first, size) for key in SKETCH_KEYS)
-    values = np.where(signs < 0.5, -1.0, 1.0) / np.sqrt(NONZEROS)
-    pointers = np.arange(0, size + 1, NONZEROS)
-    indices = np.minimum((places * n_rows).astype(np.int64), n_rows - 1)
-    operator = scipy.sparse.csc_array((values, indices, pointers), shape=(n_rows, n))
-    return np.asarray(operator @ as_dense(as_matrix(samples)))
-
-
-def _from_torch_csr(tensor: Any) -> Any:
-    import scipy.sparse
-
-    parts = (tensor.values(), tensor.col_indices(), tensor.crow_indices())
-    return scipy.sparse.csr_array(tuple(part.numpy() for part in parts), shape=tuple(tensor.shape))
+    """Return what rows from number `start` on add to the sparse sign embedding of all."""
+    n = start + shape_of(samples)[0]
+    return _core.sketch_apply(("sparse_sign", n_rows, n, NONZEROS, 0, None), samples, start)
 
 
 def check_exponent(p: Any, *, minimum: float = 0.0, why: str = "") -> float:

@@ -47,7 +47,7 @@ class Space:
     gram: Matrix
     """Of the rows in the basis, shape (rank, rank)."""
     method: str
-    """``"gram"`` or ``"sketch_qr"``."""
+    """``"gram"``, ``"sketch_qr"`` or ``"approx"``."""
 
     @property
     def rank(self) -> int:
@@ -98,7 +98,7 @@ def find_space(
     """Return the column space of `tall`, of `[a; sqrt(ridge) I]` where there is a ridge.
 
     Columns depend on others where what they add is less than the rounding of as many numbers as the
-    rows have, or `n_summed`.
+    rows, or those of their sketch, have been summed from; `n_summed` where that is more.
 
     Raises
     ------
@@ -107,27 +107,48 @@ def find_space(
     DomainError
         Where all are zero.
     """
-    gram, scales, is_extreme = _scaled_gram(tall)
+    if method == "approx" and (fast := _rough_space(tall, ridge)):
+        return fast
+    gram, scales = scaled_gram(tall)
     kept = np.flatnonzero(scales)
+    is_extreme = bool((np.abs(np.log10(scales[kept])) > 100).any())
     if method == "gram" or (method == "auto" and not _is_singular(gram, scales, ridge)):
         gram = gram[np.ix_(kept, kept)]
         return Space(tall, None, scales, kept, is_extreme, gram, "gram")
-    matrix = _sketched_basis(tall, scales, ridge, n_summed)
+    matrix = _sketched_basis(tall, _sketch(tall), scales, ridge, n_summed)
+    if method == "approx":
+        return Space(tall, matrix, scales, kept, is_extreme, np.eye(matrix.shape[1]), method)
     gram = tall.gram(matrix)
     return Space(tall, matrix, scales, kept, is_extreme, gram, "sketch_qr")
 
 
-def _scaled_gram(tall: Passes) -> tuple[Matrix, Vector, bool]:
+def _rough_space(tall: Passes, ridge: float) -> Space | None:
+    """Return the space in a basis that is orthonormal up to the error of a sketch.
+
+    None where an entry is not finite, or squares overflow.
+    """
+    rows = _sketch(tall)
+    with np.errstate(over="ignore"):
+        squares = np.square(rows).sum(axis=0)
+    inside = (squares > 1e-200) & (squares < 1e200)
+    if not (inside | (squares == 0)).all() or not inside.any():
+        return None
+    scales = _power_of_two(np.sqrt(squares))
+    matrix = _sketched_basis(tall, rows, scales, ridge)
+    kept = np.flatnonzero(scales)
+    return Space(tall, matrix, scales, kept, False, np.eye(matrix.shape[1]), "approx")
+
+
+def scaled_gram(tall: Passes) -> tuple[Matrix, Vector]:
     """Return the Gram matrix of the columns, scaled to lengths near 1 by powers of two, and these.
 
-    Columns of zeros have scale 0. Last comes whether squares of the columns themselves overflow.
+    Columns of zeros have scale 0.
     """
     gram = tall.gram()
     squares = gram.diagonal()
     scales = np.ones(len(squares))
     inside = (squares > 1e-200) & (squares < 1e200)
-    is_extreme = not (inside | (squares == 0)).all() or not inside.any()
-    if is_extreme or not np.isfinite(gram).all():
+    if not (inside | (squares == 0)).all() or not np.isfinite(gram).all() or not inside.any():
         maxima = tall.check_finite()
         scales = _power_of_two(maxima)
         gram = tall.gram(scales)
@@ -135,7 +156,7 @@ def _scaled_gram(tall: Passes) -> tuple[Matrix, Vector, bool]:
         if not squares.any():
             raise DomainError(f"'{tall.name}' must not be all zero.")
     lengths = _power_of_two(np.sqrt(squares))
-    return lengths[:, None] * gram * lengths, scales * lengths, is_extreme
+    return lengths[:, None] * gram * lengths, scales * lengths
 
 
 def _power_of_two(values: Vector) -> Vector:
@@ -152,12 +173,9 @@ def _is_singular(gram: Matrix, scales: Vector, ridge: float) -> bool:
     kept = scales > 0
     if ridge and not kept.all():
         return True
-    if ridge:
-        with np.errstate(over="ignore"):
-            gram = gram + np.diag(np.square(np.sqrt(ridge) * scales))
-        if not np.isfinite(gram).all():
-            return True
-    matrix = gram[np.ix_(kept, kept)]
+    matrix = _penalized(gram, scales, ridge)[np.ix_(kept, kept)]
+    if not np.isfinite(matrix).all():
+        return True
     lengths = 1 / np.sqrt(matrix.diagonal())
     matrix = lengths[:, None] * matrix * lengths
     factor, failed = lapack.dpotrf(matrix)
@@ -167,13 +185,33 @@ def _is_singular(gram: Matrix, scales: Vector, ridge: float) -> bool:
     return bool(inverse_condition * GRAM_LIMIT < 1)
 
 
-def _sketched_basis(tall: Passes, scales: Vector, ridge: float, n_summed: int) -> Matrix:
-    """Return a matrix (d, rank) that makes the columns a well conditioned basis of their space."""
+def _penalized(gram: Matrix, scales: Vector, ridge: float) -> Matrix:
+    """Return the Gram matrix of the scaled columns with the ridge, which may overflow."""
+    if not ridge:
+        return gram
+    with np.errstate(over="ignore"):
+        return gram + np.diag(np.square(np.sqrt(ridge) * scales))
+
+
+def _sketch(tall: Passes) -> Matrix:
+    """Return a sketch of the rows, or the rows where they are few."""
     n, d = tall.shape
-    n_sketch = SKETCH_ROWS * d
-    rows = scales * (tall.sketch(n_sketch) if n > 2 * n_sketch else tall.dense())
+    m = SKETCH_ROWS * d
+    return tall.dense() if n <= 2 * m else tall.sketch(m)
+
+
+def _sketched_basis(
+    tall: Passes, rows: Matrix, scales: Vector, ridge: float, n_summed: int = 0
+) -> Matrix:
+    """Return a matrix (d, rank) that makes the columns a well conditioned basis of their space."""
+    d = tall.shape[1]
+    rows = rows * scales
+    gram = rows.T @ rows
+    if scales.all() and not _is_singular(gram, scales, ridge):
+        return scales[:, None] * inverse_factor(_penalized(gram, scales, ridge))
+    safe = np.where(scales > 0, scales, 1.0)
     if ridge:
-        rows = np.vstack([rows, np.sqrt(ridge) * np.diag(np.where(scales > 0, scales, 1.0))])
+        rows = np.vstack([rows, np.sqrt(ridge) * np.diag(safe)])
     factor, order = qr(rows, mode="r", pivoting=True, check_finite=False)
     diagonal = np.abs(np.diag(factor))
     rounding = np.finfo(tall.dtype).eps * max(*rows.shape, n_summed)
@@ -181,7 +219,7 @@ def _sketched_basis(tall: Passes, scales: Vector, ridge: float, n_summed: int) -
     inverse, _ = lapack.dtrtri(factor[:rank, :rank])
     basis = np.zeros((d, rank))
     basis[order[:rank]] = inverse
-    return np.where(scales > 0, scales, 1.0)[:, None] * basis
+    return safe[:, None] * basis
 
 
 def inverse_factor(gram: Matrix) -> Matrix:

@@ -24,7 +24,7 @@ import numpy as np
 from pyprobe._validate import check_bool, check_callback, check_positive_float, check_positive_int
 from pyprobe.errors import ConvergenceWarning
 from pyprobe.progress import Callback, Progress, ends
-from pyprobe.sketching._input import Matrix, Passes, Vector, check_exponent, read_passes
+from pyprobe.sketching._input import Matrix, Passes, check_exponent, read_passes
 from pyprobe.sketching._space import Space, find_space, inverse_factor
 
 __all__ = ["LewisInfo", "lewis_weights"]
@@ -92,9 +92,11 @@ def lewis_weights(
     ConvergenceWarning
         Where ``max_iter`` passes, or a callback, leave the residual above ``tol``.
 
-    Notes ----- O(n d^2) a pass, of which 3 to 8 are enough for ``tol=1e-2`` up to p = 4, and about
+    Notes
+    -----
+    O(n d^2) a pass, of which 3 to 8 are enough for ``tol=1e-2`` up to p = 4, and about
     ``log(1 / tol) / log((p + 2) / |p - 2|)`` in general; each reads the rows once. With p = 2 they
-    are the leverage scores. The same bits for any number of threads.
+    are the leverage scores. The same bits for any number of threads, and for any chunks.
 
     References
     ----------
@@ -105,7 +107,7 @@ def lewis_weights(
     >>> import numpy as np
     >>> from pyprobe.sketching import lewis_weights
     >>> a = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
-    >>> lewis_weights(a, 1.0).round(6)
+    >>> lewis_weights(a, 1.0, tol=1e-8).round(6)
     array([0.5, 0.5, 1. ])
     """
     p = check_exponent(p)

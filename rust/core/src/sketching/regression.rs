@@ -1,0 +1,209 @@
+//! What least squares need of tall data: sums over its rows, in fixed blocks, and nothing as tall.
+
+use core::ops::Range;
+use std::borrow::Cow;
+
+use ndarray::{Array2, ArrayView2};
+
+use super::panel::{check, padded};
+use crate::linalg::{Csr, Lanes, Rows, skinny};
+use crate::memory::zeros;
+use crate::parallel::reduce_blocks;
+use crate::simd::vectorize;
+use crate::{Control, Error};
+
+/// Least rows whose sums are made before they are added up.
+const PART: usize = 16_384;
+/// Doubles of the rows at hand: they stay in the second cache.
+const BLOCK: usize = 1 << 15;
+
+/// What is left of targets by a linear model, and what it needs for the next step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Residual {
+    /// `x' (b - x beta)`, shape (d, k).
+    pub gradient: Array2<f64>,
+    /// The squared norm of each column of `b - x beta`.
+    pub squared_norms: Vec<f64>,
+}
+
+/// The residual `b - x beta`, of shape (n, k), in sums: one pass over `x`, O(n d k).
+///
+/// # Errors
+/// [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
+pub fn residual<T: Lanes>(
+    x: Rows<'_, T>,
+    b: ArrayView2<'_, f64>,
+    beta: ArrayView2<'_, f64>,
+    control: &Control,
+) -> Result<Residual, Error> {
+    let (n, d, k) = (x.n_rows(), x.n_columns(), b.ncols());
+    check("b", n, b.nrows(), b.shape())?;
+    if beta.dim() != (d, k) {
+        let expected = format!("({d}, {k})");
+        return Err(Error::Shape { name: "beta", expected, got: beta.shape().to_vec() });
+    }
+    let targets = Targets::new(b);
+    let single = k == 1 && matches!(x, Rows::Dense { .. });
+    let stride = if single { 1 } else { skinny::padded::<f64>(k) };
+    let mut minus = if single { beta.iter().copied().collect() } else { padded(beta) };
+    minus.iter_mut().for_each(|value| *value = -*value);
+    let size = (BLOCK / (d + stride)).clamp(16, 512);
+    let part = |range: Range<usize>| {
+        // The gradient, and the squared norms as its last row.
+        let mut sums: Vec<f64> = zeros(&[d + 1, stride])?;
+        let mut left = vec![0.0; size * stride];
+        for first in range.clone().step_by(size) {
+            control.check()?;
+            let rows = first..(first + size).min(range.end);
+            let left = &mut left[..rows.len() * stride];
+            for (i, row) in rows.clone().zip(left.chunks_exact_mut(stride)) {
+                row[..k].copy_from_slice(targets.row(i));
+            }
+            let (gradient, norms) = sums.split_at_mut(d * stride);
+            match x {
+                Rows::Dense { values, .. } => {
+                    let values = T::to_doubles(&values[rows.start * d..rows.end * d]);
+                    if single {
+                        single_residual(&values, d, &minus, left, gradient);
+                    } else {
+                        skinny::multiply_add(&values, d, &minus, stride, left);
+                        skinny::transpose_multiply_add(&values, d, left, stride, gradient);
+                    }
+                }
+                Rows::Sparse(csr) => {
+                    x.multiply_in_double(rows.clone(), |_| 1.0, &minus, stride, left);
+                    add_sparse_transpose(csr, rows, left, stride, gradient);
+                }
+            }
+            for row in left.chunks_exact(stride) {
+                norms.iter_mut().zip(row).for_each(|(sum, value)| *sum += value * value);
+            }
+        }
+        Ok(sums)
+    };
+    let found = reduce_blocks(n, PART, control, part, super::add)?;
+    let sums = found.map_or_else(|| zeros(&[d + 1, stride]), Ok)?;
+    Ok(Residual {
+        gradient: Array2::from_shape_fn((d, k), |(j, c)| sums[j * stride + c]),
+        squared_norms: sums[d * stride..d * stride + k].to_vec(),
+    })
+}
+
+/// Targets row by row, in one piece.
+struct Targets<'a> {
+    values: Cow<'a, [f64]>,
+    k: usize,
+}
+
+impl<'a> Targets<'a> {
+    fn new(b: ArrayView2<'a, f64>) -> Self {
+        let k = b.ncols();
+        let values =
+            b.to_slice().map_or_else(|| Cow::Owned(b.iter().copied().collect()), Cow::from);
+        Self { values, k }
+    }
+
+    fn row(&self, i: usize) -> &[f64] {
+        &self.values[i * self.k..(i + 1) * self.k]
+    }
+}
+
+/// `left += x minus`, and then `gradient += x' left`, row by row while the row is at hand.
+fn single_residual(x: &[f64], d: usize, minus: &[f64], left: &mut [f64], gradient: &mut [f64]) {
+    vectorize(
+        #[inline(always)]
+        || {
+            for (row, left) in x.chunks_exact(d).zip(left.iter_mut()) {
+                let (chunks, rest) = row.as_chunks::<8>();
+                let (factors, rest_of_factors) = minus.as_chunks::<8>();
+                let mut sums = [0.0; 8];
+                for (chunk, factors) in chunks.iter().zip(factors) {
+                    for i in 0..8 {
+                        sums[i] = chunk[i].mul_add(factors[i], sums[i]);
+                    }
+                }
+                for ((sum, value), factor) in sums.iter_mut().zip(rest).zip(rest_of_factors) {
+                    *sum = value.mul_add(*factor, *sum);
+                }
+                *left += crate::simd::fold(sums, |a, b| a + b);
+                for (sum, value) in gradient.iter_mut().zip(row) {
+                    *sum = left.mul_add(*value, *sum);
+                }
+            }
+        },
+    );
+}
+
+/// `out += x' left` for some rows of a sparse matrix.
+fn add_sparse_transpose<T: Lanes>(
+    x: Csr<'_, T>,
+    rows: Range<usize>,
+    left: &[f64],
+    stride: usize,
+    out: &mut [f64],
+) {
+    for (i, left) in rows.zip(left.chunks_exact(stride)) {
+        let (columns, values) = x.row(i);
+        for (&column, &value) in columns.iter().zip(values) {
+            let value: f64 = value.into();
+            let out = &mut out[column as usize * stride..(column as usize + 1) * stride];
+            out.iter_mut().zip(left).for_each(|(out, left)| *out += value * left);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::float_cmp)] // sums of small integers are exact
+mod tests {
+    use super::*;
+
+    fn integers(n: usize, d: usize, seed: usize) -> Array2<f64> {
+        Array2::from_shape_fn((n, d), |(i, j)| (((i * d + j) * 7919 + seed) % 7) as f64 - 3.0)
+    }
+
+    #[test]
+    fn sums_are_those_of_the_matrices_dense_single_and_sparse() {
+        for (n, d, k) in
+            [(0, 2, 1), (5, 1, 1), (1000, 7, 1), (700, 20, 3), (40_000, 2, 1), (90, 70, 2)]
+        {
+            let (x, b, beta) = (integers(n, d, 1), integers(n, k, 2), integers(d, k, 3));
+            let single: Vec<f32> = x.iter().map(|&value| value as f32).collect();
+            let indptr: Vec<u64> = (0..=n).map(|i| (i * d) as u64).collect();
+            let indices: Vec<u32> = (0..n * d).map(|i| (i % d) as u32).collect();
+            let csr = Csr::new(&indptr, &indices, x.as_slice().unwrap(), d).unwrap();
+            let left = &b - x.dot(&beta);
+            let expected = Residual {
+                gradient: x.t().dot(&left),
+                squared_norms: left.columns().into_iter().map(|c| c.dot(&c)).collect(),
+            };
+            let control = Control::new();
+            let check = |rows: Rows<'_, f64>| {
+                assert_eq!(residual(rows, b.view(), beta.view(), &control).unwrap(), expected);
+            };
+            check(Rows::dense(x.view()).unwrap());
+            check(Rows::Sparse(csr));
+            let rows = Rows::Dense { values: &single, n_columns: d };
+            assert_eq!(residual(rows, b.view(), beta.view(), &control).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_nothing() {
+        let x = integers(50_000, 9, 1).mapv(|value| value / 7.0);
+        let b = integers(50_000, 1, 2).mapv(|value| value / 3.0);
+        let (rows, beta) = (Rows::dense(x.view()).unwrap(), Array2::from_elem((9, 1), 0.3));
+        let both = [Control::sequential(), Control::new()]
+            .map(|control| residual(rows, b.view(), beta.view(), &control).unwrap());
+        assert_eq!(both[0], both[1]);
+    }
+
+    #[test]
+    fn targets_of_another_length_are_refused() {
+        let x = integers(5, 2, 1);
+        let b = integers(4, 1, 1);
+        let rows = Rows::dense(x.view()).unwrap();
+        let beta = Array2::zeros((2, 1));
+        let refused = residual(rows, b.view(), beta.view(), &Control::new());
+        assert!(matches!(refused, Err(Error::Shape { name: "b", .. })));
+    }
+}
