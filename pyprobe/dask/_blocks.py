@@ -216,7 +216,7 @@ def _samples(block: Any) -> Any:
 
 def _numbers(values: Any) -> Any:
     # What comes from other processes lies where it may.
-    return None if values is None else np.require(values, np.float64, "CA")
+    return None if values is None else np.require(values, np.float64, ["C", "A"])
 
 
 def _maxima(block: Any, number: int, start: int) -> Vector:
