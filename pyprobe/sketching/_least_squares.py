@@ -21,8 +21,9 @@ import numpy.typing as npt
 from scipy.linalg import lapack
 
 from pyprobe import _core
+from pyprobe.errors import DomainError
 from pyprobe.sketching._input import Tall
-from pyprobe.sketching._space import scaled_gram
+from pyprobe.sketching._space import power_of_two, scaled_gram
 from pyprobe.sketching.operators import SketchOperator, sketch_operator
 from pyprobe.typing import Rng
 
@@ -113,14 +114,21 @@ def solve_exactly(
     a = problem.a
     n, d = a.shape
     dense = isinstance(a.samples, np.ndarray)
-    gram, scales = _scales(a) if not dense and d > _WIDE_SPARSE else scaled_gram(a)
-    if kind is None and n > d and gram is not None and scales.all():
-        factor, failed = lapack.dpotrf(gram)
-        size = np.abs(gram).sum(axis=0).max()
+    by_product = d <= (_WIDE if dense else _WIDE_SPARSE)
+    if kind is None and n > d and (dense or by_product):
+        gram, scales = scaled_gram(a, problem.b)
+        factor, failed = lapack.dpotrf(gram[:d, :d])
+        size = np.abs(gram[:d, :d]).sum(axis=0).max()
         inverse = 0.0 if failed else float(lapack.dpocon(factor, size)[0])
         if inverse > _GRAM:
-            return _by_cholesky(problem, factor, scales, inverse, watch)
-    by_product = d <= (_WIDE if dense else _WIDE_SPARSE)
+            start = scales[:, None] * lapack.dpotrs(factor, gram[:d, d:])[0]
+            return _by_cholesky(problem, factor, scales, start, inverse, watch)
+    else:
+        maxima = a.check_finite()
+        if not maxima.any():
+            raise DomainError("'a' must not be all zero.")
+        scales = power_of_two(maxima)
+    scales = np.where(scales > 0, scales, 1.0)
     m = n_rows or max(64, (8 if by_product else 12) * d)
     if kind is None and n <= 2 * m:
         found = whiten(scales * a.dense(), problem.b, scales, a.dtype)
@@ -135,12 +143,6 @@ def solve_exactly(
     return _finish(problem, found, newton, operator, watch)
 
 
-def _scales(a: Tall) -> tuple[None, Vector]:
-    """Return no Gram matrix, and powers of two that scale the columns to entries of at most 1."""
-    maxima = a.check_finite()
-    return None, np.where(maxima > 0, np.ldexp(1.0, -np.frexp(maxima)[1]), 0.0)
-
-
 def whiten(rows: Matrix, targets: Matrix, scales: Vector, dtype: np.dtype[Any]) -> Whitening:
     """Return the whitening of `rows`, which stand for all, with columns scaled already."""
     q, factor = np.linalg.qr(rows)
@@ -151,8 +153,7 @@ def whiten(rows: Matrix, targets: Matrix, scales: Vector, dtype: np.dtype[Any]) 
     basis = scales[:, None] * (vt[:rank].T / values[:rank])
     start = u[:, :rank].T @ (q.T @ targets)
     null = scales[:, None] * vt[rank:].T
-    lengths = np.linalg.norm(null, axis=0)
-    null = np.linalg.qr(null[:, lengths > 0] / lengths[lengths > 0])[0]
+    null = np.linalg.qr(null / np.abs(null).max(axis=0, initial=0.0))[0]
     return Whitening(basis, start, float(values[0] / values[rank - 1]), null)
 
 
@@ -165,6 +166,7 @@ def _by_cholesky(
     problem: Problem,
     factor: Matrix,
     scales: Vector,
+    start: Matrix,
     inverse: float,
     watch: Callable[[int, float], bool],
 ) -> Solution:
@@ -172,9 +174,7 @@ def _by_cholesky(
         solved, _ = lapack.dpotrs(factor, scales[:, None] * gradient)
         return np.asarray(scales[:, None] * solved)
 
-    gradient, _ = problem.residual(np.zeros((len(scales), problem.b.shape[1])))
-    x = newton(gradient)
-    refined = _refine(problem, x, newton, min(0.5, 20 * _EPS / inverse), inverse**-0.5, watch)
+    refined = _refine(problem, start, newton, min(0.5, 20 * _EPS / inverse), inverse**-0.5, watch)
     return Solution(refined, len(scales), "cholesky", inverse**-0.5, None)
 
 

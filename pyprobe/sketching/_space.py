@@ -20,7 +20,7 @@ from pyprobe import _core
 from pyprobe.errors import DomainError
 from pyprobe.sketching._input import Tall, Vector
 
-__all__ = ["Space", "find_space", "inverse_factor"]
+__all__ = ["Space", "find_space", "inverse_factor", "power_of_two", "scaled_gram"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -74,27 +74,35 @@ def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space
     return Space(tall, basis, gram, basis.shape[1], "sketch_qr")
 
 
-def scaled_gram(tall: Tall) -> tuple[Matrix, Vector]:
+def scaled_gram(tall: Tall, targets: Matrix | None = None) -> tuple[Matrix, Vector]:
     """Return powers of two that scale the columns to lengths near 1, and the Gram matrix of these.
 
-    Columns of zeros have scale 0.
+    Columns of zeros have scale 0. Targets of shape (n, k) stand beside the columns, as they are.
     """
-    gram = _core.rows_gram(tall.samples)
-    squares = gram.diagonal()
-    scales = np.ones(len(squares))
+    d = tall.shape[1]
+
+    def gram_of(scales: Vector) -> Matrix:
+        if targets is None:
+            return _core.rows_gram(tall.samples, scales)
+        return _core.sketch_normal_equations(tall.samples, scales, targets)
+
+    scales = np.ones(d)
+    gram = gram_of(scales)
+    squares = gram.diagonal()[:d]
     inside = (squares > 1e-200) & (squares < 1e200)
     if not (inside | (squares == 0)).all() or not np.isfinite(gram).all() or not inside.any():
         maxima = tall.check_finite()
-        scales = _power_of_two(maxima)
-        gram = _core.rows_gram(tall.samples, scales)
-        squares = gram.diagonal()
+        scales = power_of_two(maxima)
+        gram = gram_of(scales)
+        squares = gram.diagonal()[:d]
         if not squares.any():
             raise DomainError(f"'{tall.name}' must not be all zero.")
-    lengths = _power_of_two(np.sqrt(squares))
-    return lengths[:, None] * gram * lengths, scales * lengths
+    lengths = np.ones(len(gram))
+    lengths[:d] = power_of_two(np.sqrt(squares))
+    return lengths[:, None] * gram * lengths, scales * lengths[:d]
 
 
-def _power_of_two(values: Vector) -> Vector:
+def power_of_two(values: Vector) -> Vector:
     """Return powers of two that bring positive values into [1, 2); 0 for a value of 0."""
     exponents = np.frexp(values)[1]
     # Two factors: the inverse of the smallest subnormal number is not a number.

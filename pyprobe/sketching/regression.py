@@ -42,6 +42,7 @@ from pyprobe.sketching._least_squares import (
     solve_exactly,
     whiten,
 )
+from pyprobe.sketching._space import power_of_two
 from pyprobe.sketching.operators import KINDS, padded_length, sketch_operator
 from pyprobe.typing import Rng
 
@@ -364,7 +365,7 @@ def _solve_sketched(
     maxima = np.abs(rows).max(axis=0)
     if not maxima.any():
         raise DomainError("'a' must not be all zero.")
-    scales = np.where(maxima > 0, np.ldexp(1.0, -np.frexp(maxima)[1]), 0.0)
+    scales = np.where(maxima > 0, power_of_two(maxima), 1.0)
     rows = rows * scales
     found = whiten(rows, targets, scales, a.dtype)
     x = found.basis @ found.start

@@ -7,7 +7,7 @@ use numpy::{
 use pyo3::prelude::*;
 use pyprobe_core::linalg::Lanes;
 use pyprobe_core::random::Key;
-use pyprobe_core::sketching::{self, Gaussian, SparseSign, Srht};
+use pyprobe_core::sketching::{self, Frame, Gaussian, SparseSign, Srht};
 
 use crate::gate;
 use crate::mixture::{Matrix, Samples, entries};
@@ -165,5 +165,31 @@ pub fn sketch_residual<'py>(
     match x {
         Samples::Double(x) => run(py, &x, &b, &beta),
         Samples::Single(x) => run(py, &x, &b, &beta),
+    }
+}
+
+/// The Gram matrix of `x` times `scales`, with `b` beside it: shape (d + k, d + k).
+#[pyfunction]
+pub fn sketch_normal_equations<'py>(
+    py: Python<'py>,
+    x: Samples<'py>,
+    scales: PyReadonlyArray1<'py, f64>,
+    b: PyReadonlyArray2<'py, f64>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    fn run<'py, T: Lanes + Element>(
+        py: Python<'py>,
+        x: &Matrix<'py, T>,
+        scales: &[f64],
+        b: &PyReadonlyArray2<'py, f64>,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let frame =
+            Frame::with_targets(x.rows()?, scales, b.as_array()).map_err(gate::exception)?;
+        let work = frame.n_rows() * (frame.width() + 8) * (frame.width() + 8) / 16;
+        let gram = gate::run(py, work, |control| sketching::gram(&frame, None, control))?;
+        Ok(gram.into_pyarray(py))
+    }
+    match x {
+        Samples::Double(x) => run(py, &x, scales.as_slice()?, &b),
+        Samples::Single(x) => run(py, &x, scales.as_slice()?, &b),
     }
 }

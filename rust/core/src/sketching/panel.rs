@@ -20,6 +20,8 @@ const LEAF: usize = 8192;
 pub struct Frame<'a, T> {
     rows: Rows<'a, T>,
     basis: Basis,
+    /// Columns beside those of the rows, row by row.
+    targets: &'a [f64],
     width: usize,
     stride: usize,
 }
@@ -58,8 +60,26 @@ impl<'a, T: Lanes> Frame<'a, T> {
         Ok(Self::with_basis(rows, Basis::Matrix(matrix), basis.ncols()))
     }
 
+    /// The rows as [`scaled`](Self::scaled), and beside them those of `targets`, of shape (n, k): the
+    /// Gram matrix is that of the normal equations of least squares.
+    ///
+    /// # Errors
+    /// [`Error::Shape`]
+    pub fn with_targets(
+        rows: Rows<'a, T>,
+        scales: &[f64],
+        targets: ArrayView2<'a, f64>,
+    ) -> Result<Self, Error> {
+        let Self { basis, width, .. } = Self::scaled(rows, scales)?;
+        check("b", rows.n_rows(), targets.nrows(), targets.shape())?;
+        let shape = targets.shape().to_vec();
+        let expected = "a matrix in C order".into();
+        let values = targets.to_slice().ok_or(Error::Shape { name: "b", expected, got: shape })?;
+        Ok(Self { targets: values, ..Self::with_basis(rows, basis, width + targets.ncols()) })
+    }
+
     fn with_basis(rows: Rows<'a, T>, basis: Basis, width: usize) -> Self {
-        Self { rows, basis, width, stride: skinny::padded::<f64>(width) }
+        Self { rows, basis, targets: &[], width, stride: skinny::padded::<f64>(width) }
     }
 
     /// Number of rows.
@@ -100,6 +120,13 @@ impl<'a, T: Lanes> Frame<'a, T> {
     pub(super) fn load(&self, range: Range<usize>, out: &mut Vec<f64>) {
         out.clear();
         out.resize(range.len() * self.stride, 0.0);
+        let k = self.targets.len().checked_div(self.n_rows()).unwrap_or(0);
+        if k > 0 {
+            let targets = self.targets[range.start * k..range.end * k].chunks_exact(k);
+            for (out, targets) in out.chunks_exact_mut(self.stride).zip(targets) {
+                out[self.width - k..self.width].copy_from_slice(targets);
+            }
+        }
         match (&self.basis, &self.rows) {
             (Basis::Scales(scales), Rows::Dense { values, n_columns: d }) => {
                 let values = &values[range.start * d..range.end * d];

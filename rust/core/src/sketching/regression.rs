@@ -4,12 +4,13 @@ use core::ops::Range;
 use std::borrow::Cow;
 
 use ndarray::{Array2, ArrayView2};
+use pulp::bytemuck::{cast_slice, cast_slice_mut};
+use pulp::{Arch, Simd, WithSimd};
 
 use super::panel::{check, padded};
 use crate::linalg::{Csr, Lanes, Rows, skinny};
 use crate::memory::zeros;
 use crate::parallel::reduce_blocks;
-use crate::simd::vectorize;
 use crate::{Control, Error};
 
 /// Least rows whose sums are made before they are added up.
@@ -45,12 +46,15 @@ pub fn residual<T: Lanes>(
     let targets = Targets::new(b);
     let single = k == 1 && matches!(x, Rows::Dense { .. });
     let stride = if single { 1 } else { skinny::padded::<f64>(k) };
-    let mut minus = if single { beta.iter().copied().collect() } else { padded(beta) };
+    // One column is padded along, several are padded across.
+    let length = if single { d.next_multiple_of(8) } else { d };
+    let mut minus = if single { padded(beta.t()) } else { padded(beta) };
+    minus.truncate(length * stride);
     minus.iter_mut().for_each(|value| *value = -*value);
     let size = (BLOCK / (d + stride)).clamp(16, 512);
     let part = |range: Range<usize>| {
         // The gradient, and the squared norms as its last row.
-        let mut sums: Vec<f64> = zeros(&[d + 1, stride])?;
+        let mut sums: Vec<f64> = zeros(&[length + 1, stride])?;
         let mut left = vec![0.0; size * stride];
         for first in range.clone().step_by(size) {
             control.check()?;
@@ -59,7 +63,7 @@ pub fn residual<T: Lanes>(
             for (i, row) in rows.clone().zip(left.chunks_exact_mut(stride)) {
                 row[..k].copy_from_slice(targets.row(i));
             }
-            let (gradient, norms) = sums.split_at_mut(d * stride);
+            let (gradient, norms) = sums.split_at_mut(length * stride);
             match x {
                 Rows::Dense { values, .. } => {
                     let values = T::to_doubles(&values[rows.start * d..rows.end * d]);
@@ -82,10 +86,10 @@ pub fn residual<T: Lanes>(
         Ok(sums)
     };
     let found = reduce_blocks(n, PART, control, part, super::add)?;
-    let sums = found.map_or_else(|| zeros(&[d + 1, stride]), Ok)?;
+    let sums = found.map_or_else(|| zeros(&[length + 1, stride]), Ok)?;
     Ok(Residual {
         gradient: Array2::from_shape_fn((d, k), |(j, c)| sums[j * stride + c]),
-        squared_norms: sums[d * stride..d * stride + k].to_vec(),
+        squared_norms: sums[length * stride..length * stride + k].to_vec(),
     })
 }
 
@@ -108,30 +112,73 @@ impl<'a> Targets<'a> {
     }
 }
 
-/// `left += x minus`, and then `gradient += x' left`, row by row while the row is at hand.
+/// Rows whose residuals are made together.
+const ROWS: usize = 8;
+
+/// `left += x minus`, and then `gradient += x' left`, some rows at a time while they are at hand.
+///
+/// `minus` and `gradient` are padded to whole vectors, the first with zeros: what stands in `x` behind
+/// a row, the next one, is multiplied by them, and goes to places of the gradient that nobody reads.
 fn single_residual(x: &[f64], d: usize, minus: &[f64], left: &mut [f64], gradient: &mut [f64]) {
-    vectorize(
-        #[inline(always)]
-        || {
-            for (row, left) in x.chunks_exact(d).zip(left.iter_mut()) {
-                let (chunks, rest) = row.as_chunks::<8>();
-                let (factors, rest_of_factors) = minus.as_chunks::<8>();
-                let mut sums = [0.0; 8];
-                for (chunk, factors) in chunks.iter().zip(factors) {
-                    for i in 0..8 {
-                        sums[i] = chunk[i].mul_add(factors[i], sums[i]);
-                    }
-                }
-                for ((sum, value), factor) in sums.iter_mut().zip(rest).zip(rest_of_factors) {
-                    *sum = value.mul_add(*factor, *sum);
-                }
-                *left += crate::simd::fold(sums, |a, b| a + b);
-                for (sum, value) in gradient.iter_mut().zip(row) {
-                    *sum = left.mul_add(*value, *sum);
+    let stride = minus.len();
+    let whole = (x.len().saturating_sub(stride - d) / d).min(left.len()) / ROWS * ROWS;
+    let (first, last) = left.split_at_mut(whole);
+    Arch::new().dispatch(Single { x, d, minus, left: first, gradient });
+    // The end of the block, with zeros behind it.
+    let n_last = last.len().next_multiple_of(ROWS);
+    let mut end = vec![0.0; n_last * d + stride - d];
+    end[..last.len() * d].copy_from_slice(&x[whole * d..]);
+    let mut left = vec![0.0; n_last];
+    left[..last.len()].copy_from_slice(last);
+    Arch::new().dispatch(Single { x: &end, d, minus, left: &mut left, gradient });
+    last.copy_from_slice(&left[..last.len()]);
+}
+
+struct Single<'a> {
+    x: &'a [f64],
+    d: usize,
+    minus: &'a [f64],
+    left: &'a mut [f64],
+    gradient: &'a mut [f64],
+}
+
+impl WithSimd for Single<'_> {
+    type Output = ();
+
+    // By vectors of the machine: plain loops over lanes of so many rows are left scalar.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, d, minus, left, gradient } = self;
+        let (stride, zero) = (minus.len(), simd.splat_f64s(0.0));
+        let factors: &[S::f64s] = cast_slice(minus);
+        let gradient: &mut [S::f64s] = cast_slice_mut(gradient);
+        for (i, left) in left.chunks_exact_mut(ROWS).enumerate() {
+            let mut rows: [&[S::f64s]; ROWS] = [&[]; ROWS];
+            for r in 0..ROWS {
+                let start = (i * ROWS + r) * d;
+                rows[r] = &cast_slice(&x[start..start + stride])[..factors.len()];
+            }
+            let mut sums = [zero; ROWS];
+            for (c, &factor) in factors.iter().enumerate() {
+                for r in 0..ROWS {
+                    sums[r] = simd.mul_add_e_f64s(rows[r][c], factor, sums[r]);
                 }
             }
-        },
-    );
+            for r in 0..ROWS {
+                left[r] += simd.reduce_sum_f64s(sums[r]);
+                sums[r] = simd.splat_f64s(left[r]);
+            }
+            for (c, out) in gradient.iter_mut().enumerate() {
+                // Two sums of four: one of eight would wait for itself.
+                let (mut even, mut odd) = (*out, zero);
+                for r in (0..ROWS).step_by(2) {
+                    even = simd.mul_add_e_f64s(sums[r], rows[r][c], even);
+                    odd = simd.mul_add_e_f64s(sums[r + 1], rows[r + 1][c], odd);
+                }
+                *out = simd.add_f64s(even, odd);
+            }
+        }
+    }
 }
 
 /// `out += x' left` for some rows of a sparse matrix.
