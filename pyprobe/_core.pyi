@@ -185,13 +185,12 @@ def rows_gram(
     x: _Samples, basis: _Basis = None, weights: _Vector | None = None
 ) -> NDArray[np.float64]: ...
 def column_maxima(x: _Samples) -> _Vector: ...
-def rows_squared_norms(x: _Samples, basis: _Basis, transform: NDArray[np.float64]) -> _Vector: ...
+def rows_squared_norms(x: _Samples, transform: NDArray[np.float64]) -> _Vector: ...
 def lewis_step(
     x: _Samples, basis: _Basis, transform: NDArray[np.float64], log_w: _Vector, p: float, c: float
 ) -> tuple[_Vector, NDArray[np.float64], float]: ...
 def pair_power_sums(
     x: _Samples,
-    basis: _Basis,
     transform: NDArray[np.float64],
     points: NDArray[np.float64],
     weights: _Vector,
@@ -199,7 +198,6 @@ def pair_power_sums(
 ) -> _Vector: ...
 def power_sums(
     x: _Samples,
-    basis: _Basis,
     directions: NDArray[np.float64],
     weights: _Vector | None,
     p: float,
@@ -232,7 +230,7 @@ def sketch_sparse_columns(
 def sketch_gaussian_columns(sketch: _Sketch, start: int, stop: int) -> NDArray[np.float64]: ...
 def sketch_walsh_hadamard(x: NDArray[np.float64]) -> NDArray[np.float64]: ...
 def sketch_normal_equations(
-    x: _Samples, scales: _Vector, b: NDArray[np.float64]
+    x: _Samples, scales: _Vector | None, b: NDArray[np.float64]
 ) -> NDArray[np.float64]: ...
 def sketch_residual(
     x: _Samples, b: NDArray[np.float64], beta: NDArray[np.float64]

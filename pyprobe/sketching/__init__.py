@@ -1,20 +1,25 @@
 """Tall data made small: scores of rows, samples of them, and sketches.
 
-`leverage_scores`  how much each row alone says of a least squares problem
-`lewis_weights`    the same for sums of powers other than two
-`sample_rows`      few rows that stand for all
-`sketch_operator`  random linear maps to few rows: SRHT, sparse signs, CountSketch, normals
-`sketched_lstsq`   least squares, exact or by a sketch with standard errors
+`leverage_scores`      how much each row alone says of a least squares problem
+`lewis_weights`        the same for sums of powers other than two
+`lp_sensitivities`     the largest part that each row can have in such a sum
+`total_sensitivity`    what they add up to
+`sample_rows`          few rows that stand for all
+`subspace_distortion`  by how much they do not
+`sketch_operator`      random linear maps to few rows: SRHT, sparse signs, CountSketch, normals
+`sketched_lstsq`       least squares, exact or by a sketch with standard errors
 
-`RowSample`, `LewisInfo`, `SketchOperator`, `SketchTranspose`, `LstsqResult` and `LstsqInfo` are
-what they return.
+`RowSample`, `LewisInfo`, `TotalSensitivity`, `SketchOperator`, `SketchTranspose`, `LstsqResult` and
+`LstsqInfo` are what they return.
 """
 
+from pyprobe.sketching.distortion import subspace_distortion
 from pyprobe.sketching.leverage import leverage_scores
 from pyprobe.sketching.lewis import LewisInfo, lewis_weights
 from pyprobe.sketching.operators import SketchOperator, SketchTranspose, sketch_operator
 from pyprobe.sketching.regression import LstsqInfo, LstsqResult, sketched_lstsq
 from pyprobe.sketching.sampling import RowSample, sample_rows
+from pyprobe.sketching.sensitivity import TotalSensitivity, lp_sensitivities, total_sensitivity
 
 __all__ = [
     "LewisInfo",
@@ -23,9 +28,13 @@ __all__ = [
     "RowSample",
     "SketchOperator",
     "SketchTranspose",
+    "TotalSensitivity",
     "leverage_scores",
     "lewis_weights",
+    "lp_sensitivities",
     "sample_rows",
     "sketch_operator",
     "sketched_lstsq",
+    "subspace_distortion",
+    "total_sensitivity",
 ]

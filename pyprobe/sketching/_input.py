@@ -16,7 +16,7 @@ from pyprobe.cluster._samples import Samples, as_samples, dtype_of
 from pyprobe.errors import DomainError, ShapeError
 from pyprobe.typing import FloatArray
 
-__all__ = ["Tall", "check_exponent", "read_tall"]
+__all__ = ["Tall", "check_exponent", "read_tall", "take_rows"]
 
 Vector = npt.NDArray[np.float64]
 
@@ -36,18 +36,25 @@ class Tall:
         """Return the largest modulus of every column; raise where an entry is not finite."""
         return _core.column_maxima(self.samples)
 
-    def dense(self) -> FloatArray:
-        """Return all of it, in double precision."""
+    def matrix(self) -> Any:
+        """Return all of it: an array, or a SciPy matrix of compressed rows."""
         if isinstance(self.samples, np.ndarray):
-            return self.samples.astype(np.float64, copy=False)
+            return self.samples
         import scipy.sparse
 
-        indptr, indices, values, n_columns = self.samples[0]
-        csr = scipy.sparse.csr_array(
-            (values, indices.view(np.int32), indptr.view(np.int64)),
-            shape=(self.shape[0], n_columns),
-        )
-        return np.asarray(csr.toarray(), dtype=np.float64)
+        indptr, indices, values, _ = self.samples[0]
+        parts = (values, indices.view(np.int32), indptr.view(np.int64))
+        return scipy.sparse.csr_array(parts, shape=self.shape)
+
+    def dense(self) -> FloatArray:
+        """Return all of it as an array, in double precision."""
+        return take_rows(self, slice(None))
+
+
+def take_rows(tall: Tall, indices: Any) -> FloatArray:
+    """Return some rows as an array, in double precision."""
+    rows = tall.matrix()[indices]
+    return np.asarray(rows if isinstance(rows, np.ndarray) else rows.toarray(), dtype=np.float64)
 
 
 def read_tall(name: str, a: Any) -> Tall:

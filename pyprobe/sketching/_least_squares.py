@@ -116,12 +116,12 @@ def solve_exactly(
     dense = isinstance(a.samples, np.ndarray)
     by_product = d <= (_WIDE if dense else _WIDE_SPARSE)
     if kind is None and n > d and (dense or by_product):
-        gram, scales = scaled_gram(a, problem.b)
-        factor, failed = lapack.dpotrf(gram[:d, :d])
-        size = np.abs(gram[:d, :d]).sum(axis=0).max()
+        gram, scales, _ = scaled_gram(a, problem.b)
+        factor, failed = lapack.dpotrf(gram[:d])
+        size = np.abs(gram[:d]).sum(axis=0).max()
         inverse = 0.0 if failed else float(lapack.dpocon(factor, size)[0])
         if inverse > _GRAM:
-            start = scales[:, None] * lapack.dpotrs(factor, gram[:d, d:])[0]
+            start = scales[:, None] * lapack.dpotrs(factor, gram[d:].T)[0]
             return _by_cholesky(problem, factor, scales, start, inverse, watch)
     else:
         maxima = a.check_finite()

@@ -19,6 +19,7 @@ from scipy.linalg import lapack, qr
 from pyprobe import _core
 from pyprobe.errors import DomainError
 from pyprobe.sketching._input import Tall, Vector
+from pyprobe.sketching.operators import sketch_operator
 
 __all__ = ["Space", "find_space", "inverse_factor", "power_of_two", "scaled_gram"]
 
@@ -32,24 +33,66 @@ SKETCH_ROWS = 20
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A basis of the column space, and the Gram matrix of the rows in it."""
+    """A basis of the column space, and the Gram matrix of the rows in it.
+
+    The basis is a matrix (d, rank) that the columns are multiplied by, or some of the columns,
+    scaled. Kernels sum up the rows in their own coordinates, `frame`: in the basis where it is a
+    matrix or where squares of the columns overflow, in the columns else.
+    """
 
     tall: Tall
-    basis: npt.NDArray[np.float64]
-    """Factors of the columns, shape (d,), or a matrix of shape (d, rank)."""
+    matrix: Matrix | None
+    scales: Vector
+    kept: npt.NDArray[np.intp]
+    """Which columns are the basis where it is not a matrix."""
+    is_extreme: bool
+    """Whether squares of the columns, unscaled, are beyond the floating-point numbers."""
     gram: Matrix
-    """Shape (rank, rank), well conditioned."""
-    rank: int
+    """Of the rows in the basis, shape (rank, rank)."""
     method: str
     """``"gram"`` or ``"sketch_qr"``."""
 
-    def squared_norms(self, transform: Matrix) -> Vector:
-        """Return the squared norm of every row in the basis, times `transform`."""
-        return _core.rows_squared_norms(self.tall.samples, self.basis, transform)
+    @property
+    def rank(self) -> int:
+        """How many columns the basis has."""
+        return len(self.gram)
+
+    @property
+    def frame(self) -> Matrix | Vector | None:
+        """What kernels multiply the rows by."""
+        return (
+            self.matrix if self.matrix is not None else (self.scales if self.is_extreme else None)
+        )
 
     def to_columns(self, x: Matrix) -> Matrix:
         """Return combinations (rank, k) of the basis as combinations (d, k) of the columns."""
-        return np.asarray(self.basis[:, None] * x if self.basis.ndim == 1 else self.basis @ x)
+        if self.matrix is not None:
+            return np.asarray(self.matrix @ x)
+        found = np.zeros((len(self.scales), x.shape[1]))
+        found[self.kept] = self.scales[self.kept, None] * x
+        return found
+
+    def to_frame(self, x: Matrix) -> Matrix:
+        """Return combinations of the basis as combinations of the frame."""
+        if self.matrix is not None:
+            return x
+        if not self.is_extreme:
+            return self.to_columns(x)
+        found = np.zeros((len(self.scales), x.shape[1]))
+        found[self.kept] = x
+        return found
+
+    def from_frame(self, gram: Matrix) -> Matrix:
+        """Return a Gram matrix of the rows in the basis, made in the frame."""
+        if self.matrix is not None:
+            return gram
+        if not self.is_extreme:
+            gram = self.scales[:, None] * gram * self.scales
+        return gram[np.ix_(self.kept, self.kept)]
+
+    def squared_norms(self, transform: Matrix) -> Vector:
+        """Return the squared norm of every row in the basis, times `transform`."""
+        return _core.rows_squared_norms(self.tall.samples, self.to_columns(transform))
 
 
 def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space:
@@ -62,44 +105,45 @@ def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space
     DomainError
         Where all are zero.
     """
-    gram, scales = scaled_gram(tall)
+    gram, scales, is_extreme = scaled_gram(tall)
+    kept = np.flatnonzero(scales)
     if method == "gram" or (method == "auto" and not _is_singular(gram, scales, ridge)):
-        basis, kept = scales, np.flatnonzero(scales)
-        if len(kept) < len(scales):
-            basis = np.zeros((len(scales), len(kept)))
-            basis[kept, np.arange(len(kept))] = scales[kept]
-        return Space(tall, basis, gram[np.ix_(kept, kept)], len(kept), "gram")
-    basis = _sketched_basis(tall, scales, ridge)
-    gram = _core.rows_gram(tall.samples, basis)
-    return Space(tall, basis, gram, basis.shape[1], "sketch_qr")
+        gram = gram[np.ix_(kept, kept)]
+        return Space(tall, None, scales, kept, is_extreme, gram, "gram")
+    matrix = _sketched_basis(tall, scales, ridge)
+    gram = _core.rows_gram(tall.samples, matrix)
+    return Space(tall, matrix, scales, kept, is_extreme, gram, "sketch_qr")
 
 
-def scaled_gram(tall: Tall, targets: Matrix | None = None) -> tuple[Matrix, Vector]:
-    """Return powers of two that scale the columns to lengths near 1, and the Gram matrix of these.
+def scaled_gram(tall: Tall, targets: Matrix | None = None) -> tuple[Matrix, Vector, bool]:
+    """Return the Gram matrix of the columns, scaled to lengths near 1 by powers of two, and these.
 
-    Columns of zeros have scale 0. Targets of shape (n, k) stand beside the columns, as they are.
+    Columns of zeros have scale 0. Last comes whether squares of the columns themselves overflow.
+    With targets of shape (n, k), their products with the columns are k more rows of the matrix.
     """
     d = tall.shape[1]
 
-    def gram_of(scales: Vector) -> Matrix:
+    def gram_of(scales: Vector | None) -> Matrix:
         if targets is None:
             return _core.rows_gram(tall.samples, scales)
         return _core.sketch_normal_equations(tall.samples, scales, targets)
 
+    gram = gram_of(None)
+    squares = gram.diagonal()
     scales = np.ones(d)
-    gram = gram_of(scales)
-    squares = gram.diagonal()[:d]
     inside = (squares > 1e-200) & (squares < 1e200)
-    if not (inside | (squares == 0)).all() or not np.isfinite(gram).all() or not inside.any():
+    is_extreme = not (inside | (squares == 0)).all() or not inside.any()
+    if is_extreme or not np.isfinite(gram).all():
         maxima = tall.check_finite()
         scales = power_of_two(maxima)
         gram = gram_of(scales)
-        squares = gram.diagonal()[:d]
+        squares = gram.diagonal()
         if not squares.any():
             raise DomainError(f"'{tall.name}' must not be all zero.")
-    lengths = np.ones(len(gram))
-    lengths[:d] = power_of_two(np.sqrt(squares))
-    return lengths[:, None] * gram * lengths, scales * lengths[:d]
+    lengths = power_of_two(np.sqrt(squares))
+    gram = gram * lengths
+    gram[:d] *= lengths[:, None]
+    return gram, scales * lengths, is_extreme
 
 
 def power_of_two(values: Vector) -> Vector:
@@ -135,7 +179,11 @@ def _sketched_basis(tall: Tall, scales: Vector, ridge: float) -> Matrix:
     """Return a matrix (d, rank) that makes the columns a well conditioned basis of their space."""
     n, d = tall.shape
     n_sketch = SKETCH_ROWS * d
-    rows = scales * (sketch_rows(tall, n_sketch) if n > 2 * n_sketch else tall.dense())
+    if n > 2 * n_sketch:
+        operator = sketch_operator("sparse_sign", n_sketch, n, rng=0)
+        rows = scales * operator.of_samples(tall.name, tall.samples)
+    else:
+        rows = scales * tall.dense()
     if ridge:
         rows = np.vstack([rows, np.sqrt(ridge) * np.diag(np.where(scales > 0, scales, 1.0))])
     factor, order = qr(rows, mode="r", pivoting=True, check_finite=False)
@@ -145,19 +193,6 @@ def _sketched_basis(tall: Tall, scales: Vector, ridge: float) -> Matrix:
     basis = np.zeros((d, rank))
     basis[order[:rank]] = inverse
     return np.where(scales > 0, scales, 1.0)[:, None] * basis
-
-
-def sketch_rows(tall: Tall, n_rows: int) -> Matrix:
-    """Return a sparse sign embedding of the rows: products of columns are nearly kept."""
-    import scipy.sparse
-
-    n, nonzeros = tall.shape[0], 8
-    rng = np.random.default_rng(0)
-    places = rng.integers(0, n_rows, size=n * nonzeros)
-    signs = rng.choice([-1.0, 1.0], size=n * nonzeros) / np.sqrt(nonzeros)
-    pointers = np.arange(0, n * nonzeros + 1, nonzeros)
-    operator = scipy.sparse.csc_array((signs, places, pointers), shape=(n_rows, n))
-    return np.asarray(operator @ tall.dense())
 
 
 def inverse_factor(gram: Matrix) -> Matrix:

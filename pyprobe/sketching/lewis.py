@@ -160,7 +160,9 @@ def find_lewis(
     c, best, stalled = 2 * p / (p + 2), math.inf, 0
     began = time.perf_counter()
     for n_iter in range(1, max_iter + 1):
-        new, gram, residual = _core.lewis_step(tall.samples, space.basis, transform, log_w, p, c)
+        new, gram, residual = _core.lewis_step(
+            tall.samples, space.frame, space.to_frame(transform), log_w, p, c
+        )
         stop = callback is not None and ends(
             callback(
                 Progress(
@@ -176,7 +178,7 @@ def find_lewis(
         best, stalled = (residual, 0) if residual < best else (best, stalled + 1)
         if stalled == PATIENCE:
             c, stalled = c / 2, 0
-        log_w, transform = new, inverse_factor(gram)
+        log_w, transform = new, inverse_factor(space.from_frame(gram))
     # The residual is that of the weights before the last step, and these are what is returned.
     info = LewisInfo(converged=residual <= tol, n_iter=n_iter, residual=residual, rank=rank)
     w = np.exp(np.where(np.isneginf(new), -np.inf, log_w))

@@ -102,6 +102,12 @@ class RowSample:
         factors = rows.new_tensor(factors, dtype=rows.dtype if rows.is_floating_point() else None)
         return rows * factors.reshape(-1, *[1] * (rows.ndim - 1))
 
+    def distortion(self, a: Any) -> tuple[float, float]:
+        """Return the extremes of ``||S A x||_p / ||A x||_p``: see `subspace_distortion`."""
+        from pyprobe.sketching.distortion import subspace_distortion
+
+        return subspace_distortion(a, self)
+
 
 def _taken(a: Any, indices: npt.NDArray[np.int64], n_rows: int) -> Any:
     if not hasattr(a, "shape"):
@@ -231,6 +237,10 @@ def row_scores(tall: Tall, kind: str, p: float) -> tuple[Vector, int | None]:
     if kind == "lewis":
         found = find_lewis(tall, p)
         return found.w, found.info.rank
+    if kind == "sensitivity":
+        from pyprobe.sketching.sensitivity import augmented_sensitivities
+
+        return augmented_sensitivities(tall, p)
     scores, rank = ranked_scores(tall)
     return (scores ** (p / 2) if kind == "root_leverage" else scores), rank
 

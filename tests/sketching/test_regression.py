@@ -14,7 +14,7 @@ from pyprobe.errors import (
     PyprobeError,
     ShapeError,
 )
-from pyprobe.sketching import sketch_operator, sketched_lstsq
+from pyprobe.sketching import _least_squares, sketch_operator, sketched_lstsq
 
 EPS = np.finfo(float).eps
 
@@ -73,10 +73,13 @@ def test_backward_errors_are_those_of_a_qr_decomposition(condition, noise, seed)
     assert backward_error(a, b, found.x) < 3 * theirs + 2 * EPS
 
 
-def test_conjugate_gradients_are_as_exact(seed):
-    a, b = problem(seed, n=12_000, d=520, condition=1e9)
+@pytest.mark.parametrize("condition", [1e6, 1e9, 1e12])
+def test_conjugate_gradients_are_as_exact(condition, seed, monkeypatch):
+    monkeypatch.setattr(_least_squares, "_WIDE", 7)  # 8 columns are many then
+    a, b = problem(seed, condition=condition)
     found = sketched_lstsq(a, b)
     assert found.info.method == "sketch"
+    assert found.info.n_rows == 96
     assert backward_error(a, b, found.x) < 3 * backward_error(a, b, by_qr(a, b)) + 2 * EPS
 
 
@@ -126,16 +129,14 @@ def test_columns_of_any_scale_are_as_well_solved(condition, seed):
 
 
 def test_many_targets_are_solved_at_once(seed):
-    a, b = problem(seed)
-    targets = np.column_stack([b, a @ np.arange(8.0), np.zeros(len(b))])
     for condition in (1.0, 1e7):
-        scaled = a * np.logspace(0, np.log10(condition), 8)
-        scaled[:, 1] = scaled[:, 0] + scaled[:, 1] / condition
-        found = sketched_lstsq(scaled, targets)
+        a, b = problem(seed, condition=condition)
+        targets = np.column_stack([b, a @ np.arange(8.0), np.zeros(len(b))])
+        found = sketched_lstsq(a, targets)
         assert found.x.shape == (8, 3)
         assert found.residual_norm.shape == (3,)
-        expected = scaled @ np.linalg.lstsq(scaled, targets)[0]
-        np.testing.assert_allclose(scaled @ found.x, expected, atol=1e-11 * np.abs(expected).max())
+        expected = a @ by_qr(a, targets)
+        np.testing.assert_allclose(a @ found.x, expected, atol=1e-13 + 1e-15 * condition)
         np.testing.assert_array_equal(found.x[:, 2], 0.0)
         assert found.residual_norm[1] < 1e-12 * np.linalg.norm(targets[:, 1])
 

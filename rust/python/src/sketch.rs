@@ -168,28 +168,29 @@ pub fn sketch_residual<'py>(
     }
 }
 
-/// The Gram matrix of `x` times `scales`, with `b` beside it: shape (d + k, d + k).
+/// The Gram matrix of `x` times `scales`, with the products of `b` with it below: shape (d + k, d).
 #[pyfunction]
 pub fn sketch_normal_equations<'py>(
     py: Python<'py>,
     x: Samples<'py>,
-    scales: PyReadonlyArray1<'py, f64>,
+    scales: Option<PyReadonlyArray1<'py, f64>>,
     b: PyReadonlyArray2<'py, f64>,
 ) -> PyResult<Bound<'py, PyArray2<f64>>> {
     fn run<'py, T: Lanes + Element>(
         py: Python<'py>,
         x: &Matrix<'py, T>,
-        scales: &[f64],
+        scales: Option<&[f64]>,
         b: &PyReadonlyArray2<'py, f64>,
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
         let frame =
             Frame::with_targets(x.rows()?, scales, b.as_array()).map_err(gate::exception)?;
         let work = frame.n_rows() * (frame.width() + 8) * (frame.width() + 8) / 16;
-        let gram = gate::run(py, work, |control| sketching::gram(&frame, None, control))?;
+        let gram = gate::run(py, work, |control| sketching::normal_equations(&frame, b, control))?;
         Ok(gram.into_pyarray(py))
     }
+    let scales = scales.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
     match x {
-        Samples::Double(x) => run(py, &x, scales.as_slice()?, &b),
-        Samples::Single(x) => run(py, &x, scales.as_slice()?, &b),
+        Samples::Double(x) => run(py, &x, scales, &b),
+        Samples::Single(x) => run(py, &x, scales, &b),
     }
 }

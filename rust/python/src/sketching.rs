@@ -83,29 +83,27 @@ pub fn column_maxima<'py>(py: Python<'py>, x: Samples<'py>) -> PyResult<Bound<'p
     }
 }
 
-/// The squared norms (n,) of the rows in a basis, times a matrix.
+/// The squared norms (n,) of the rows times a matrix.
 #[pyfunction]
 pub fn rows_squared_norms<'py>(
     py: Python<'py>,
     x: Samples<'py>,
-    basis: Option<Basis<'py>>,
     transform: PyReadonlyArray2<'py, f64>,
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
     fn on<'py, T: Lanes + Element>(
         py: Python<'py>,
         x: &Matrix<'_, T>,
-        basis: Option<&Basis<'_>>,
         transform: &PyReadonlyArray2<'_, f64>,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        let (frame, transform) = (frame(x, basis)?, transform.as_array());
+        let (frame, transform) = (frame(x, None)?, transform.as_array());
         let norms = gate::run(py, work(&frame), |control| {
             sketching::squared_norms(&frame, transform, control)
         })?;
         Ok(norms.into_pyarray(py))
     }
     match &x {
-        Samples::Double(x) => on(py, x, basis.as_ref(), &transform),
-        Samples::Single(x) => on(py, x, basis.as_ref(), &transform),
+        Samples::Double(x) => on(py, x, &transform),
+        Samples::Single(x) => on(py, x, &transform),
     }
 }
 
@@ -146,12 +144,11 @@ pub fn lewis_step<'py>(
     }
 }
 
-/// For every row (n,) in a basis times `transform`, the weighted sum of `|row . points_j|^p`.
+/// For every row (n,) times `transform`, the weighted sum of `|row . points_j|^p`.
 #[pyfunction]
 pub fn pair_power_sums<'py>(
     py: Python<'py>,
     x: Samples<'py>,
-    basis: Option<Basis<'py>>,
     transform: PyReadonlyArray2<'py, f64>,
     points: PyReadonlyArray2<'py, f64>,
     weights: PyReadonlyArray1<'py, f64>,
@@ -160,12 +157,11 @@ pub fn pair_power_sums<'py>(
     fn on<'py, T: Lanes + Element>(
         py: Python<'py>,
         x: &Matrix<'_, T>,
-        basis: Option<&Basis<'_>>,
         transform: &PyReadonlyArray2<'_, f64>,
         (points, weights): (&PyReadonlyArray2<'_, f64>, &[f64]),
         p: f64,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        let (frame, transform) = (frame(x, basis)?, transform.as_array());
+        let (frame, transform) = (frame(x, None)?, transform.as_array());
         let points = points.as_array();
         let work = work(&frame) + frame.n_rows() * points.len() / 8;
         let sums = gate::run(py, work, |control| {
@@ -175,18 +171,17 @@ pub fn pair_power_sums<'py>(
     }
     let among = (&points, weights.as_slice()?);
     match &x {
-        Samples::Double(x) => on(py, x, basis.as_ref(), &transform, among, p),
-        Samples::Single(x) => on(py, x, basis.as_ref(), &transform, among, p),
+        Samples::Double(x) => on(py, x, &transform, among, p),
+        Samples::Single(x) => on(py, x, &transform, among, p),
     }
 }
 
-/// For every column (k,) of `directions`, the weighted sum of `|row . direction|^p` over the rows in a
-/// basis.
+/// For every column (k,) of `directions`, the weighted sum of `|row . direction|^p` over the
+/// rows.
 #[pyfunction]
 pub fn power_sums<'py>(
     py: Python<'py>,
     x: Samples<'py>,
-    basis: Option<Basis<'py>>,
     directions: PyReadonlyArray2<'py, f64>,
     weights: Option<PyReadonlyArray1<'py, f64>>,
     p: f64,
@@ -194,12 +189,11 @@ pub fn power_sums<'py>(
     fn on<'py, T: Lanes + Element>(
         py: Python<'py>,
         x: &Matrix<'_, T>,
-        basis: Option<&Basis<'_>>,
         directions: &PyReadonlyArray2<'_, f64>,
         weights: Option<&[f64]>,
         p: f64,
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
-        let (frame, directions) = (frame(x, basis)?, directions.as_array());
+        let (frame, directions) = (frame(x, None)?, directions.as_array());
         let work = frame.n_rows() * directions.len() / 8;
         let sums = gate::run(py, work, |control| {
             sketching::power_sums(&frame, directions, weights, p, control)
@@ -208,8 +202,8 @@ pub fn power_sums<'py>(
     }
     let weights = weights.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
     match &x {
-        Samples::Double(x) => on(py, x, basis.as_ref(), &directions, weights, p),
-        Samples::Single(x) => on(py, x, basis.as_ref(), &directions, weights, p),
+        Samples::Double(x) => on(py, x, &directions, weights, p),
+        Samples::Single(x) => on(py, x, &directions, weights, p),
     }
 }
 

@@ -5,7 +5,6 @@ use ndarray::Array2;
 use super::panel::{Frame, check};
 use crate::linalg::{Lanes, cholesky, skinny};
 use crate::parallel::reduce_blocks;
-use crate::simd::vectorize;
 use crate::{Control, Error};
 
 /// Width up to which the sums of a Gram matrix are kept in registers, and beyond which a general
@@ -27,39 +26,15 @@ pub fn gram<T: Lanes>(
         check("weights", frame.n_rows(), weights.len(), &[weights.len()])?;
     }
     let leaf = |rows: core::ops::Range<usize>| {
-        let (mut sum, mut x) = (Sum::new(frame), Vec::new());
+        let (mut sum, mut buffer) = (Sum::new(frame), Vec::new());
         for panel in frame.panels(rows) {
-            frame.load(panel.clone(), &mut x);
-            if let Some(weights) = weights {
-                scale_rows(&mut x, frame.stride(), &weights[panel], f64::sqrt);
-            }
-            sum.add(&x);
+            let x = frame.rows(panel.clone(), &mut buffer);
+            sum.add(x, weights.map(|weights| &weights[panel]));
         }
         Ok(sum)
     };
     let sum = reduce_blocks(frame.n_rows(), frame.leaf(), control, leaf, Sum::merge)?;
     Ok(sum.unwrap_or_else(|| Sum::new(frame)).symmetric())
-}
-
-/// Multiplies rows that lie `stride` apart by `factor` of their numbers.
-#[inline(always)]
-pub(super) fn scale_rows(
-    x: &mut [f64],
-    stride: usize,
-    numbers: &[f64],
-    factor: impl Fn(f64) -> f64,
-) {
-    vectorize(
-        #[inline(always)]
-        || {
-            for (row, &number) in x.chunks_exact_mut(stride).zip(numbers) {
-                let factor = factor(number);
-                for value in row {
-                    *value *= factor;
-                }
-            }
-        },
-    );
 }
 
 /// The lower triangle of a Gram matrix, as it grows.
@@ -70,18 +45,29 @@ pub(super) struct Sum {
 
 impl Sum {
     pub(super) fn new<T: Lanes>(frame: &Frame<'_, T>) -> Self {
-        let stride = frame.stride();
-        Self { lower: Array2::zeros((stride, stride)), width: frame.width() }
+        let width = frame.width();
+        let stride = if width <= SKINNY { skinny::padded::<f64>(width) } else { width };
+        Self { lower: Array2::zeros((stride, stride)), width }
     }
 
-    /// Adds the Gram matrix of a panel.
-    pub(super) fn add(&mut self, x: &[f64]) {
-        let stride = self.lower.ncols();
-        if stride <= SKINNY {
-            skinny::gram_add(x, stride, self.lower.as_slice_mut().expect("our own, in C order"));
-        } else {
-            cholesky::add_gram(&mut self.lower, x, stride, 1.0, &Control::sequential());
+    /// Adds the Gram matrix of a panel, with weights of its rows or none.
+    pub(super) fn add(&mut self, x: &[f64], weights: Option<&[f64]>) {
+        let (d, stride) = (self.width, self.lower.ncols());
+        if d <= SKINNY {
+            let lower = self.lower.as_slice_mut().expect("our own, in C order");
+            skinny::gram_add(x, d, weights, stride, lower);
+            return;
         }
+        let scaled: Vec<f64>;
+        let x = match weights {
+            None => x,
+            Some(weights) => {
+                let rows = x.chunks_exact(d).zip(weights);
+                scaled = rows.flat_map(|(row, w)| row.iter().map(move |x| x * w.sqrt())).collect();
+                &scaled
+            }
+        };
+        cholesky::add_gram(&mut self.lower, x, d, 1.0, &Control::sequential());
     }
 
     pub(super) fn merge(mut self, other: Self) -> Self {

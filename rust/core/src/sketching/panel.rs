@@ -6,9 +6,10 @@ use ndarray::ArrayView2;
 
 use crate::Error;
 use crate::linalg::{Lanes, Rows, skinny};
+use crate::simd::vectorize;
 
-/// Numbers in a panel: it stays in the second-level cache between its uses.
-const PANEL: usize = 1 << 14;
+/// Numbers in a panel: it stays in the first-level cache between its uses, if rows are short.
+const PANEL: usize = 1 << 12;
 /// Rows summed one after the other, before sums are added up in a tree.
 const LEAF: usize = 8192;
 
@@ -20,14 +21,14 @@ const LEAF: usize = 8192;
 pub struct Frame<'a, T> {
     rows: Rows<'a, T>,
     basis: Basis,
-    /// Columns beside those of the rows, row by row.
-    targets: &'a [f64],
     width: usize,
     stride: usize,
 }
 
 #[derive(Debug, Clone)]
 enum Basis {
+    /// The columns themselves.
+    Columns,
     /// A diagonal.
     Scales(Vec<f64>),
     /// A matrix of shape (columns, stride).
@@ -37,7 +38,7 @@ enum Basis {
 impl<'a, T: Lanes> Frame<'a, T> {
     /// The rows as they are, in double precision.
     pub fn plain(rows: Rows<'a, T>) -> Self {
-        Self::with_basis(rows, Basis::Scales(vec![1.0; rows.n_columns()]), rows.n_columns())
+        Self::with_basis(rows, Basis::Columns, rows.n_columns())
     }
 
     /// The rows with every column times a factor.
@@ -60,26 +61,8 @@ impl<'a, T: Lanes> Frame<'a, T> {
         Ok(Self::with_basis(rows, Basis::Matrix(matrix), basis.ncols()))
     }
 
-    /// The rows as [`scaled`](Self::scaled), and beside them those of `targets`, of shape (n, k): the
-    /// Gram matrix is that of the normal equations of least squares.
-    ///
-    /// # Errors
-    /// [`Error::Shape`]
-    pub fn with_targets(
-        rows: Rows<'a, T>,
-        scales: &[f64],
-        targets: ArrayView2<'a, f64>,
-    ) -> Result<Self, Error> {
-        let Self { basis, width, .. } = Self::scaled(rows, scales)?;
-        check("b", rows.n_rows(), targets.nrows(), targets.shape())?;
-        let shape = targets.shape().to_vec();
-        let expected = "a matrix in C order".into();
-        let values = targets.to_slice().ok_or(Error::Shape { name: "b", expected, got: shape })?;
-        Ok(Self { targets: values, ..Self::with_basis(rows, basis, width + targets.ncols()) })
-    }
-
     fn with_basis(rows: Rows<'a, T>, basis: Basis, width: usize) -> Self {
-        Self { rows, basis, targets: &[], width, stride: skinny::padded::<f64>(width) }
+        Self { rows, basis, width, stride: skinny::padded::<f64>(width) }
     }
 
     /// Number of rows.
@@ -92,14 +75,9 @@ impl<'a, T: Lanes> Frame<'a, T> {
         self.width
     }
 
-    /// The distance of two rows of a panel.
-    pub(super) fn stride(&self) -> usize {
-        self.stride
-    }
-
     /// Rows of a panel, a multiple of eight.
     pub(super) fn panel(&self) -> usize {
-        (PANEL / self.stride).clamp(16, 512).next_multiple_of(8)
+        (PANEL / self.stride).clamp(32, 512).next_multiple_of(8)
     }
 
     /// Rows that are summed up one after the other, a multiple of [`panel`](Self::panel).
@@ -116,39 +94,55 @@ impl<'a, T: Lanes> Frame<'a, T> {
         range.step_by(size).map(move |start| start..(start + size).min(end))
     }
 
-    /// Writes rows of the frame into `out`, `stride` apart, with zeros in between.
-    pub(super) fn load(&self, range: Range<usize>, out: &mut Vec<f64>) {
-        out.clear();
-        out.resize(range.len() * self.stride, 0.0);
-        let k = self.targets.len().checked_div(self.n_rows()).unwrap_or(0);
-        if k > 0 {
-            let targets = self.targets[range.start * k..range.end * k].chunks_exact(k);
-            for (out, targets) in out.chunks_exact_mut(self.stride).zip(targets) {
-                out[self.width - k..self.width].copy_from_slice(targets);
-            }
+    /// Some rows of the frame, `width` numbers each: of the matrix itself where these are its own, and
+    /// otherwise in `buffer`.
+    pub(super) fn rows<'b>(&'b self, range: Range<usize>, buffer: &'b mut Vec<f64>) -> &'b [f64] {
+        if let (Basis::Columns, Rows::Dense { values, n_columns: d }) = (&self.basis, &self.rows)
+            && let Some(doubles) = T::doubles(&values[range.start * d..range.end * d])
+        {
+            return doubles;
         }
+        buffer.resize(range.len() * self.width, 0.0);
         match (&self.basis, &self.rows) {
-            (Basis::Scales(scales), Rows::Dense { values, n_columns: d }) => {
-                let values = &values[range.start * d..range.end * d];
-                for (row, out) in values.chunks_exact(*d).zip(out.chunks_exact_mut(self.stride)) {
-                    for ((out, &value), scale) in out.iter_mut().zip(row).zip(scales) {
-                        *out = value.into() * scale;
-                    }
+            (Basis::Matrix(matrix), rows) => {
+                let mut padded = vec![0.0; range.len() * self.stride];
+                rows.multiply_in_double(range, |_| 1.0, matrix, self.stride, &mut padded);
+                let rows = padded.chunks_exact(self.stride);
+                for (out, row) in buffer.chunks_exact_mut(self.width).zip(rows) {
+                    out.copy_from_slice(&row[..self.width]);
                 }
             }
-            (Basis::Scales(scales), Rows::Sparse(x)) => {
-                for (i, out) in range.zip(out.chunks_exact_mut(self.stride)) {
+            (_, Rows::Dense { values, n_columns: d }) => {
+                convert(&values[range.start * d..range.end * d], buffer);
+            }
+            (_, Rows::Sparse(x)) => {
+                buffer.fill(0.0);
+                for (i, out) in range.zip(buffer.chunks_exact_mut(self.width)) {
                     let (columns, values) = x.row(i);
                     for (&j, &value) in columns.iter().zip(values) {
-                        out[j as usize] += value.into() * scales[j as usize];
+                        out[j as usize] += value.into();
                     }
                 }
             }
-            (Basis::Matrix(matrix), rows) => {
-                rows.multiply_in_double(range, |_| 1.0, matrix, self.stride, out);
+        }
+        if let Basis::Scales(scales) = &self.basis {
+            for row in buffer.chunks_exact_mut(self.width) {
+                row.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
             }
         }
+        buffer
     }
+}
+
+fn convert<T: Lanes>(values: &[T], out: &mut [f64]) {
+    vectorize(
+        #[inline(always)]
+        || {
+            for (out, &value) in out.iter_mut().zip(values) {
+                *out = value.into();
+            }
+        },
+    );
 }
 
 /// A matrix with its rows padded to whole vectors.

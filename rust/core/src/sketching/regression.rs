@@ -7,7 +7,8 @@ use ndarray::{Array2, ArrayView2};
 use pulp::bytemuck::{cast_slice, cast_slice_mut};
 use pulp::{Arch, Simd, WithSimd};
 
-use super::panel::{check, padded};
+use super::gram::Sum;
+use super::panel::{Frame, check, padded};
 use crate::linalg::{Csr, Lanes, Rows, skinny};
 use crate::memory::zeros;
 use crate::parallel::reduce_blocks;
@@ -17,6 +18,54 @@ use crate::{Control, Error};
 const PART: usize = 16_384;
 /// Doubles of the rows at hand: they stay in the second cache.
 const BLOCK: usize = 1 << 15;
+
+/// The Gram matrix of a frame of width d, and below it the products `b' F` of `b`, of shape (n, k): the
+/// normal equations of least squares, shape (d + k, d), in one pass.
+///
+/// # Errors
+/// [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
+pub fn normal_equations<T: Lanes>(
+    frame: &Frame<'_, T>,
+    b: ArrayView2<'_, f64>,
+    control: &Control,
+) -> Result<Array2<f64>, Error> {
+    let (n, d, k) = (frame.n_rows(), frame.width(), b.ncols());
+    check("b", n, b.nrows(), b.shape())?;
+    let targets = Targets::new(b);
+    let single = k == 1;
+    let stride = if single { 1 } else { skinny::padded::<f64>(k) };
+    let length = if single { d.next_multiple_of(8) } else { d };
+    let nothing = vec![0.0; length];
+    let part = |range: Range<usize>| {
+        let mut gram = Sum::new(frame);
+        let mut cross = zeros(&[length, stride])?;
+        let (mut buffer, mut left) = (Vec::new(), Vec::new());
+        for panel in frame.panels(range) {
+            control.check()?;
+            left.clear();
+            left.resize(panel.len() * stride, 0.0);
+            targets.copy(panel.clone(), &mut left, stride);
+            let x = frame.rows(panel, &mut buffer);
+            gram.add(x, None);
+            if single {
+                single_residual(x, d, &nothing, &mut left, &mut cross);
+            } else {
+                skinny::transpose_multiply_add(x, d, &left, stride, &mut cross);
+            }
+        }
+        Ok((gram, cross))
+    };
+    let merge =
+        |(gram, cross): (Sum, _), (other, more)| (gram.merge(other), super::add(cross, more));
+    let found = reduce_blocks(n, frame.leaf(), control, part, merge)?;
+    let (gram, cross) = match found {
+        Some((gram, cross)) => (gram, cross),
+        None => (Sum::new(frame), zeros(&[length, stride])?),
+    };
+    let gram = gram.symmetric();
+    let at = |i: usize, j: usize| if i < d { gram[[i, j]] } else { cross[j * stride + i - d] };
+    Ok(Array2::from_shape_fn((d + k, d), |(i, j)| at(i, j)))
+}
 
 /// What is left of targets by a linear model, and what it needs for the next step.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +92,7 @@ pub fn residual<T: Lanes>(
         let expected = format!("({d}, {k})");
         return Err(Error::Shape { name: "beta", expected, got: beta.shape().to_vec() });
     }
-    let targets = Targets::new(b);
+    let (targets, frame) = (Targets::new(b), Frame::plain(x));
     let single = k == 1 && matches!(x, Rows::Dense { .. });
     let stride = if single { 1 } else { skinny::padded::<f64>(k) };
     // One column is padded along, several are padded across.
@@ -56,22 +105,21 @@ pub fn residual<T: Lanes>(
         // The gradient, and the squared norms as its last row.
         let mut sums: Vec<f64> = zeros(&[length + 1, stride])?;
         let mut left = vec![0.0; size * stride];
+        let mut buffer = Vec::new();
         for first in range.clone().step_by(size) {
             control.check()?;
             let rows = first..(first + size).min(range.end);
             let left = &mut left[..rows.len() * stride];
-            for (i, row) in rows.clone().zip(left.chunks_exact_mut(stride)) {
-                row[..k].copy_from_slice(targets.row(i));
-            }
+            targets.copy(rows.clone(), left, stride);
             let (gradient, norms) = sums.split_at_mut(length * stride);
             match x {
-                Rows::Dense { values, .. } => {
-                    let values = T::to_doubles(&values[rows.start * d..rows.end * d]);
+                Rows::Dense { .. } => {
+                    let values = frame.rows(rows, &mut buffer);
                     if single {
-                        single_residual(&values, d, &minus, left, gradient);
+                        single_residual(values, d, &minus, left, gradient);
                     } else {
-                        skinny::multiply_add(&values, d, &minus, stride, left);
-                        skinny::transpose_multiply_add(&values, d, left, stride, gradient);
+                        skinny::multiply_add(values, d, &minus, stride, left);
+                        skinny::transpose_multiply_add(values, d, left, stride, gradient);
                     }
                 }
                 Rows::Sparse(csr) => {
@@ -107,8 +155,16 @@ impl<'a> Targets<'a> {
         Self { values, k }
     }
 
-    fn row(&self, i: usize) -> &[f64] {
-        &self.values[i * self.k..(i + 1) * self.k]
+    /// Writes some rows into `out`, `stride` apart.
+    fn copy(&self, rows: Range<usize>, out: &mut [f64], stride: usize) {
+        let values = &self.values[rows.start * self.k..rows.end * self.k];
+        if stride == self.k {
+            out.copy_from_slice(values);
+            return;
+        }
+        for (out, row) in out.chunks_exact_mut(stride).zip(values.chunks_exact(self.k)) {
+            out[..self.k].copy_from_slice(row);
+        }
     }
 }
 
@@ -227,6 +283,19 @@ mod tests {
             let check = |rows: Rows<'_, f64>| {
                 assert_eq!(residual(rows, b.view(), beta.view(), &control).unwrap(), expected);
             };
+            let twice = vec![2.0; d];
+            for (rows, scale) in [
+                (Frame::plain(Rows::dense(x.view()).unwrap()), 1.0),
+                (Frame::scaled(Rows::Sparse(csr), &twice).unwrap(), 2.0),
+            ] {
+                let found = normal_equations(&rows, b.view(), &control).unwrap();
+                let scaled = &x * scale;
+                assert_eq!(
+                    found.slice_axis(ndarray::Axis(0), (0..d).into()),
+                    scaled.t().dot(&scaled)
+                );
+                assert_eq!(found.slice_axis(ndarray::Axis(0), (d..).into()), b.t().dot(&scaled));
+            }
             check(Rows::dense(x.view()).unwrap());
             check(Rows::Sparse(csr));
             let rows = Rows::Dense { values: &single, n_columns: d };

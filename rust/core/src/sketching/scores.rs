@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::gram::{SKINNY, Sum, scale_rows};
+use super::gram::{SKINNY, Sum};
 use super::panel::{Frame, check, padded};
 use crate::linalg::{Lanes, cholesky, skinny};
 use crate::parallel::{for_each_chunk, for_each_chunk_with};
@@ -25,10 +25,9 @@ pub fn squared_norms<T: Lanes>(
     let transform = Transform::new(frame, transform)?;
     let mut out = vec![0.0; frame.n_rows()];
     for_each_chunk(&mut out, frame.panel(), control, |start, out| {
-        let (mut x, mut y) = (Vec::new(), Vec::new());
-        frame.load(start..start + out.len(), &mut x);
-        transform.apply(&x, &mut y);
-        transform.squared_norms(&y, out);
+        let mut buffer = Vec::new();
+        let x = frame.rows(start..start + out.len(), &mut buffer);
+        transform.squared_norms(x, out);
         Ok(())
     })?;
     Ok(out)
@@ -59,26 +58,14 @@ pub fn lewis_step<T: Lanes>(
     for_each_chunk_with(log_w, leaf, &mut parts, control, |index, log_w, part| {
         let start = index * leaf;
         let (mut sum, mut worst) = (Sum::new(frame), 0.0_f64);
-        let (mut x, mut y, mut q) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut buffer, mut q) = (Vec::new(), Vec::new());
         for panel in frame.panels(start..start + log_w.len()) {
             let log_w = &mut log_w[panel.start - start..panel.end - start];
-            frame.load(panel, &mut x);
-            transform.apply(&x, &mut y);
-            q.clear();
+            let x = frame.rows(panel, &mut buffer);
             q.resize(log_w.len(), 0.0);
-            transform.squared_norms(&y, &mut q);
-            worst = worst.max(update(log_w, &q, p, c));
-            scale_rows(
-                &mut x,
-                frame.stride(),
-                log_w,
-                #[inline(always)]
-                |log| {
-                    let factor = math::exp((0.5 - 1.0 / p) * log);
-                    if log > f64::NEG_INFINITY { factor } else { 0.0 }
-                },
-            );
-            sum.add(&x);
+            transform.squared_norms(x, &mut q);
+            worst = worst.max(update(log_w, &mut q, p, c));
+            sum.add(x, Some(&q));
         }
         *part = Some((sum, worst));
         Ok(())
@@ -88,25 +75,41 @@ pub fn lewis_step<T: Lanes>(
     Ok((tree(parts.into_iter().map(|part| part.0), frame).symmetric(), worst))
 }
 
-/// `log_w += c (log q - (2/p) log_w)`; returns the largest step before the factor.
-fn update(log_w: &mut [f64], q: &[f64], p: f64, c: f64) -> f64 {
+/// `log_w += c (log q - (2/p) log_w)`, and `q = w^(1 - 2/p)` of the new weights, 0 for those that are;
+/// returns the largest step before the factor.
+fn update(log_w: &mut [f64], q: &mut [f64], p: f64, c: f64) -> f64 {
     let mut worst = [0.0; 8];
+    let (logs, qs) = (log_w.as_chunks_mut::<8>(), q.as_chunks_mut::<8>());
     vectorize(
         #[inline(always)]
         || {
-            for (log_w, q) in log_w.chunks_mut(8).zip(q.chunks(8)) {
-                for (i, (log_w, &q)) in log_w.iter_mut().zip(q).enumerate() {
-                    let live = *log_w > f64::NEG_INFINITY && q > 0.0;
-                    let step = (-2.0 / p).mul_add(*log_w, math::ln(q));
-                    let step = if live { step } else { 0.0 };
-                    worst[i] = simd::larger(step.abs(), worst[i]);
-                    let next = c.mul_add(step, *log_w);
-                    *log_w = if live { next } else { f64::NEG_INFINITY };
-                }
+            for (log_w, q) in logs.0.iter_mut().zip(qs.0.iter_mut()) {
+                update_eight(log_w, q, p, c, &mut worst);
             }
+            let (mut last_logs, mut last_qs) = ([f64::NEG_INFINITY; 8], [0.0; 8]);
+            let n = logs.1.len();
+            last_logs[..n].copy_from_slice(logs.1);
+            last_qs[..n].copy_from_slice(qs.1);
+            update_eight(&mut last_logs, &mut last_qs, p, c, &mut worst);
+            logs.1.copy_from_slice(&last_logs[..n]);
+            qs.1.copy_from_slice(&last_qs[..n]);
         },
     );
     worst.into_iter().fold(0.0, f64::max)
+}
+
+#[inline(always)]
+fn update_eight(log_w: &mut [f64; 8], q: &mut [f64; 8], p: f64, c: f64, worst: &mut [f64; 8]) {
+    for i in 0..8 {
+        let live = log_w[i] > f64::NEG_INFINITY && q[i] > 0.0;
+        let step = (-2.0 / p).mul_add(log_w[i], math::ln(q[i]));
+        let step = if live { step } else { 0.0 };
+        worst[i] = simd::larger(step.abs(), worst[i]);
+        let next = c.mul_add(step, log_w[i]);
+        let factor = math::exp((1.0 - 2.0 / p) * next);
+        log_w[i] = if live { next } else { f64::NEG_INFINITY };
+        q[i] = if live { factor } else { 0.0 };
+    }
 }
 
 /// Neighbours in pairs, then pairs of pairs.
@@ -129,7 +132,7 @@ fn tree<T: Lanes>(parts: impl Iterator<Item = Sum>, frame: &Frame<'_, T>) -> Sum
 /// A matrix that rows of a frame are multiplied by.
 pub(super) struct Transform {
     values: Vec<f64>,
-    /// The distance of rows before and after.
+    /// The length of rows before, and the distance of rows after.
     pub(super) strides: (usize, usize),
     /// Whether all below the diagonal is zero.
     upper: bool,
@@ -141,11 +144,9 @@ impl Transform {
         matrix: ArrayView2<'_, f64>,
     ) -> Result<Self, Error> {
         check("transform", frame.width(), matrix.nrows(), matrix.shape())?;
-        let after = skinny::padded::<f64>(matrix.ncols());
-        let mut values = padded(matrix);
-        values.resize(frame.stride() * after, 0.0); // what a panel pads its rows with
+        let strides = (frame.width(), skinny::padded::<f64>(matrix.ncols()));
         let upper = matrix.indexed_iter().all(|((i, j), &value)| i <= j || value == 0.0);
-        Ok(Self { values, strides: (frame.stride(), after), upper })
+        Ok(Self { values: padded(matrix), strides, upper })
     }
 
     /// The rows `x` times the matrix.
@@ -155,30 +156,34 @@ impl Transform {
         out.resize(x.len() / before * after, 0.0);
         if after > SKINNY {
             cholesky::multiply(x, before, &self.values, after, out);
-        } else if self.upper {
-            skinny::upper_multiply_add(x, before, &self.values, after, out);
         } else {
             skinny::multiply_add(x, before, &self.values, after, out);
         }
     }
 
-    /// The squared norm of every row.
-    pub(super) fn squared_norms(&self, y: &[f64], out: &mut [f64]) {
-        let stride = self.strides.1;
-        vectorize(
-            #[inline(always)]
-            || {
-                for (row, out) in y.chunks_exact(stride).zip(out.iter_mut()) {
+    /// The squared norms of the rows `x` times the matrix.
+    fn squared_norms(&self, x: &[f64], out: &mut [f64]) {
+        let (before, after) = self.strides;
+        if after <= SKINNY {
+            skinny::squared_norms(x, before, &self.values, after, self.upper, out);
+            return;
+        }
+        let mut y = Vec::new();
+        self.apply(x, &mut y);
+        for (row, out) in y.chunks_exact(after).zip(out) {
+            *out = vectorize(
+                #[inline(always)]
+                || {
                     let mut sums = [0.0; 8];
                     for chunk in row.as_chunks::<8>().0 {
                         for i in 0..8 {
                             sums[i] = chunk[i].mul_add(chunk[i], sums[i]);
                         }
                     }
-                    *out = simd::fold(sums, |a, b| a + b);
-                }
-            },
-        );
+                    simd::fold(sums, |a, b| a + b)
+                },
+            );
+        }
     }
 }
 

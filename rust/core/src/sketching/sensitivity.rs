@@ -48,9 +48,8 @@ pub fn pair_power_sums<T: Lanes>(
         .collect();
     let mut out = vec![0.0; frame.n_rows()];
     for_each_chunk(&mut out, GROUP, control, |start, out| {
-        let (mut x, mut y, mut products) = (Vec::new(), Vec::new(), Vec::new());
-        frame.load(start..start + out.len(), &mut x);
-        transform.apply(&x, &mut y);
+        let (mut buffer, mut y, mut products) = (Vec::new(), Vec::new(), Vec::new());
+        transform.apply(frame.rows(start..start + out.len(), &mut buffer), &mut y);
         for (tile, weights) in tiles.iter().zip(weights.chunks(TILE)) {
             let width = skinny::padded::<f64>(weights.len());
             products.clear();
@@ -84,10 +83,9 @@ pub fn power_sums<T: Lanes>(
     let transform = Transform::new(frame, directions)?;
     let (stride, power) = (transform.strides.1, Power::new(p));
     let leaf = |rows: core::ops::Range<usize>| {
-        let (mut sums, mut x, mut y) = (vec![0.0; stride], Vec::new(), Vec::new());
+        let (mut sums, mut buffer, mut y) = (vec![0.0; stride], Vec::new(), Vec::new());
         for panel in frame.panels(rows) {
-            frame.load(panel.clone(), &mut x);
-            transform.apply(&x, &mut y);
+            transform.apply(frame.rows(panel.clone(), &mut buffer), &mut y);
             for (i, row) in panel.zip(y.chunks_exact(stride)) {
                 power.add(row, weights.map_or(1.0, |weights| weights[i]), &mut sums);
             }
@@ -163,10 +161,9 @@ impl<'a> Search<'a> {
         let column = ArrayView2::from_shape((x.len(), 1), x).expect("a column");
         let transform = Transform::new(self.frame, column).expect("of the width of the frame");
         let stride = transform.strides.1;
-        let (mut rows, mut y, mut out) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut buffer, mut y, mut out) = (Vec::new(), Vec::new(), Vec::new());
         for panel in self.frame.panels(0..self.frame.n_rows()) {
-            self.frame.load(panel, &mut rows);
-            transform.apply(&rows, &mut y);
+            transform.apply(self.frame.rows(panel, &mut buffer), &mut y);
             out.extend(y.iter().step_by(stride));
         }
         out
@@ -197,12 +194,9 @@ impl<'a> Search<'a> {
 
     /// The x with `target x = 1` of the least `sum h y^2`.
     fn least_squares(&self, h: &[f64]) -> Result<Vec<f64>, Error> {
-        let mut sum = Sum::new(self.frame);
-        let mut rows = Vec::new();
+        let (mut sum, mut buffer) = (Sum::new(self.frame), Vec::new());
         for panel in self.frame.panels(0..h.len()) {
-            self.frame.load(panel.clone(), &mut rows);
-            super::gram::scale_rows(&mut rows, self.frame.stride(), &h[panel], f64::sqrt);
-            sum.add(&rows);
+            sum.add(self.frame.rows(panel.clone(), &mut buffer), Some(&h[panel]));
         }
         let gram: Array2<f64> = sum.symmetric();
         let x = cholesky::solve(gram, self.target.to_vec(), &Control::sequential())?;
