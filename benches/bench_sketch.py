@@ -233,8 +233,8 @@ def coordinates(options: Any) -> str:
     return (
         f"### Errors of coordinates\n\nn = {n}, d = {d}, m = {m}, {draws} draws. The largest error "
         "of a coordinate, where A is d unit vectors and b is 1/2 in four other rows, and where "
-        f"both are turned at random; predicted is sqrt(2 log d / m) = {predicted:.3f}. In length all "
-        'kinds are alike. The sparse kinds are what `guarantee="linf"` refuses.\n\n'
+        f"both are turned at random; predicted is sqrt(2 log d / m) = {predicted:.3f}. In length "
+        'all kinds are alike. The sparse kinds are what `guarantee="linf"` refuses.\n\n'
         + markdown(head, rows)
         + "\n\n"
         + coverage(draws)

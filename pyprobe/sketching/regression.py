@@ -75,6 +75,8 @@ class LstsqInfo:
         The length of A times the last step, over that of ``b``.
     converged : bool
         Whether what was left after the last step is rounding.
+    stopped : bool
+        Whether the callback ended it before.
     """
 
     method: str
@@ -84,6 +86,7 @@ class LstsqInfo:
     n_iter: int
     error: float
     converged: bool
+    stopped: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -405,7 +408,7 @@ def _result(
     a: Tall, found: Solution, errors: Matrix | None, vector: bool, exponents: Any
 ) -> LstsqResult:
     fit, operator = found.refined, found.operator
-    if not fit.converged:
+    if not (fit.converged or fit.stopped):
         warn(
             f"sketched_lstsq stopped after {fit.n_iter} steps, the last {fit.error:.1e} of the "
             "length of 'b'; the columns may depend on one another more than their numbers can say.",
@@ -431,6 +434,7 @@ def _result(
         n_iter=fit.n_iter,
         error=fit.error,
         converged=fit.converged,
+        stopped=fit.stopped,
     )
     return LstsqResult(
         x=shaped(fit.x),

@@ -193,10 +193,24 @@ def test_callbacks_see_the_steps_and_can_end_them(seed):
     sketched_lstsq(a, b, callback=steps.append)
     assert [p.step for p in steps] == list(range(1, len(steps) + 1))
     assert steps[-1].value < steps[0].value
-    with pytest.warns(ConvergenceWarning, match="stopped after 1 steps"):
-        ended = sketched_lstsq(a, b, callback=lambda _: True)
+    ended = sketched_lstsq(a, b, callback=lambda _: True)
     assert ended.info.n_iter == 1
+    assert ended.info.stopped
     assert not ended.info.converged
+
+
+def test_ending_above_rounding_warns(seed, monkeypatch):
+    a, b = problem(seed, condition=1e8)
+    monkeypatch.setattr(_least_squares, "_MAX_STEPS", 1)
+    with pytest.warns(ConvergenceWarning, match="stopped after 1 steps"):
+        assert not sketched_lstsq(a, b).info.converged
+
+
+def test_a_sketch_of_hardly_enough_rows_still_leads_to_the_solution(seed):
+    a, b = problem(seed, condition=1e4)
+    for n_rows in (9, 10, 12):
+        found = sketched_lstsq(a, b, sketch="gaussian", n_rows=n_rows)
+        assert backward_error(a, b, found.x) < 3 * backward_error(a, b, by_qr(a, b)) + 2 * EPS
 
 
 # By a sketch.

@@ -182,8 +182,11 @@ pub fn sketch_normal_equations<'py>(
         scales: Option<&[f64]>,
         b: &PyReadonlyArray2<'py, f64>,
     ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        let frame =
-            Frame::with_targets(x.rows()?, scales, b.as_array()).map_err(gate::exception)?;
+        let (rows, b) = (x.rows()?, b.as_array());
+        let frame = match scales {
+            None => Frame::plain(rows),
+            Some(scales) => Frame::scaled(rows, scales).map_err(gate::exception)?,
+        };
         let work = frame.n_rows() * (frame.width() + 8) * (frame.width() + 8) / 16;
         let gram = gate::run(py, work, |control| sketching::normal_equations(&frame, b, control))?;
         Ok(gram.into_pyarray(py))
