@@ -187,7 +187,7 @@ pub fn sketch_normal_equations<'py>(
             None => Frame::plain(rows),
             Some(scales) => Frame::scaled(rows, scales).map_err(gate::exception)?,
         };
-        let work = frame.n_rows() * (frame.width() + 8) * (frame.width() + 8) / 16;
+        let work = frame.n_rows() * (frame.width() + 8) * (frame.width() + 8) / 32;
         let gram = gate::run(py, work, |control| sketching::normal_equations(&frame, b, control))?;
         Ok(gram.into_pyarray(py))
     }

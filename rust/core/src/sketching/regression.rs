@@ -169,7 +169,7 @@ impl<'a> Targets<'a> {
 }
 
 /// Rows whose residuals are made together.
-const ROWS: usize = 8;
+const ROWS: usize = 4;
 
 /// `left += x minus`, and then `gradient += x' left`, some rows at a time while they are at hand.
 ///
@@ -208,29 +208,24 @@ impl WithSimd for Single<'_> {
         let (stride, zero) = (minus.len(), simd.splat_f64s(0.0));
         let factors: &[S::f64s] = cast_slice(minus);
         let gradient: &mut [S::f64s] = cast_slice_mut(gradient);
-        for (i, left) in left.chunks_exact_mut(ROWS).enumerate() {
-            let mut rows: [&[S::f64s]; ROWS] = [&[]; ROWS];
-            for r in 0..ROWS {
-                let start = (i * ROWS + r) * d;
-                rows[r] = &cast_slice(&x[start..start + stride])[..factors.len()];
-            }
+        let row = |i: usize| -> &[S::f64s] { cast_slice(&x[i * d..i * d + stride]) };
+        for (i, left) in left.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
+            let at = i * ROWS;
+            let [p, q, r, t] = [row(at), row(at + 1), row(at + 2), row(at + 3)];
             let mut sums = [zero; ROWS];
-            for (c, &factor) in factors.iter().enumerate() {
-                for r in 0..ROWS {
-                    sums[r] = simd.mul_add_e_f64s(rows[r][c], factor, sums[r]);
-                }
+            for ((((&factor, &p), &q), &r), &t) in factors.iter().zip(p).zip(q).zip(r).zip(t) {
+                sums[0] = simd.mul_add_e_f64s(p, factor, sums[0]);
+                sums[1] = simd.mul_add_e_f64s(q, factor, sums[1]);
+                sums[2] = simd.mul_add_e_f64s(r, factor, sums[2]);
+                sums[3] = simd.mul_add_e_f64s(t, factor, sums[3]);
             }
-            for r in 0..ROWS {
-                left[r] += simd.reduce_sum_f64s(sums[r]);
-                sums[r] = simd.splat_f64s(left[r]);
+            for (left, sum) in left.iter_mut().zip(&mut sums) {
+                *left += simd.reduce_sum_f64s(*sum);
+                *sum = simd.splat_f64s(*left);
             }
-            for (c, out) in gradient.iter_mut().enumerate() {
-                // Two sums of four: one of eight would wait for itself.
-                let (mut even, mut odd) = (*out, zero);
-                for r in (0..ROWS).step_by(2) {
-                    even = simd.mul_add_e_f64s(sums[r], rows[r][c], even);
-                    odd = simd.mul_add_e_f64s(sums[r + 1], rows[r + 1][c], odd);
-                }
+            for ((((out, &p), &q), &r), &t) in gradient.iter_mut().zip(p).zip(q).zip(r).zip(t) {
+                let even = simd.mul_add_e_f64s(sums[2], r, simd.mul_add_e_f64s(sums[0], p, *out));
+                let odd = simd.mul_add_e_f64s(sums[3], t, simd.mul_f64s(sums[1], q));
                 *out = simd.add_f64s(even, odd);
             }
         }
