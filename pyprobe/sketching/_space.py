@@ -19,8 +19,9 @@ from scipy.linalg import lapack, qr
 from pyprobe import _core
 from pyprobe.errors import DomainError
 from pyprobe.sketching._input import Tall, Vector
+from pyprobe.sketching.operators import sketch_operator
 
-__all__ = ["Space", "find_space", "inverse_factor"]
+__all__ = ["Space", "find_space", "inverse_factor", "power_of_two", "scaled_gram"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -108,9 +109,8 @@ def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space
     """
     if method == "approx" and (fast := _rough_space(tall, ridge)):
         return fast
-    gram, scales = scaled_gram(tall)
+    gram, scales, is_extreme = scaled_gram(tall)
     kept = np.flatnonzero(scales)
-    is_extreme = bool((np.abs(np.log10(scales[kept])) > 100).any())
     if method == "gram" or (method == "auto" and not _is_singular(gram, scales, ridge)):
         gram = gram[np.ix_(kept, kept)]
         return Space(tall, None, scales, kept, is_extreme, gram, "gram")
@@ -132,33 +132,44 @@ def _rough_space(tall: Tall, ridge: float) -> Space | None:
     inside = (squares > 1e-200) & (squares < 1e200)
     if not (inside | (squares == 0)).all() or not inside.any():
         return None
-    scales = _power_of_two(np.sqrt(squares))
+    scales = power_of_two(np.sqrt(squares))
     matrix = _sketched_basis(tall, rows, scales, ridge)
     kept = np.flatnonzero(scales)
     return Space(tall, matrix, scales, kept, False, np.eye(matrix.shape[1]), "approx")
 
 
-def scaled_gram(tall: Tall) -> tuple[Matrix, Vector]:
+def scaled_gram(tall: Tall, targets: Matrix | None = None) -> tuple[Matrix, Vector, bool]:
     """Return the Gram matrix of the columns, scaled to lengths near 1 by powers of two, and these.
 
-    Columns of zeros have scale 0.
+    Columns of zeros have scale 0. Last comes whether squares of the columns themselves overflow.
+    With targets of shape (n, k), their products with the columns are k more rows of the matrix.
     """
-    gram = _core.rows_gram(tall.samples)
+    d = tall.shape[1]
+
+    def gram_of(scales: Vector | None) -> Matrix:
+        if targets is None:
+            return _core.rows_gram(tall.samples, scales)
+        return _core.sketch_normal_equations(tall.samples, scales, targets)
+
+    gram = gram_of(None)
     squares = gram.diagonal()
-    scales = np.ones(len(squares))
+    scales = np.ones(d)
     inside = (squares > 1e-200) & (squares < 1e200)
-    if not (inside | (squares == 0)).all() or not np.isfinite(gram).all() or not inside.any():
+    is_extreme = not (inside | (squares == 0)).all() or not inside.any()
+    if is_extreme or not np.isfinite(gram).all():
         maxima = tall.check_finite()
-        scales = _power_of_two(maxima)
-        gram = _core.rows_gram(tall.samples, scales)
+        scales = power_of_two(maxima)
+        gram = gram_of(scales)
         squares = gram.diagonal()
         if not squares.any():
             raise DomainError(f"'{tall.name}' must not be all zero.")
-    lengths = _power_of_two(np.sqrt(squares))
-    return lengths[:, None] * gram * lengths, scales * lengths
+    lengths = power_of_two(np.sqrt(squares))
+    gram = gram * lengths
+    gram[:d] *= lengths[:, None]
+    return gram, scales * lengths, is_extreme
 
 
-def _power_of_two(values: Vector) -> Vector:
+def power_of_two(values: Vector) -> Vector:
     """Return powers of two that bring positive values into [1, 2); 0 for a value of 0."""
     exponents = np.frexp(values)[1]
     # Two factors: the inverse of the smallest subnormal number is not a number.
@@ -198,7 +209,8 @@ def _sketch(tall: Tall) -> Matrix:
     m = SKETCH_ROWS * d
     if n <= 2 * m:
         return tall.dense()
-    return _core.sketch_apply(("sparse_sign", m, n, min(NONZEROS, m), 0, None), tall.samples, 0)
+    operator = sketch_operator("sparse_sign", m, n, n_nonzeros=min(NONZEROS, m), rng=0)
+    return operator.of_samples(tall.name, tall.samples)
 
 
 def _sketched_basis(tall: Tall, rows: Matrix, scales: Vector, ridge: float) -> Matrix:
