@@ -35,6 +35,16 @@ enum Basis {
     Matrix(Vec<f64>),
 }
 
+fn panel(stride: usize) -> usize {
+    (PANEL / stride).clamp(32, 512).next_multiple_of(8)
+}
+
+/// Rows of a frame of this width that are summed up one after the other, before their sums are added
+/// up in the tree of [`reduce_blocks`](crate::parallel::reduce_blocks): where streams must be cut.
+pub fn leaf(width: usize) -> usize {
+    LEAF.next_multiple_of(panel(skinny::padded::<f64>(width)))
+}
+
 impl<'a, T: Lanes> Frame<'a, T> {
     /// The rows as they are, in double precision.
     pub fn plain(rows: Rows<'a, T>) -> Self {
@@ -82,12 +92,12 @@ impl<'a, T: Lanes> Frame<'a, T> {
 
     /// Rows of a panel, a multiple of eight.
     pub(super) fn panel(&self) -> usize {
-        (PANEL / self.stride).clamp(32, 512).next_multiple_of(8)
+        panel(self.stride)
     }
 
     /// Rows that are summed up one after the other, a multiple of [`panel`](Self::panel).
     pub(super) fn leaf(&self) -> usize {
-        LEAF.next_multiple_of(self.panel())
+        leaf(self.width)
     }
 
     /// The panels of a range of rows.
