@@ -13,8 +13,16 @@ from dask import delayed
 
 from pyprobe import _core
 from pyprobe.errors import ShapeError
-from pyprobe.sketching._chunks import finite_maxima, leaf_of, piece_size, rows_of
-from pyprobe.sketching._input import Matrix, Passes, Vector, as_rows, sketch_part, sum_in_pairs
+from pyprobe.sketching._chunks import finite_maxima, leaf_of, rows_of
+from pyprobe.sketching._input import (
+    Matrix,
+    Passes,
+    Vector,
+    as_rows,
+    piece_size,
+    sketch_part,
+    sum_in_pairs,
+)
 
 __all__ = ["Blocks", "blocks_of", "lengths_of", "taken"]
 
@@ -125,7 +133,7 @@ class Blocks(Passes):
         return da.concatenate(parts), total, worst
 
     def sketch(self, n_rows: int) -> Matrix:
-        pieces, sizes = self._pieces(_core.sketch_sparse_leaf(n_rows))
+        pieces, sizes = self._pieces(_core.rows_leaf(self.shape[1]))
         parts = [
             delayed(_sketch)(piece, number * sizes[0], n_rows)
             for number, piece in enumerate(pieces)

@@ -27,6 +27,7 @@ from pyprobe.sketching._input import (
     as_matrix,
     as_rows,
     cut,
+    piece_size,
     shape_of,
     sketch_part,
     sum_in_pairs,
@@ -42,9 +43,6 @@ __all__ = [
     "rows_of",
     "take_from",
 ]
-
-PIECE = 1 << 20
-"""Numbers that a piece has at most, if it is not a single leaf."""
 
 
 def is_stream(a: Any) -> bool:
@@ -272,7 +270,7 @@ class Chunks(Passes):
         return new, sum_in_pairs(grams()), worst
 
     def sketch(self, n_rows: int) -> Matrix:
-        pieces = self.pieces(_core.sketch_sparse_leaf(n_rows))
+        pieces = self.pieces(_core.rows_leaf(self.n_columns))
         return sum_in_pairs(sketch_part(rows, start, n_rows) for start, rows in pieces)
 
     def take_rows(self, indices: Any) -> Matrix:
@@ -286,12 +284,6 @@ class Chunks(Passes):
 
     def dense(self) -> Matrix:
         return np.concatenate([as_dense(as_matrix(rows)) for _, _, rows in self._pass()])
-
-
-def piece_size(leaf: int, n_columns: int, n_numbers: int = PIECE) -> int:
-    """Return the rows of a piece: those of a power of two of leaves."""
-    most = max(1, n_numbers // (n_columns * leaf))
-    return leaf << (most.bit_length() - 1)
 
 
 def leaf_of(frame: Matrix | Vector | None, n_columns: int) -> int:

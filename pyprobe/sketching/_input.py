@@ -244,14 +244,34 @@ def sum_in_pairs(parts: Iterable[Matrix]) -> Matrix:
     return total
 
 
+PIECE = 1 << 20
+"""Numbers that a piece has at most, if it is not a single leaf."""
+
+
+def piece_size(leaf: int, n_columns: int, n_numbers: int = PIECE) -> int:
+    """Return the rows of a piece: those of a power of two of leaves."""
+    most = max(1, n_numbers // (n_columns * leaf))
+    return leaf << (most.bit_length() - 1)
+
+
+SKETCH_KEY = 0x9E3779B97F4A7C15
+"""Of the places and signs of sketches that make a basis: always the same."""
 NONZEROS = 4
-"""Rows of a sketch to which each row goes. Its root is a power of two: parts are scaled exactly."""
+"""Rows of such a sketch to which each row goes."""
 
 
 def sketch_part(samples: Samples, start: int, n_rows: int) -> Matrix:
-    """Return what rows from number `start` on add to the sparse sign embedding of all."""
-    n = start + shape_of(samples)[0]
-    return _core.sketch_apply(("sparse_sign", n_rows, n, NONZEROS, 0, None), samples, start)
+    """Return what rows from number `start` on add to the sketch of all.
+
+    Places and signs belong to the number of the row. `start` must begin a piece.
+    """
+    n, d = shape_of(samples)
+    size = piece_size(_core.rows_leaf(d), d)
+    sketch = ("sparse_sign", n_rows, start + n, min(NONZEROS, n_rows), SKETCH_KEY, None)
+    return sum_in_pairs(
+        _core.sketch_apply(sketch, cut(samples, at, min(at + size, n)), start + at)
+        for at in range(0, n, size)
+    )
 
 
 def check_exponent(p: Any, *, minimum: float = 0.0, why: str = "") -> float:

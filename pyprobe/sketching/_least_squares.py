@@ -21,8 +21,9 @@ import numpy.typing as npt
 from scipy.linalg import lapack
 
 from pyprobe import _core
+from pyprobe.errors import DomainError
 from pyprobe.sketching._input import Tall
-from pyprobe.sketching._space import scaled_gram
+from pyprobe.sketching._space import power_of_two, scaled_gram
 from pyprobe.sketching.operators import SketchOperator, sketch_operator
 from pyprobe.typing import Rng
 
@@ -38,8 +39,6 @@ __all__ = [
 
 Matrix = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
-Newton = Callable[[Matrix], Matrix]
-"""From the gradient to the correction."""
 
 _EPS = float(np.finfo(np.float64).eps)
 _GRAM = 1e-11
@@ -78,6 +77,7 @@ class Refined(NamedTuple):
     error: float
     """The length of A times the last step, over that of b."""
     converged: bool
+    stopped: bool = False
 
 
 class Solution(NamedTuple):
@@ -88,6 +88,15 @@ class Solution(NamedTuple):
     method: str
     condition: float
     operator: SketchOperator | None
+
+
+class Solver(NamedTuple):
+    """How a step is made."""
+
+    newton: Callable[[Matrix], Matrix]
+    """From the gradient to the correction."""
+    contraction: float
+    """What a step leaves of the error, at most."""
 
 
 class Whitening(NamedTuple):
@@ -113,32 +122,33 @@ def solve_exactly(
     a = problem.a
     n, d = a.shape
     dense = isinstance(a.samples, np.ndarray)
-    gram, scales = _scales(a) if not dense and d > _WIDE_SPARSE else scaled_gram(a)
-    if kind is None and n > d and gram is not None and scales.all():
-        factor, failed = lapack.dpotrf(gram)
-        size = np.abs(gram).sum(axis=0).max()
+    by_product = d <= (_WIDE if dense else _WIDE_SPARSE)
+    if kind is None and n > d and (dense or by_product):
+        gram, scales, _ = scaled_gram(
+            a, lambda scales: _core.sketch_normal_equations(a.samples, scales, problem.b)
+        )
+        factor, failed = lapack.dpotrf(gram[:d])
+        size = np.abs(gram[:d]).sum(axis=0).max()
         inverse = 0.0 if failed else float(lapack.dpocon(factor, size)[0])
         if inverse > _GRAM:
-            return _by_cholesky(problem, factor, scales, inverse, watch)
-    by_product = d <= (_WIDE if dense else _WIDE_SPARSE)
+            start = scales[:, None] * lapack.dpotrs(factor, gram[d:].T)[0]
+            return _by_cholesky(problem, factor, scales, start, inverse, watch)
+    else:
+        maxima = a.check_finite()
+        if not maxima.any():
+            raise DomainError("'a' must not be all zero.")
+        scales = power_of_two(maxima)
+    scales = np.where(scales > 0, scales, 1.0)
     m = n_rows or max(64, (8 if by_product else 12) * d)
     if kind is None and n <= 2 * m:
         found = whiten(scales * a.dense(), problem.b, scales, a.dtype)
-        return _finish(problem, found, lambda g: found.basis @ (found.basis.T @ g), None, watch)
+        solver = Solver(lambda g: found.basis @ (found.basis.T @ g), _rounding(found.condition))
+        return _finish(problem, found, solver, None, watch)
     operator = sketch_operator(kind or "sparse_sign", m, n, rng=rng)
     rows = operator.of_samples("a", a.samples) * scales
     found = whiten(rows, operator.of_samples("b", problem.b), scales, a.dtype)
-    if by_product:
-        newton = _by_product(problem, found.basis)
-    else:
-        newton = _by_conjugate_gradients(problem, found.basis)
-    return _finish(problem, found, newton, operator, watch)
-
-
-def _scales(a: Tall) -> tuple[None, Vector]:
-    """Return no Gram matrix, and powers of two that scale the columns to entries of at most 1."""
-    maxima = a.check_finite()
-    return None, np.where(maxima > 0, np.ldexp(1.0, -np.frexp(maxima)[1]), 0.0)
+    solver = (_by_product if by_product else _by_conjugate_gradients)(problem, found)
+    return _finish(problem, found, solver, operator, watch)
 
 
 def whiten(rows: Matrix, targets: Matrix, scales: Vector, dtype: np.dtype[Any]) -> Whitening:
@@ -151,9 +161,13 @@ def whiten(rows: Matrix, targets: Matrix, scales: Vector, dtype: np.dtype[Any]) 
     basis = scales[:, None] * (vt[:rank].T / values[:rank])
     start = u[:, :rank].T @ (q.T @ targets)
     null = scales[:, None] * vt[rank:].T
-    lengths = np.linalg.norm(null, axis=0)
-    null = np.linalg.qr(null[:, lengths > 0] / lengths[lengths > 0])[0]
+    null = np.linalg.qr(null / np.abs(null).max(axis=0, initial=0.0))[0]
     return Whitening(basis, start, float(values[0] / values[rank - 1]), null)
+
+
+def _rounding(condition: float) -> float:
+    """Return what rounding leaves of the error in the solution of a system, at most."""
+    return min(0.5, 20 * _EPS * condition)
 
 
 def least_rows(d: int) -> int:
@@ -165,6 +179,7 @@ def _by_cholesky(
     problem: Problem,
     factor: Matrix,
     scales: Vector,
+    start: Matrix,
     inverse: float,
     watch: Callable[[int, float], bool],
 ) -> Solution:
@@ -172,28 +187,30 @@ def _by_cholesky(
         solved, _ = lapack.dpotrs(factor, scales[:, None] * gradient)
         return np.asarray(scales[:, None] * solved)
 
-    gradient, _ = problem.residual(np.zeros((len(scales), problem.b.shape[1])))
-    x = newton(gradient)
-    refined = _refine(problem, x, newton, min(0.5, 20 * _EPS / inverse), inverse**-0.5, watch)
-    return Solution(refined, len(scales), "cholesky", inverse**-0.5, None)
+    condition = inverse**-0.5
+    refined = _refine(problem, start, Solver(newton, _rounding(1 / inverse)), condition, watch)
+    return Solution(refined, len(scales), "cholesky", condition, None)
 
 
-def _by_product(problem: Problem, basis: Matrix) -> Newton:
+def _by_product(problem: Problem, found: Whitening) -> Solver:
     """Factor the Gram matrix of the whitened columns, whose condition number is near 1."""
-    factor, failed = lapack.dpotrf(_core.rows_gram(problem.a.samples, basis))
-    if failed:
-        return _by_conjugate_gradients(problem, basis)
+    basis = found.basis
+    gram = _core.rows_gram(problem.a.samples, basis)
+    factor, failed = lapack.dpotrf(gram)
+    inverse = 0.0 if failed else lapack.dpocon(factor, np.abs(gram).sum(axis=0).max())[0]
+    if inverse < 1e-6:  # too few rows in the sketch
+        return _by_conjugate_gradients(problem, found)
 
     def newton(gradient: Matrix) -> Matrix:
         solved, _ = lapack.dpotrs(factor, basis.T @ gradient)
         return np.asarray(basis @ solved)
 
-    return newton
+    return Solver(newton, _rounding(found.condition / inverse))
 
 
-def _by_conjugate_gradients(problem: Problem, basis: Matrix) -> Newton:
+def _by_conjugate_gradients(problem: Problem, found: Whitening) -> Solver:
     """Solve with the Gram matrix of the whitened columns in passes over the data."""
-    nothing = np.zeros_like(problem.b)
+    basis, nothing = found.basis, np.zeros_like(problem.b)
 
     def multiply(y: Matrix) -> Matrix:
         gradient, _ = _core.sketch_residual(problem.a.samples, nothing, -(basis @ y))
@@ -203,7 +220,8 @@ def _by_conjugate_gradients(problem: Problem, basis: Matrix) -> Newton:
         left = basis.T @ gradient
         y, direction = np.zeros_like(left), left
         squares = np.square(left).sum(axis=0)
-        enough = squares * _CG_TOL**2
+        # Shorter than that is rounding, whatever the step was.
+        enough = np.maximum(squares * _CG_TOL**2, np.square(0.1 * _EPS * problem.norms))
         for _ in range(_MAX_CG):
             if (squares <= enough).all():
                 break
@@ -217,47 +235,44 @@ def _by_conjugate_gradients(problem: Problem, basis: Matrix) -> Newton:
             direction = left + ratio * direction
         return np.asarray(basis @ y)
 
-    return newton
+    # The last step has to be short itself: nobody knows how good the one before was.
+    return Solver(newton, 0.5)
 
 
 def _finish(
     problem: Problem,
     found: Whitening,
-    newton: Newton,
+    solver: Solver,
     operator: SketchOperator | None,
     watch: Callable[[int, float], bool],
 ) -> Solution:
     """Refine from the solution of the whitened problem, and take the shortest of the solutions."""
-    condition = found.condition
-    contraction = min(0.5, max(_CG_TOL, 20 * _EPS * condition))
-    start = found.basis @ found.start
-    refined = _refine(problem, start, newton, contraction, condition, watch)
+    refined = _refine(problem, found.basis @ found.start, solver, found.condition, watch)
     x = refined.x - found.null @ (found.null.T @ refined.x)
     method = "qr" if operator is None else "sketch"
     rank = found.basis.shape[1]
-    return Solution(refined._replace(x=x), rank, method, condition, operator)
+    return Solution(refined._replace(x=x), rank, method, found.condition, operator)
 
 
 def _refine(
     problem: Problem,
     x: Matrix,
-    newton: Newton,
-    contraction: float,
+    solver: Solver,
     condition: float,
     watch: Callable[[int, float], bool],
 ) -> Refined:
     """Step until what is left is rounding."""
     sizes = np.where(problem.norms > 0, problem.norms, 1.0)
-    error, converged = np.inf, False
+    error, converged, stopped = np.inf, False, False
     for step in range(1, _MAX_STEPS + 1):
         gradient, squares = problem.residual(x)
-        correction = newton(gradient)
+        correction = solver.newton(gradient)
         # The squared length of A times the correction.
         moved = np.maximum((gradient * correction).sum(axis=0), 0.0)
         x = x + correction
         before, error = error, float((np.sqrt(moved) / sizes).max())
         stopped = watch(step, error)
-        if error * contraction <= 0.5 * _EPS:
+        if error * solver.contraction <= 0.5 * _EPS:
             converged = True
             break
         if error > 0.5 * before:
@@ -269,4 +284,4 @@ def _refine(
     # Differences of squares lose their digits where the last step was not short.
     again = (moved > 0.1 * squares).any()
     squares = problem.residual(x)[1] if again else squares - moved
-    return Refined(x, squares, step, error, converged)
+    return Refined(x, squares, step, error, converged, stopped and not converged)

@@ -10,6 +10,7 @@ condition number itself, as that of a QR decomposition of all rows does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from scipy.linalg import lapack, qr
 from pyprobe.errors import DomainError
 from pyprobe.sketching._input import Matrix, Passes, Vector
 
-__all__ = ["Space", "find_space", "inverse_factor"]
+__all__ = ["Space", "find_space", "inverse_factor", "power_of_two", "scaled_gram"]
 
 GRAM_LIMIT = 1e6
 """Condition number of the scaled Gram matrix up to which it is used: errors up to about 1e-9."""
@@ -109,9 +110,8 @@ def find_space(
     """
     if method == "approx" and (fast := _rough_space(tall, ridge)):
         return fast
-    gram, scales = scaled_gram(tall)
+    gram, scales, is_extreme = scaled_gram(tall)
     kept = np.flatnonzero(scales)
-    is_extreme = bool((np.abs(np.log10(scales[kept])) > 100).any())
     if method == "gram" or (method == "auto" and not _is_singular(gram, scales, ridge)):
         gram = gram[np.ix_(kept, kept)]
         return Space(tall, None, scales, kept, is_extreme, gram, "gram")
@@ -133,33 +133,41 @@ def _rough_space(tall: Passes, ridge: float) -> Space | None:
     inside = (squares > 1e-200) & (squares < 1e200)
     if not (inside | (squares == 0)).all() or not inside.any():
         return None
-    scales = _power_of_two(np.sqrt(squares))
-    matrix = _sketched_basis(tall, rows, scales, ridge)
+    scales = power_of_two(np.sqrt(squares))
+    matrix = _sketched_basis(tall, rows, scales, ridge, 0)
     kept = np.flatnonzero(scales)
     return Space(tall, matrix, scales, kept, False, np.eye(matrix.shape[1]), "approx")
 
 
-def scaled_gram(tall: Passes) -> tuple[Matrix, Vector]:
+def scaled_gram(
+    tall: Passes, gram_of: Callable[[Vector | None], Matrix] | None = None
+) -> tuple[Matrix, Vector, bool]:
     """Return the Gram matrix of the columns, scaled to lengths near 1 by powers of two, and these.
 
-    Columns of zeros have scale 0.
+    Columns of zeros have scale 0. Last comes whether squares of the columns themselves overflow.
+    `gram_of` may give more rows than there are columns, whose own columns are scaled alike.
     """
-    gram = tall.gram()
+    gram_of = gram_of or tall.gram
+    d = tall.shape[1]
+    gram = gram_of(None)
     squares = gram.diagonal()
-    scales = np.ones(len(squares))
+    scales = np.ones(d)
     inside = (squares > 1e-200) & (squares < 1e200)
-    if not (inside | (squares == 0)).all() or not np.isfinite(gram).all() or not inside.any():
+    is_extreme = not (inside | (squares == 0)).all() or not inside.any()
+    if is_extreme or not np.isfinite(gram).all():
         maxima = tall.check_finite()
-        scales = _power_of_two(maxima)
-        gram = tall.gram(scales)
+        scales = power_of_two(maxima)
+        gram = gram_of(scales)
         squares = gram.diagonal()
         if not squares.any():
             raise DomainError(f"'{tall.name}' must not be all zero.")
-    lengths = _power_of_two(np.sqrt(squares))
-    return lengths[:, None] * gram * lengths, scales * lengths
+    lengths = power_of_two(np.sqrt(squares))
+    gram = gram * lengths
+    gram[:d] *= lengths[:, None]
+    return gram, scales * lengths, is_extreme
 
 
-def _power_of_two(values: Vector) -> Vector:
+def power_of_two(values: Vector) -> Vector:
     """Return powers of two that bring positive values into [1, 2); 0 for a value of 0."""
     exponents = np.frexp(values)[1]
     # Two factors: the inverse of the smallest subnormal number is not a number.

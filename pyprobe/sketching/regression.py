@@ -42,6 +42,7 @@ from pyprobe.sketching._least_squares import (
     solve_exactly,
     whiten,
 )
+from pyprobe.sketching._space import power_of_two
 from pyprobe.sketching.operators import KINDS, padded_length, sketch_operator
 from pyprobe.typing import Rng
 
@@ -74,6 +75,8 @@ class LstsqInfo:
         The length of A times the last step, over that of ``b``.
     converged : bool
         Whether what was left after the last step is rounding.
+    stopped : bool
+        Whether the callback ended it before.
     """
 
     method: str
@@ -83,6 +86,7 @@ class LstsqInfo:
     n_iter: int
     error: float
     converged: bool
+    stopped: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -364,7 +368,7 @@ def _solve_sketched(
     maxima = np.abs(rows).max(axis=0)
     if not maxima.any():
         raise DomainError("'a' must not be all zero.")
-    scales = np.where(maxima > 0, np.ldexp(1.0, -np.frexp(maxima)[1]), 0.0)
+    scales = np.where(maxima > 0, power_of_two(maxima), 1.0)
     rows = rows * scales
     found = whiten(rows, targets, scales, a.dtype)
     x = found.basis @ found.start
@@ -404,7 +408,7 @@ def _result(
     a: Tall, found: Solution, errors: Matrix | None, vector: bool, exponents: Any
 ) -> LstsqResult:
     fit, operator = found.refined, found.operator
-    if not fit.converged:
+    if not (fit.converged or fit.stopped):
         warn(
             f"sketched_lstsq stopped after {fit.n_iter} steps, the last {fit.error:.1e} of the "
             "length of 'b'; the columns may depend on one another more than their numbers can say.",
@@ -430,6 +434,7 @@ def _result(
         n_iter=fit.n_iter,
         error=fit.error,
         converged=fit.converged,
+        stopped=fit.stopped,
     )
     return LstsqResult(
         x=shaped(fit.x),

@@ -1,7 +1,5 @@
 //! The two floating-point types of the kernels.
 
-use std::borrow::Cow;
-
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
@@ -15,9 +13,6 @@ pub trait Real: sealed::Sealed + Copy + PartialEq + Into<f64> + Send + Sync + 's
 
     /// The nearest value of this type.
     fn from_f64(value: f64) -> Self;
-
-    /// The values in double precision: themselves where they are.
-    fn to_doubles(values: &[Self]) -> Cow<'_, [f64]>;
 
     /// The same slice, where the type is double precision.
     fn as_doubles(values: &mut [Self]) -> Option<&mut [f64]> {
@@ -34,10 +29,6 @@ impl Real for f64 {
         value
     }
 
-    fn to_doubles(values: &[Self]) -> Cow<'_, [f64]> {
-        Cow::Borrowed(values)
-    }
-
     #[inline(always)]
     fn as_doubles(values: &mut [Self]) -> Option<&mut [f64]> {
         Some(values)
@@ -52,9 +43,5 @@ impl Real for f32 {
     #[inline(always)]
     fn from_f64(value: f64) -> Self {
         value as Self
-    }
-
-    fn to_doubles(values: &[Self]) -> Cow<'_, [f64]> {
-        values.iter().map(|&value| f64::from(value)).collect()
     }
 }

@@ -33,8 +33,8 @@ mod _core {
     };
     #[pymodule_export]
     use crate::sketch::{
-        sketch_apply, sketch_apply_transpose, sketch_gaussian_columns, sketch_residual,
-        sketch_sparse_columns, sketch_sparse_leaf, sketch_srht_rows, sketch_srht_signs,
+        sketch_apply, sketch_apply_transpose, sketch_gaussian_columns, sketch_normal_equations,
+        sketch_residual, sketch_sparse_columns, sketch_srht_rows, sketch_srht_signs,
         sketch_walsh_hadamard,
     };
     #[pymodule_export]

@@ -7,7 +7,7 @@ use numpy::{
 use pyo3::prelude::*;
 use pyprobe_core::linalg::Lanes;
 use pyprobe_core::random::Key;
-use pyprobe_core::sketching::{self, Gaussian, SparseSign, Srht};
+use pyprobe_core::sketching::{self, Frame, Gaussian, SparseSign, Srht};
 
 use crate::gate;
 use crate::mixture::{Matrix, Samples, entries};
@@ -102,12 +102,6 @@ pub fn sketch_srht_signs(py: Python<'_>, n: usize, key: u128) -> Bound<'_, PyArr
     sketching::srht_signs(0..n, Key::new(key)).into_pyarray(py)
 }
 
-/// Input rows that a sparse sketch to `n_rows` sums up before it adds the sums in pairs.
-#[pyfunction]
-pub fn sketch_sparse_leaf(n_rows: usize) -> usize {
-    SparseSign { n_rows, n_nonzeros: 1, key: Key::new(0) }.leaf()
-}
-
 /// Where the entries of some columns of a sparse sketch lie and their signs, shape (columns, zeta).
 #[pyfunction]
 pub fn sketch_sparse_columns<'py>(
@@ -171,5 +165,35 @@ pub fn sketch_residual<'py>(
     match x {
         Samples::Double(x) => run(py, &x, &b, &beta),
         Samples::Single(x) => run(py, &x, &b, &beta),
+    }
+}
+
+/// The Gram matrix of `x` times `scales`, with the products of `b` with it below: shape (d + k, d).
+#[pyfunction]
+pub fn sketch_normal_equations<'py>(
+    py: Python<'py>,
+    x: Samples<'py>,
+    scales: Option<PyReadonlyArray1<'py, f64>>,
+    b: PyReadonlyArray2<'py, f64>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    fn run<'py, T: Lanes + Element>(
+        py: Python<'py>,
+        x: &Matrix<'py, T>,
+        scales: Option<&[f64]>,
+        b: &PyReadonlyArray2<'py, f64>,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        let (rows, b) = (x.rows()?, b.as_array());
+        let frame = match scales {
+            None => Frame::plain(rows),
+            Some(scales) => Frame::scaled(rows, scales).map_err(gate::exception)?,
+        };
+        let work = frame.n_rows() * (frame.width() + 8) * (frame.width() + 8) / 32;
+        let gram = gate::run(py, work, |control| sketching::normal_equations(&frame, b, control))?;
+        Ok(gram.into_pyarray(py))
+    }
+    let scales = scales.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
+    match x {
+        Samples::Double(x) => run(py, &x, scales, &b),
+        Samples::Single(x) => run(py, &x, scales, &b),
     }
 }

@@ -53,15 +53,15 @@ impl SparseSign {
         places
     }
 
-    /// Calls `body(i, places)` for the input rows of a range.
-    fn for_each(&self, range: Range<usize>, mut body: impl FnMut(usize, &[Place])) {
+    /// Calls `body(rows, places)` for the input rows of a range, group by group; the places of one row
+    /// follow those of the other.
+    fn for_each(&self, range: Range<usize>, mut body: impl FnMut(Range<usize>, &[Place])) {
         for group in range.start / GROUP..range.end.div_ceil(GROUP) {
             let places = self.places(group);
-            let rows = (group * GROUP).max(range.start)..((group + 1) * GROUP).min(range.end);
-            for i in rows {
-                let at = i % GROUP * self.n_nonzeros;
-                body(i, &places[at..at + self.n_nonzeros]);
-            }
+            let first = group * GROUP;
+            let rows = first.max(range.start)..(first + GROUP).min(range.end);
+            let at = (rows.start - first) * self.n_nonzeros..(rows.end - first) * self.n_nonzeros;
+            body(rows, &places[at]);
         }
     }
 
@@ -74,12 +74,6 @@ impl SparseSign {
             signs.extend(places.iter().map(|place| place.1));
         });
         (shaped(shape, rows), shaped(shape, signs))
-    }
-
-    /// Input rows that are summed up before their sums are added up in the tree of
-    /// [`reduce_blocks`]: where streams must be cut.
-    pub fn leaf(&self) -> usize {
-        ROWS.max(8 * self.n_rows)
     }
 
     fn scale(&self) -> f64 {
@@ -100,23 +94,26 @@ impl SparseSign {
         let part = |range: Range<usize>| {
             let mut sums = zeros(&[m, d])?;
             let rows = start + range.start..start + range.end;
-            match x {
-                Rows::Dense { values, .. } => self.for_each(rows, |i, places| {
-                    scatter_dense(&mut sums, &values[(i - start) * d..(i - start + 1) * d], places);
-                }),
-                Rows::Sparse(csr) => self.for_each(rows, |i, places| {
-                    let (columns, values) = csr.row(i - start);
-                    for &(place, sign) in places {
-                        let sums = &mut sums[place as usize * d..(place as usize + 1) * d];
-                        for (&column, &value) in columns.iter().zip(values) {
-                            sums[column as usize] += sign * value.into();
+            self.for_each(rows, |rows, places| match x {
+                Rows::Dense { values, .. } => {
+                    let values = &values[(rows.start - start) * d..(rows.end - start) * d];
+                    scatter_dense(&mut sums, values, d, places, self.n_nonzeros);
+                }
+                Rows::Sparse(csr) => {
+                    for (i, places) in rows.zip(places.chunks_exact(self.n_nonzeros)) {
+                        let (columns, values) = csr.row(i - start);
+                        for &(place, sign) in places {
+                            let sums = &mut sums[place as usize * d..(place as usize + 1) * d];
+                            for (&column, &value) in columns.iter().zip(values) {
+                                sums[column as usize] += sign * value.into();
+                            }
                         }
                     }
-                }),
-            }
+                }
+            });
             Ok(sums)
         };
-        let found = reduce_blocks(n, self.leaf(), control, part, super::add)?;
+        let found = reduce_blocks(n, ROWS.max(8 * m), control, part, super::add)?;
         let mut sums = found.map_or_else(|| zeros(&[m, d]), Ok)?;
         super::scale(&mut sums, self.scale());
         Ok(shaped((m, d), sums))
@@ -136,11 +133,13 @@ impl SparseSign {
         let (mut out, scale) = (zeros(&[n, k])?, self.scale());
         for_each_chunk(&mut out, ROWS * k.max(1), control, |at, chunk| {
             let first = at / k;
-            self.for_each(first..first + chunk.len() / k, |i, places| {
-                let out = &mut chunk[(i - first) * k..(i - first + 1) * k];
-                for &(place, sign) in places {
-                    for (out, y) in out.iter_mut().zip(y.row(place as usize)) {
-                        *out += scale * sign * y;
+            self.for_each(first..first + chunk.len() / k, |rows, places| {
+                let out = chunk[(rows.start - first) * k..(rows.end - first) * k].chunks_mut(k);
+                for (out, places) in out.zip(places.chunks_exact(self.n_nonzeros)) {
+                    for &(place, sign) in places {
+                        for (out, y) in out.iter_mut().zip(y.row(place as usize)) {
+                            *out += scale * sign * y;
+                        }
                     }
                 }
             });
@@ -150,16 +149,23 @@ impl SparseSign {
     }
 }
 
-/// Adds a row, with its signs, to the rows of `sums` that it goes to.
-fn scatter_dense<T: Lanes>(sums: &mut [f64], row: &[T], places: &[Place]) {
-    let d = row.len();
+/// Adds rows of `d` columns, with their signs, to the rows of `sums` that they go to.
+fn scatter_dense<T: Lanes>(
+    sums: &mut [f64],
+    rows: &[T],
+    d: usize,
+    places: &[Place],
+    n_nonzeros: usize,
+) {
     vectorize(
         #[inline(always)]
         || {
-            for &(place, sign) in places {
-                let sums = &mut sums[place as usize * d..(place as usize + 1) * d];
-                for (sum, &value) in sums.iter_mut().zip(row) {
-                    *sum += sign * value.into();
+            for (row, places) in rows.chunks_exact(d).zip(places.chunks_exact(n_nonzeros)) {
+                for &(place, sign) in places {
+                    let sums = &mut sums[place as usize * d..(place as usize + 1) * d];
+                    for (sum, &value) in sums.iter_mut().zip(row) {
+                        *sum += sign * value.into();
+                    }
                 }
             }
         },

@@ -75,7 +75,7 @@ impl Srht<'_> {
     /// more than the transform; and no more than a small chunk needs.
     fn block(&self, n_rows: usize, d: usize) -> usize {
         let cached = (BLOCK / d.max(1)).max(2).next_power_of_two() / 2;
-        let few = (self.rows.len() / 4).next_power_of_two();
+        let few = self.rows.len().next_power_of_two();
         cached.max(few).min(n_rows.next_power_of_two().max(16)).min(self.n_padded())
     }
 
