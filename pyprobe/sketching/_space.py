@@ -148,8 +148,8 @@ def scaled_gram(
     `gram_of` may give more rows than there are columns, whose own columns are scaled alike.
     """
     gram_of = gram_of or tall.gram
-    d = tall.shape[1]
     gram = gram_of(None)
+    d = tall.shape[1]  # after a pass: chunks are counted by then
     squares = gram.diagonal()
     scales = np.ones(d)
     inside = (squares > 1e-200) & (squares < 1e200)
