@@ -68,7 +68,7 @@ class Blocks(Passes):
         return cls(name, rows, (array.shape[0], array.shape[1]), dtype, wrap)
 
     def _size(self, width: int) -> int:
-        return _core.rows_leaf(width) * n_leaves(width, self.shape[1], PIECE)
+        return _core.rows_leaf() * n_leaves(width, self.shape[1], PIECE)
 
     def _pieces(self, width: int) -> list[Any]:
         """Return branches of the tree over rows of this width, as tasks."""

@@ -203,7 +203,7 @@ class Chunks(Passes):
 
     def pieces(self, width: int) -> Iterator[tuple[int, Samples]]:
         """Read all in pieces that are branches of the tree over rows of this width."""
-        size = _core.rows_leaf(width) * n_leaves(width, self.n_columns)
+        size = _core.rows_leaf() * n_leaves(width, self.n_columns)
         held: list[Samples] = []
         begin = n_held = 0
         for _, _, samples in self._pass():
@@ -283,7 +283,7 @@ class Chunks(Passes):
 
 def n_leaves(width: int, n_columns: int, n_numbers: int = PIECE) -> int:
     """Return how many leaves a piece has: a power of two."""
-    most = max(1, n_numbers // (n_columns * _core.rows_leaf(width)))
+    most = max(1, n_numbers // (n_columns * _core.rows_leaf()))
     return 1 << (most.bit_length() - 1)
 
 

@@ -250,7 +250,7 @@ def sketch_part(samples: Samples, start: int, n_rows: int) -> Matrix:
     Places and signs belong to the number of the row. `start` must begin a leaf.
     """
     n, d = shape_of(samples)
-    leaf = _core.rows_leaf(d)
+    leaf = _core.rows_leaf()
     sketch = ("sparse_sign", n_rows, start + n, min(NONZEROS, n_rows), SKETCH_KEY, None)
     return sum_in_pairs(
         _core.sketch_apply(sketch, cut(samples, at, min(at + leaf, n)), start + at)
