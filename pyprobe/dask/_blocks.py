@@ -13,7 +13,7 @@ from dask import delayed
 
 from pyprobe import _core
 from pyprobe.errors import ShapeError
-from pyprobe.sketching._chunks import finite_maxima, leaf_of, rows_of
+from pyprobe.sketching._chunks import finite_maxima, rows_of
 from pyprobe.sketching._input import (
     Matrix,
     Passes,
@@ -74,9 +74,9 @@ class Blocks(Passes):
 
         return cls(name, rows, (array.shape[0], array.shape[1]), dtype, wrap)
 
-    def _pieces(self, leaf: int) -> tuple[list[Any], tuple[int, ...]]:
-        """Return branches of the tree over leaves of this many rows, as tasks, and their sizes."""
-        pieces = self.array.rechunk({0: piece_size(leaf, self.shape[1], PIECE)})
+    def _pieces(self) -> tuple[list[Any], tuple[int, ...]]:
+        """Return branches of the tree over leaves, as tasks, and their sizes."""
+        pieces = self.array.rechunk({0: piece_size(self.shape[1], PIECE)})
         return blocks_of(pieces), pieces.chunks[0]
 
     def check_finite(self) -> Vector:
@@ -89,7 +89,7 @@ class Blocks(Passes):
 
     def gram(self, frame: Matrix | Vector | None = None) -> Matrix:
         shared = delayed(frame)
-        pieces, _ = self._pieces(leaf_of(frame, self.shape[1]))
+        pieces, _ = self._pieces()
         return np.asarray(_sum([delayed(_gram)(piece, shared) for piece in pieces]).compute())
 
     def squared_norms(self, transform: Matrix) -> Any:
@@ -101,7 +101,7 @@ class Blocks(Passes):
     def _each(self, numbers: Callable[..., Vector], *arguments: Any) -> Any:
         """Return a vector, lazily, whose parts are functions of the pieces."""
         shared = [delayed(argument) for argument in arguments]
-        pieces, sizes = self._pieces(_core.rows_leaf(self.shape[1]))
+        pieces, sizes = self._pieces()
         return da.concatenate(
             [
                 da.from_delayed(delayed(numbers)(piece, *shared), (size,), np.float64)
@@ -115,7 +115,7 @@ class Blocks(Passes):
     def lewis_step(
         self, frame: Matrix | Vector | None, transform: Matrix, log_w: Any, p: float, c: float
     ) -> tuple[Any, Matrix, float]:
-        pieces, sizes = self._pieces(leaf_of(frame, self.shape[1]))
+        pieces, sizes = self._pieces()
         logs = log_w.rechunk((sizes,)).to_delayed()
         shared = delayed((frame, transform, p, c))
         steps = [
@@ -133,7 +133,7 @@ class Blocks(Passes):
         return da.concatenate(parts), total, worst
 
     def sketch(self, n_rows: int) -> Matrix:
-        pieces, sizes = self._pieces(_core.rows_leaf(self.shape[1]))
+        pieces, sizes = self._pieces()
         parts = [
             delayed(_sketch)(piece, number * sizes[0], n_rows)
             for number, piece in enumerate(pieces)

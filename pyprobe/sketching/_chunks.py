@@ -38,8 +38,6 @@ __all__ = [
     "ChunkReader",
     "is_stream",
     "join",
-    "leaf_of",
-    "piece_size",
     "rows_of",
     "take_from",
 ]
@@ -206,9 +204,9 @@ class Chunks(Passes):
             )
         self.n_rows = start
 
-    def pieces(self, leaf: int) -> Iterator[tuple[int, Samples]]:
-        """Read all in pieces that are branches of the tree over leaves of this many rows."""
-        size = piece_size(leaf, self.n_columns)
+    def pieces(self) -> Iterator[tuple[int, Samples]]:
+        """Read all in pieces that are branches of the tree over leaves."""
+        size = piece_size(self.n_columns)
         held: list[Samples] = []
         begin = n_held = 0
         for _, _, samples in self._pass():
@@ -232,8 +230,7 @@ class Chunks(Passes):
         return maxima
 
     def gram(self, frame: Matrix | Vector | None = None) -> Matrix:
-        leaf = leaf_of(frame, self.n_columns)
-        return sum_in_pairs(_core.rows_gram(rows, frame) for _, rows in self.pieces(leaf))
+        return sum_in_pairs(_core.rows_gram(rows, frame) for _, rows in self.pieces())
 
     def squared_norms(self, transform: Matrix) -> Vector:
         return self._each(lambda rows: _core.rows_squared_norms(rows, transform))
@@ -245,7 +242,7 @@ class Chunks(Passes):
 
     def _each(self, numbers: Callable[[Samples], Vector]) -> Vector:
         found = np.empty(self.shape[0])
-        for start, rows in self.pieces(_core.rows_leaf(self.n_columns)):
+        for start, rows in self.pieces():
             part = numbers(rows)
             found[start : start + len(part)] = part
         return found
@@ -260,7 +257,7 @@ class Chunks(Passes):
 
         def grams() -> Iterator[Matrix]:
             nonlocal worst
-            for start, rows in self.pieces(leaf_of(frame, self.n_columns)):
+            for start, rows in self.pieces():
                 inside = slice(start, start + shape_of(rows)[0])
                 part = log_w[inside]
                 new[inside], gram, residual = _core.lewis_step(rows, frame, transform, part, p, c)
@@ -270,8 +267,8 @@ class Chunks(Passes):
         return new, sum_in_pairs(grams()), worst
 
     def sketch(self, n_rows: int) -> Matrix:
-        pieces = self.pieces(_core.rows_leaf(self.n_columns))
-        return sum_in_pairs(sketch_part(rows, start, n_rows) for start, rows in pieces)
+        parts = (sketch_part(rows, start, n_rows) for start, rows in self.pieces())
+        return sum_in_pairs(parts)
 
     def take_rows(self, indices: Any) -> Matrix:
         wanted = np.asarray(indices)
@@ -284,12 +281,6 @@ class Chunks(Passes):
 
     def dense(self) -> Matrix:
         return np.concatenate([as_dense(as_matrix(rows)) for _, _, rows in self._pass()])
-
-
-def leaf_of(frame: Matrix | Vector | None, n_columns: int) -> int:
-    """Return the rows of a leaf where they are multiplied by a matrix or scales or nothing."""
-    width = frame.shape[1] if frame is not None and frame.ndim == 2 else n_columns
-    return _core.rows_leaf(width)
 
 
 def finite_maxima(samples: Samples, number: int, start: int) -> Vector:

@@ -248,8 +248,9 @@ PIECE = 1 << 20
 """Numbers that a piece has at most, if it is not a single leaf."""
 
 
-def piece_size(leaf: int, n_columns: int, n_numbers: int = PIECE) -> int:
+def piece_size(n_columns: int, n_numbers: int = PIECE) -> int:
     """Return the rows of a piece: those of a power of two of leaves."""
+    leaf = _core.rows_leaf()
     most = max(1, n_numbers // (n_columns * leaf))
     return leaf << (most.bit_length() - 1)
 
@@ -266,7 +267,7 @@ def sketch_part(samples: Samples, start: int, n_rows: int) -> Matrix:
     Places and signs belong to the number of the row. `start` must begin a piece.
     """
     n, d = shape_of(samples)
-    size = piece_size(_core.rows_leaf(d), d)
+    size = piece_size(d)
     sketch = ("sparse_sign", n_rows, start + n, min(NONZEROS, n_rows), SKETCH_KEY, None)
     return sum_in_pairs(
         _core.sketch_apply(sketch, cut(samples, at, min(at + size, n)), start + at)

@@ -66,10 +66,10 @@ pub fn rows_gram<'py>(
     }
 }
 
-/// Rows of this width that `rows_gram` and `lewis_step` sum up before they add the sums in pairs.
+/// Rows that `rows_gram` and `lewis_step` sum up before they add the sums in pairs.
 #[pyfunction]
-pub fn rows_leaf(width: usize) -> usize {
-    sketching::leaf(width)
+pub fn rows_leaf() -> usize {
+    sketching::LEAF
 }
 
 /// The largest modulus (d,) of every column; an error that names the first entry that is not finite.
