@@ -351,7 +351,11 @@ def _lewis(held: _Held, p: float) -> tuple[Vector, int]:
 
     A row of weight v stands for v rows, as its multiple by v^(1 / p) does.
     """
-    rows = as_samples("a", times(as_matrix(held.samples), held.probabilities ** (-1 / p)))
+    with np.errstate(over="ignore"):
+        factors = held.probabilities ** (-1 / p)
+    if not np.isfinite(factors).all():
+        raise DomainError(f"weights ** (1 / p) overflow for 'p' = {p:g}; use a larger one.")
+    rows = as_samples("a", times(as_matrix(held.samples), factors))
     if not _core.column_maxima(rows).any():
         return np.zeros(len(held.indices)), 0
     found = find_lewis(Tall("a", rows, shape_of(rows), dtype_of(rows), np.asarray), p)

@@ -118,6 +118,20 @@ def test_float_types_stay_and_integers_become_floats(one_machine):
         np.testing.assert_array_equal(scores.compute(), expected)
 
 
+def test_columns_of_a_frame_may_differ_in_type(one_machine):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "whole": pd.array(rng.integers(-3, 4, size=5000), dtype="Int64"),
+            "flag": rng.random(5000) < 0.5,
+            "real": rng.standard_normal(5000).astype(np.float32),
+        }
+    )
+    expected = sketching.leverage_scores(frame.to_numpy(dtype=np.float64))
+    scores = pyprobe.dask.leverage_scores(dd.from_pandas(frame, npartitions=3))
+    np.testing.assert_array_equal(scores.compute(), expected)
+
+
 def test_targets_come_beside_the_rows(one_machine):
     a, y = coherent(9000, 3), np.arange(9000.0)
     sample = sketching.sample_rows(a, 60, rng=0)
