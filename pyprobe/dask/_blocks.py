@@ -186,7 +186,9 @@ def _with_lengths(array: Any, lengths: list[int]) -> Any:
 def _of_frame(name: str, frame: Any) -> Any:
     dtypes = dict(frame.dtypes) if hasattr(frame.dtypes, "items") else {}
     # Columns that may have missing values have a type of pandas' own around that of NumPy.
-    kinds = {column: getattr(dtype, "numpy_dtype", dtype) for column, dtype in dtypes.items()}
+    kinds: dict[Any, Any] = {
+        column: getattr(dtype, "numpy_dtype", dtype) for column, dtype in dtypes.items()
+    }
     others = [str(column) for column, kind in kinds.items() if kind.kind not in "fiub"]
     if others:
         raise TypeError(
@@ -197,7 +199,7 @@ def _of_frame(name: str, frame: Any) -> Any:
         raise ShapeError(f"'{name}' must be a data frame with a column at least; got a series.")
     # By hand: the arrays that to_dask_array makes are optimized anew for each pass, and then give
     # different tasks the same name.
-    common: Any = np.result_type(*kinds.values())
+    common = np.result_type(*kinds.values())
     blocks, dtype = blocks_of(frame), common if common.kind == "f" else np.dtype(np.float64)
     shapes = [(n, len(kinds)) for n in lengths_of(frame, blocks)]
     parts = zip(blocks, shapes, strict=True)

@@ -91,8 +91,8 @@ class StreamingCoreset:
     References
     ----------
     Duffield, Lund and Thorup (2007), Priority sampling for estimation of arbitrary subset sums;
-    Ting (2017), Adaptive threshold sampling and estimation; Cohen, Musco and Pachocki (2016),
-    Online row sampling.
+    Ting (2017), Adaptive threshold sampling and unbiased estimation; Cohen, Musco and Pachocki
+    (2016), Online row sampling.
 
     Examples
     --------
