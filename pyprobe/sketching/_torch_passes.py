@@ -116,7 +116,8 @@ class TensorRows(Passes):
         from pyprobe.sketching.operators import sketch_operator
 
         operator = sketch_operator("sparse_sign", n_rows, len(self.a), rng=0)
-        total: Any = sum(twin_product(operator, block, rows.start) for rows, block in self._blocks(0))
+        parts = (twin_product(operator, block, rows.start) for rows, block in self._blocks(0))
+        total: Any = sum(parts)
         return np.asarray(total.cpu().numpy())
 
     def take_rows(self, indices: Any) -> Matrix:

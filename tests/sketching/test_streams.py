@@ -1,6 +1,7 @@
 """Rows in chunks: the same bits as in one array, in little memory; and a sample in one pass."""
 
 import itertools
+import pathlib
 import pickle
 import subprocess
 import sys
@@ -228,7 +229,7 @@ def test_passes_over_chunks_hold_little_in_memory():
         run = lambda: pyprobe.sketching.sample_rows(chunks, 2000, rng=0)
         """
     )
-    assert found < 110
+    assert 16 < found < 110  # the scores alone are 16
 
 
 def test_a_stream_holds_little_in_memory():
@@ -243,22 +244,26 @@ def test_a_stream_holds_little_in_memory():
             assert len(coreset.result()) == 2000
         """
     )
-    assert found < 50
+    assert 1 < found < 50
 
 
 def peak(setup):
     """Return by how many megabytes a run makes the memory of a process grow, at its highest."""
+    if not pathlib.Path("/proc/self/status").exists():
+        pytest.skip("reads the peak from /proc")
+    # Not resource.getrusage: its peak is at first that of the parent process.
     script = """
-import resource
 import numpy as np
 import scipy.linalg, scipy.sparse
 import pyprobe, pyprobe.sketching
+def kilobytes(name):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(name))
 pyprobe.sketching.sample_rows(np.random.default_rng(1).standard_normal((9000, 20)), 50, rng=0)
 {setup}
-chunk = base * 2
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = kilobytes("VmHWM")
 run()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print((kilobytes("VmHWM") - before) / 1000)
 """
     code = script.format(setup=textwrap.dedent(setup))
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
