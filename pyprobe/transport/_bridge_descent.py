@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pyprobe import _core
+from pyprobe.transport._bridge_balance import balance
 from pyprobe.transport._bridge_kinds import Vector
 from pyprobe.transport._bridge_model import (
     FLOOR,
@@ -17,21 +18,18 @@ from pyprobe.transport._bridge_model import (
     Pair,
     Parameters,
     Sample,
-    hessian,
     log_sum,
     loss,
     some,
 )
 
 __all__ = [
-    "BALANCED",
     "HESSIAN_ROWS",
     "LONGER",
     "PATIENCE",
     "SHORTER",
     "Options",
     "Watch",
-    "balance",
     "descend",
 ]
 
@@ -46,9 +44,8 @@ _LEAST_STEPS, _LATELY, _SLOW = 5, 5, 0.05
 """Iterations at least, the last that count, and the part of the mean fall that is a slow one."""
 _LEAST_FALL = 1e-2
 """The same in nats, for a fit that begins near its end."""
-_NEWTON_STEPS = 2
-BALANCED = 1e-3
-"""Distance of the components' two shares, summed, at which they need no further step."""
+_FIRST=1.0
+_LOOKS=2
 PATIENCE = 3
 """Iterations that the held-out loss may rise before the fit ends with its lowest."""
 
@@ -114,7 +111,7 @@ def descend(
     """
     (sources, targets), (kind, epsilon) = pair, model
     few = some(sources, HESSIAN_ROWS, rng)
-    now, part = start, 1.0
+    now, part = start, _FIRST
     values: list[float] = []
     while True:
         # Those of the targets lie in clusters, which are no normal cloud: they stay.
@@ -134,11 +131,11 @@ def descend(
             new_scales = kind.between(now.scales, scales, part)
             new_shifts = (1 - part) * now.shifts + part * shifts
             # What a component has of the sources at their mean stays as it is.
-            change = kind.apply(now.scales, x0) - kind.apply(new_scales, x0)
-            change += 2 * (now.shifts - new_shifts)
-            logits = now.logits + (change * x0).sum(1) / (2 * epsilon)
+            held = 0.5 * kind.repeats(x0.shape[1]) * (now.scales - new_scales) * (c0 + kind.outer(x0))
+            change = held.reshape(len(x0), -1).sum(1) + ((now.shifts - new_shifts) * x0).sum(1)
+            logits = now.logits + change / epsilon
             moved = Parameters(logits, new_shifts, new_scales)
-            logits, mean = balance(sources, model.of_sources(moved), masses, _NEWTON_STEPS, few)
+            logits, mean = balance(model, sources, moved, masses, few, _LOOKS)
             level = log_sum(logits)
             moved = moved._replace(logits=logits - level)
             found = _core.bridge_pass(*targets, model.of_targets(moved), moments=False, gram=False)
@@ -154,44 +151,6 @@ def _is_slow(values: list[float]) -> bool:
     """Return whether the loss falls slowly, beside its mean fall. A single fall may be small."""
     lately = (values[-1 - _LATELY] - values[-1]) / _LATELY
     return lately < max(_LEAST_FALL, _SLOW * (values[0] - values[-1]) / (len(values) - 1))
-
-
-def balance(
-    sources: Sample,
-    logits: tuple[str, Vector, Vector],
-    masses: Vector,
-    steps: int,
-    few: Sample | None = None,
-) -> tuple[Vector, float]:
-    """Move the offsets until components have these masses of the sources, by damped Newton steps.
-
-    Their second derivatives are summed over `few` rows, where those are given. Returns the offsets
-    and the mean log-sum-exp there.
-    """
-    kind, slopes, offsets = logits
-
-    def look(offsets: Vector) -> tuple[float, Vector]:
-        found = _core.bridge_pass(*sources, (kind, slopes, offsets), moments=False, gram=False)
-        return found[0], found[1]
-
-    value, now = look(offsets)
-    for _ in range(steps):
-        gradient = now - masses
-        if np.abs(gradient).sum() < BALANCED:
-            break
-        curved = hessian(few or sources, (kind, slopes, offsets), now)
-        curved += np.diag(1e-6 * now + 1e-9)
-        step = -np.linalg.solve(curved, gradient)
-        step -= step.mean()
-        objective, slope, part = value - masses @ offsets, gradient @ step, 1.0
-        while True:
-            moved = offsets + part * step
-            new_value, new_masses = look(moved)
-            if new_value - masses @ moved <= objective + 1e-4 * part * slope or part < _LEAST_PART:
-                break
-            part *= SHORTER
-        offsets, value, now = moved, new_value, new_masses
-    return offsets, value
 
 
 def _shrunk(

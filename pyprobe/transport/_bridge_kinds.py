@@ -23,6 +23,10 @@ class Kind:
         """Return the slopes, one a row, of ``x' S x / 2`` in the products of coordinates."""
         raise NotImplementedError
 
+    def products(self, x: Vector) -> Vector:
+        """Return those products, a row for each point."""
+        raise NotImplementedError
+
     def covariances(self, squares: Vector, means: Vector) -> Vector:
         """Return covariances from means of those products, one a row."""
         raise NotImplementedError
@@ -114,6 +118,10 @@ class Spherical(Kind):
     def quadratic(self, scales: Vector) -> Vector:
         return 0.5 * scales[:, None]
 
+    def products(self, x: Vector) -> Vector:
+        found: Vector = (x**2).sum(1, keepdims=True)
+        return found
+
     def covariances(self, squares: Vector, means: Vector) -> Vector:
         found: Vector = np.maximum(squares[:, 0] - (means**2).sum(1), 0) / means.shape[1]
         return found
@@ -149,6 +157,9 @@ class Diagonal(Kind):
     def quadratic(self, scales: Vector) -> Vector:
         return 0.5 * scales
 
+    def products(self, x: Vector) -> Vector:
+        return x**2
+
     def covariances(self, squares: Vector, means: Vector) -> Vector:
         found: Vector = np.maximum(squares - means**2, 0)
         return found
@@ -171,6 +182,11 @@ class Full(Kind):
         # x_i x_j with i < j stands for two entries.
         rows, columns = np.triu_indices(scales.shape[1])
         return np.where(rows == columns, 0.5, 1.0) * scales[:, rows, columns]
+
+    def products(self, x: Vector) -> Vector:
+        rows, columns = np.triu_indices(x.shape[1])
+        found: Vector = x[:, rows] * x[:, columns]
+        return found
 
     def covariances(self, squares: Vector, means: Vector) -> Vector:
         n, dim = means.shape
