@@ -49,7 +49,7 @@ def balance(
     else:
         shares = _Passed(model, sources, slopes, few or sources)
     value, now = shares.look(offsets)
-    damping, left = _DAMPING, looks - 1
+    damping, left = _DAMPING * np.abs(now - masses).sum(), looks - 1
     while True:
         gradient = now - masses
         if np.abs(gradient).sum() < BALANCED:
