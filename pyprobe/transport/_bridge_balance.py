@@ -9,6 +9,8 @@ steps are as long as a share is wrong, beside the end they are Newton's.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from pyprobe import _core
@@ -23,6 +25,7 @@ _LOOKS = 16
 """How often the shares are looked at: nearly all that can be balanced are by then."""
 _DAMPING, _LEAST_DAMPING, _FACTOR = 0.1, 1e-8, 10.0
 """The first and the least damping, and what it changes by."""
+_LITTLE = 0.1
 _KEPT = 1_000_000
 """Logits that are kept, since all that moves is their offsets: 8 MB."""
 _BLOCK = 1000
@@ -35,7 +38,7 @@ def balance(
     components: Parameters,
     masses: Vector,
     few: Sample | None = None,
-    looks: int = 16,
+    rough: bool = False,
 ) -> tuple[Vector, float]:
     """Move the log-weights until components have about these masses of the sources.
 
@@ -49,25 +52,34 @@ def balance(
     else:
         shares = _Passed(model, sources, slopes, few or sources)
     value, now = shares.look(offsets)
-    damping, left = _DAMPING * np.abs(now - masses).sum(), looks - 1
-    while True:
+    damping, left = _DAMPING * np.abs(now - masses).sum(), _LOOKS - 1
+    while left > 0:
+        if (now < _LITTLE * masses).any():
+            moved = shares.lifted(offsets, now, masses)
+            new_value, new_masses = shares.look(moved)
+            left -= 1
+            if new_value - masses @ moved < value - masses @ offsets:
+                offsets, value, now = moved, new_value, new_masses
+            else:
+                shares.look(offsets)
         gradient = now - masses
         if np.abs(gradient).sum() < BALANCED:
-            return offsets, value
+            break
         bent = shares.bent(offsets, now)
-        while True:
-            if left == 0:
-                return offsets, value
+        while left > 0:
             left -= 1
             step = -np.linalg.solve(bent + np.diag(damping * masses + 1e-12), gradient)
             step -= step.mean()
             moved, fall = offsets + step, gradient @ step
             new_value, new_masses = shares.look(moved)
             if new_value - value <= masses @ step + 1e-4 * fall:
+                offsets, value, now = moved, new_value, new_masses
                 break
             damping *= _FACTOR
-        offsets, value, now = moved, new_value, new_masses
         damping = max(damping / _FACTOR, _LEAST_DAMPING)
+        if rough and (now >= _LITTLE * masses).all():
+            break
+    return offsets, value
 
 
 class _Kept:
@@ -91,7 +103,18 @@ class _Kept:
         sums = levels.sum(axis=0)
         levels /= sums
         self.shares = levels
-        return float(self.weights @ (high + np.log(sums))), levels @ self.weights
+        self.sums = high + np.log(sums)
+        return float(self.weights @ self.sums), levels @ self.weights
+
+    def lifted(self, offsets: Vector, now: Vector, masses: Vector) -> Vector:
+        """Return offsets"""
+        offsets = offsets.copy()
+        for k in np.flatnonzero(now < _LITTLE * masses):
+            gaps = self.sums - self.levels[k]
+            order = np.argsort(gaps)
+            held = np.cumsum(self.weights[order])
+            offsets[k] = gaps[order[min(np.searchsorted(held, masses[k]), len(order) - 1)]]
+        return offsets
 
     def bent(self, _offsets: Vector, masses: Vector) -> Vector:
         """Return the second derivatives where it was looked at last."""

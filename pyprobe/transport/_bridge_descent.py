@@ -45,7 +45,6 @@ _LEAST_STEPS, _LATELY, _SLOW = 5, 5, 0.05
 _LEAST_FALL = 1e-2
 """The same in nats, for a fit that begins near its end."""
 _FIRST=1.0
-_LOOKS=2
 PATIENCE = 3
 """Iterations that the held-out loss may rise before the fit ends with its lowest."""
 
@@ -135,7 +134,7 @@ def descend(
             change = held.reshape(len(x0), -1).sum(1) + ((now.shifts - new_shifts) * x0).sum(1)
             logits = now.logits + change / epsilon
             moved = Parameters(logits, new_shifts, new_scales)
-            logits, mean = balance(model, sources, moved, masses, few, _LOOKS)
+            logits, mean = balance(model, sources, moved, masses, few, True)
             level = log_sum(logits)
             moved = moved._replace(logits=logits - level)
             found = _core.bridge_pass(*targets, model.of_targets(moved), moments=False, gram=False)
