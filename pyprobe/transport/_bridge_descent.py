@@ -19,7 +19,6 @@ from pyprobe.transport._bridge_model import (
     Parameters,
     Sample,
     log_sum,
-    loss,
     some,
 )
 
@@ -44,20 +43,23 @@ _LEAST_STEPS, _LATELY, _SLOW = 5, 5, 0.05
 """Iterations at least, the last that count, and the part of the mean fall that is a slow one."""
 _LEAST_FALL = 1e-2
 """The same in nats, for a fit that begins near its end."""
-_FIRST=1.0
 PATIENCE = 3
-"""Iterations that the held-out loss may rise before the fit ends with its lowest."""
+"""Iterations that the held-out loss may rise before the fit ends."""
+_MATTERS = 0.1
+"""Fall of the loss, in nats, that is weighed against a rise on the rows held out."""
 
 
 class Options(NamedTuple):
     """How far a fit goes.
 
-    `reported` is called with the number of an iteration and its loss; 0 before the first.
+    `reported` is called with the number of an iteration and its loss, 0 where it chooses a start,
+    and says whether to go on; `announced` before that, with how often it may be at the most.
     """
 
     max_iter: int
     tol: float
     reported: Callable[[int, float], bool] = lambda _step, _value: True
+    announced: Callable[[int], None] = lambda _most: None
 
 
 class Watch:
@@ -66,7 +68,8 @@ class Watch:
     def __init__(self, model: Model, held_out: Pair | None, options: Options) -> None:
         self.model, self.held_out, self.options = model, held_out, options
         self.best: Parameters | None = None
-        self.lowest = math.inf
+        self.lowest = self.fitted = math.inf
+        self.rows = np.zeros(0), np.zeros(0)
         self.losses: list[float] = []
         self.waited, self.patience = 0, PATIENCE
         self.converged = self.stopped = False
@@ -93,11 +96,41 @@ class Watch:
         return self.options.max_iter - len(self.losses)
 
     def _judge(self, parameters: Parameters, value: float) -> None:
-        seen = value if self.held_out is None else loss(self.model, parameters, *self.held_out)
-        if seen < self.lowest:
+        if self.held_out is None:
+            if value < self.lowest:
+                self.best, self.lowest, self.waited = parameters, value, 0
+            return
+        rows = _log_sums(self.model, parameters, self.held_out)
+        seen = float(
+            self.held_out.sources.weights @ rows[0] - self.held_out.targets.weights @ rows[1]
+        )
+        rise, fall = seen - self.lowest, self.fitted - value
+        if rise < 0 or (fall > _MATTERS and rise * fall < self._variance(rows)):
             self.best, self.lowest, self.waited = parameters, seen, 0
-        elif self.held_out is not None:
+            self.fitted, self.rows = value, rows
+        else:
             self.waited += 1
+
+    def _variance(self, rows: tuple[Vector, Vector]) -> float:
+        """Return the variance of how much the held-out loss differs from that of the best.
+
+        The loss may be taken to fall as on the rows that are fitted, give or take as much. What the
+        others say is then outweighed, where their rise times that fall is less than this.
+        """
+        assert self.held_out is not None
+        variance = 0.0
+        for (_, weights), now, best in zip(self.held_out, rows, self.rows, strict=True):
+            change = now - best
+            variance += float(weights**2 @ (change - weights @ change) ** 2)
+        return variance
+
+
+def _log_sums(model: Model, parameters: Parameters, pair: Pair) -> tuple[Vector, Vector]:
+    """Return what the loss is the difference of the means of, row by row."""
+    return (
+        _core.bridge_log_sums(pair.sources.points, model.of_sources(parameters)),
+        _core.bridge_log_sums(pair.targets.points, model.of_targets(parameters)),
+    )
 
 
 def descend(
@@ -110,7 +143,7 @@ def descend(
     """
     (sources, targets), (kind, epsilon) = pair, model
     few = some(sources, HESSIAN_ROWS, rng)
-    now, part = start, _FIRST
+    now, part = start, 1.0
     values: list[float] = []
     while True:
         # Those of the targets lie in clusters, which are no normal cloud: they stay.
@@ -129,12 +162,13 @@ def descend(
         while True:
             new_scales = kind.between(now.scales, scales, part)
             new_shifts = (1 - part) * now.shifts + part * shifts
-            # What a component has of the sources at their mean stays as it is.
-            held = 0.5 * kind.repeats(x0.shape[1]) * (now.scales - new_scales) * (c0 + kind.outer(x0))
-            change = held.reshape(len(x0), -1).sum(1) + ((now.shifts - new_shifts) * x0).sum(1)
-            logits = now.logits + change / epsilon
-            moved = Parameters(logits, new_shifts, new_scales)
-            logits, mean = balance(model, sources, moved, masses, few, True)
+            # The logits of a component stay what they are on average over its share.
+            change = kind.form(now.scales - new_scales, c0 + kind.outer(x0), x0.shape[1])
+            change += ((now.shifts - new_shifts) * x0).sum(1)
+            moved = Parameters(now.logits + change / epsilon, new_shifts, new_scales)
+            # As near as it takes: shares that agree at once hold components where they are too
+            # soon, and fits end higher.
+            logits, mean = balance(model, sources, moved, masses, few, rough=True)
             level = log_sum(logits)
             moved = moved._replace(logits=logits - level)
             found = _core.bridge_pass(*targets, model.of_targets(moved), moments=False, gram=False)

@@ -72,6 +72,12 @@ class Kind:
         """Return ``x_k x_k'``, as a covariance."""
         return x**2
 
+    def form(self, scales: Vector, moments: Vector, dim: int) -> Vector:
+        """Return the means of ``x' S_k x / 2`` over points with these second moments."""
+        products = 0.5 * self.repeats(dim) * scales * moments
+        found: Vector = products.reshape(len(products), -1).sum(1)
+        return found
+
     def repeats(self, dim: int) -> int:  # noqa: ARG002
         """Return for how many coordinates a number of the scales stands."""
         return 1
