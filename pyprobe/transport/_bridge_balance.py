@@ -10,6 +10,8 @@ is as long as a share is wrong, beside the end it is Newton's.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from pyprobe import _core
@@ -28,6 +30,8 @@ _DAMPING, _LEAST_DAMPING, _FACTOR = 0.1, 1e-8, 10.0
 """The first damping over the distance of the shares, the least, and what it changes by."""
 _KEPT = 4_000_000
 """Logits that are kept from look to look, 32 MB of them."""
+_BENT_ROWS, _RAISING_ROWS = 8000, 2000
+"""Rows that second derivatives are summed over, and that show how far a component is raised."""
 _BLOCK = 1000
 """Rows whose products of coordinates are made at once."""
 
@@ -111,7 +115,11 @@ class _Kept:
 
     def bent(self, _offsets: Vector, masses: Vector) -> Vector:
         """Return the second derivatives where it was looked last."""
-        found: Vector = np.diag(masses) - (self.shares * self.weights) @ self.shares.T
+        step = math.ceil(len(self.weights) / _BENT_ROWS)
+        shares, weights = self.shares[:, ::step], self.weights[::step]
+        held = shares * (weights / weights.sum())
+        # A component that none of the few belongs to must not seem flat.
+        found: Vector = np.diag(np.maximum(held.sum(axis=1), masses)) - held @ shares.T
         return found
 
     def raised(self, offsets: Vector, now: Vector, masses: Vector) -> Vector:
@@ -120,10 +128,12 @@ class _Kept:
         As many as is their share, against what the others have where it was looked last.
         """
         offsets = offsets.copy()
+        step = math.ceil(len(self.weights) / _RAISING_ROWS)
+        weights = self.weights[::step] / self.weights[::step].sum()
         for k in np.flatnonzero(now < _LITTLE * masses):
-            height = self.sums - self.levels[k]
+            height = self.sums[::step] - self.levels[k, ::step]
             order = np.argsort(height)
-            held = np.cumsum(self.weights[order])
+            held = np.cumsum(weights[order])
             offsets[k] = height[order[min(np.searchsorted(held, masses[k]), len(order) - 1)]]
         return offsets
 

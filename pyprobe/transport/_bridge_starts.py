@@ -85,7 +85,8 @@ def clustered_start(
     while True:
         # Logits over the heat are those of so much more noise.
         warm = Model(model.kind, heat * model.epsilon)
-        logits, _ = balance(warm, rows, components._replace(logits=logits / heat), masses)
+        moved = components._replace(logits=logits / heat)
+        logits, _ = balance(warm, rows, moved, masses, rough=heat > 1.0)
         logits = heat * (logits - logits.mean())
         if heat == 1.0:
             return components._replace(logits=logits)

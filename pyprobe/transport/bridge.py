@@ -393,7 +393,7 @@ class LightSchrodingerBridge(_io.Frozen):
         Notes
         -----
         An iteration of ``"em"`` makes every component the Gaussian Schrödinger bridge between its
-        shares of the two samples, shortened until the loss falls, with Newton's method on the
+        shares of the two samples, shortened until the loss falls, with damped Newton steps on the
         weights. When five lower the loss by less than a twentieth of what five did on average, or
         by less than 0.05, L-BFGS goes on, in coordinates which those bridges make round. An
         iteration costs O((n + m) k d) operations, with full scales O((n + m) k d^2 + k d^3), and
