@@ -62,6 +62,13 @@ impl Stream {
         Self { key, index, counter: 0, words: [0; BATCH], used: BATCH }
     }
 
+    /// The stream where [`fill_uniform`](Self::fill_uniform) goes on with its number `skipped`, a
+    /// multiple of 64.
+    pub(crate) const fn skipping(key: Key, index: u64, skipped: u64) -> Self {
+        debug_assert!(skipped.is_multiple_of(BATCH as u64));
+        Self { counter: skipped / 8, ..Self::new(key, index) }
+    }
+
     /// The next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         if self.used == BATCH {

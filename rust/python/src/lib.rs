@@ -6,6 +6,8 @@ mod gate;
 mod metrics;
 mod mixture;
 mod pool;
+mod sketch;
+mod sketching;
 mod special;
 mod transport;
 
@@ -30,12 +32,25 @@ mod _core {
         vmf_mixture_log_prob, vmf_mixture_responsibilities, vmf_mixture_step,
     };
     #[pymodule_export]
+    use crate::sketch::{
+        sketch_apply, sketch_apply_transpose, sketch_gaussian_columns, sketch_normal_equations,
+        sketch_residual, sketch_sparse_columns, sketch_srht_rows, sketch_srht_signs,
+        sketch_walsh_hadamard,
+    };
+    #[pymodule_export]
     use crate::special::{bessel, bessel_at, bessel_ratio_inverse, special_tables};
 
     #[pymodule_export]
     use crate::bridge::{
         bridge_drift, bridge_drift_at_times, bridge_log_sums, bridge_log_weights, bridge_pass,
         bridge_sample, brownian_bridges,
+    };
+
+    #[pymodule_export]
+    use crate::sketching::{
+        bernoulli_rows, column_maxima, exact_sensitivities, lewis_step, pair_power_sums,
+        pivotal_rows, power_sums, row_uniforms, rows_gram, rows_leaf, rows_squared_norms,
+        water_level,
     };
 
     #[pymodule_export]

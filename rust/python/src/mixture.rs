@@ -44,7 +44,11 @@ impl<T: Lanes + Element> Compressed<'_, T> {
 }
 
 impl<T: Lanes + Element> Matrix<'_, T> {
-    fn rows(&self) -> PyResult<Rows<'_, T>> {
+    /// What kernels read.
+    ///
+    /// # Errors
+    /// Where a sparse matrix is not one.
+    pub fn rows(&self) -> PyResult<Rows<'_, T>> {
         match self {
             Self::Dense(x) => Rows::dense(x.as_array()).map_err(gate::exception),
             Self::Sparse(x, _) => x.csr().map(Rows::Sparse),
@@ -71,13 +75,17 @@ fn components<'a>(parameters: &'a Parameters<'_>) -> Components<'a> {
     }
 }
 
-/// Nanoseconds, roughly, that it takes to multiply `x` with `k` columns.
-fn work<T: Lanes>(x: Rows<'_, T>, k: usize) -> usize {
-    let entries = match x {
+/// Number of stored entries.
+pub fn entries<T: Lanes>(x: Rows<'_, T>) -> usize {
+    match x {
         Rows::Dense { values, .. } => values.len(),
         Rows::Sparse(x) => x.n_entries(),
-    };
-    entries * k / 16 + 4 * x.n_rows() * k
+    }
+}
+
+/// Nanoseconds, roughly, that it takes to multiply `x` with `k` columns.
+fn work<T: Lanes>(x: Rows<'_, T>, k: usize) -> usize {
+    entries(x) * k / 16 + 4 * x.n_rows() * k
 }
 
 /// Resultants (d, k), their squared norms, counts, squared counts (each (k,)), log-likelihood and

@@ -26,6 +26,11 @@ fn view(matrix: &mut Array2<f64>) -> MatMut<'_, f64> {
 
 /// `lower(a) -= x' x` for `x` of `m` columns, row by row.
 pub(crate) fn subtract_gram(a: &mut Array2<f64>, x: &[f64], m: usize, control: &Control) {
+    add_gram(a, x, m, -1.0, control);
+}
+
+/// `lower(a) += factor x' x` for `x` of `m` columns, row by row.
+pub(crate) fn add_gram(a: &mut Array2<f64>, x: &[f64], m: usize, factor: f64, control: &Control) {
     let x = MatRef::from_row_major_slice(x, x.len() / m, m);
     matmul(
         view(a),
@@ -35,8 +40,21 @@ pub(crate) fn subtract_gram(a: &mut Array2<f64>, x: &[f64], m: usize, control: &
         BlockStructure::Rectangular,
         x,
         BlockStructure::Rectangular,
-        -1.0,
+        factor,
         parallelism(control),
+    );
+}
+
+/// `c = x b` for `x` of rows of length `d` and `b` of rows of length `m`, on the calling thread.
+pub(crate) fn multiply(x: &[f64], d: usize, b: &[f64], m: usize, c: &mut [f64]) {
+    let n = x.len() / d;
+    faer::linalg::matmul::matmul(
+        MatMut::from_row_major_slice_mut(c, n, m),
+        Accum::Replace,
+        MatRef::from_row_major_slice(x, n, d),
+        MatRef::from_row_major_slice(b, d, m),
+        1.0,
+        Par::Seq,
     );
 }
 

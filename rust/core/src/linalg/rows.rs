@@ -156,6 +156,47 @@ impl<'a, T: Lanes> Rows<'a, T> {
         }
     }
 
+    /// The largest modulus of every column.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`], [`Error::Cancelled`].
+    pub fn column_maxima(&self, name: &'static str, control: &Control) -> Result<Vec<f64>, Error> {
+        let d = self.n_columns();
+        let block = |range: Range<usize>| {
+            let mut maxima = vec![0.0_f64; d];
+            for i in range {
+                let mut bad = false;
+                let mut take = |value: f64, most: &mut f64| {
+                    bad |= !value.is_finite();
+                    *most = most.max(value.abs());
+                };
+                match self {
+                    Self::Dense { .. } => {
+                        self.entries(i)
+                            .iter()
+                            .zip(&mut maxima)
+                            .for_each(|(&x, m)| take(x.into(), m));
+                    }
+                    Self::Sparse(x) => {
+                        let (columns, values) = x.row(i);
+                        for (&j, &value) in columns.iter().zip(values) {
+                            take(value.into(), &mut maxima[j as usize]);
+                        }
+                    }
+                }
+                if bad {
+                    let all = self.not_finite(name);
+                    return Err(all.expect("an entry of this row is not finite"));
+                }
+            }
+            Ok(maxima)
+        };
+        let merge =
+            |a: Vec<f64>, b: Vec<f64>| a.into_iter().zip(b).map(|(a, b)| a.max(b)).collect();
+        let maxima = reduce_blocks(self.n_rows(), 4096, control, block, merge)?;
+        Ok(maxima.unwrap_or_else(|| vec![0.0; d]))
+    }
+
     /// Where and how many entries are infinite or NaN, if any are.
     fn not_finite(&self, name: &'static str) -> Option<Error> {
         let bad = |row: usize| {

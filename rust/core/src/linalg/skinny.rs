@@ -6,7 +6,7 @@
 //! along its rows in the first product and along its columns in the second. A general matrix
 //! product has to pack `x` first, which for so few columns costs as much as the product itself.
 
-use pulp::bytemuck::{Pod, cast_slice};
+use pulp::bytemuck::{Pod, cast_slice, pod_read_unaligned};
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::Real;
@@ -97,6 +97,35 @@ pub(crate) fn gather_add<T: Lanes>(
     Arch::new().dispatch(Gather { columns, values, w, stride, c });
 }
 
+/// `lower(s) += x' W x` for `x` of shape (n, d), weights of its rows or none, and the first `d` rows and
+/// columns of `s`, of shape (stride, stride), row by row; `stride` comes from `padded(d)`. The rest of
+/// `s` is of no meaning.
+pub(crate) fn gram_add(x: &[f64], d: usize, weights: Option<&[f64]>, stride: usize, s: &mut [f64]) {
+    // Rows are read in whole vectors, which reach into the next: the last ones have a copy.
+    let n = x.len() / d;
+    let ahead = stride.div_ceil(d).min(n);
+    let (body, tail) = x.split_at((n - ahead) * d);
+    let readable = &x[..((body.len() / d) * d + stride).min(x.len())];
+    let mut copy = tail.to_vec();
+    copy.resize(tail.len() + stride, 0.0);
+    let (first, last) = weights.unwrap_or_default().split_at_checked(n - ahead).unwrap_or_default();
+    Arch::new().dispatch(Gram { x: readable, n: n - ahead, d, weights: first, stride, s });
+    Arch::new().dispatch(Gram { x: &copy, n: ahead, d, weights: last, stride, s });
+}
+
+/// `out_i = |x_i t|^2` for the rows of `x`, of shape (n, d), and `t` of shape (d, stride), row by row;
+/// `stride` comes from [`padded`]. Half the work where `t` is upper triangular.
+pub(crate) fn squared_norms(
+    x: &[f64],
+    d: usize,
+    t: &[f64],
+    stride: usize,
+    upper: bool,
+    out: &mut [f64],
+) {
+    Arch::new().dispatch(Norms { x, d, t, stride, upper, out });
+}
+
 struct Product<'a, T> {
     x: &'a [T],
     d: usize,
@@ -107,12 +136,35 @@ struct Product<'a, T> {
 
 struct TransposeProduct<'a, T>(Product<'a, T>);
 
+struct Gram<'a> {
+    x: &'a [f64],
+    n: usize,
+    d: usize,
+    /// Of the rows, or nothing.
+    weights: &'a [f64],
+    stride: usize,
+    s: &'a mut [f64],
+}
+
+struct Norms<'a> {
+    x: &'a [f64],
+    d: usize,
+    t: &'a [f64],
+    stride: usize,
+    upper: bool,
+    out: &'a mut [f64],
+}
+
 impl<T: Lanes> WithSimd for Product<'_, T> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         // Tiles of M rows by 3 vectors: all but a few of the registers hold sums.
-        if S::REGISTER_COUNT >= 32 { self.rows::<S, 8>(simd) } else { self.rows::<S, 4>(simd) }
+        if S::REGISTER_COUNT >= 32 {
+            self.rows::<S, 8>(simd);
+        } else {
+            self.rows::<S, 4>(simd);
+        }
     }
 }
 
@@ -124,6 +176,185 @@ impl<T: Lanes> WithSimd for TransposeProduct<'_, T> {
             self.0.columns::<S, 8>(simd);
         } else {
             self.0.columns::<S, 4>(simd);
+        }
+    }
+}
+
+impl WithSimd for Gram<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match (S::REGISTER_COUNT >= 32, self.weights.is_empty()) {
+            (true, true) => self.run::<S, 8, false>(simd),
+            (true, false) => self.run::<S, 8, true>(simd),
+            (false, true) => self.run::<S, 4, false>(simd),
+            (false, false) => self.run::<S, 4, true>(simd),
+        }
+    }
+}
+
+impl Gram<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const M: usize, const WEIGHTED: bool>(self, simd: S) {
+        let Self { x, n, d, weights, stride, s } = self;
+        if n == 0 {
+            return;
+        }
+        let lanes = size_of::<S::f64s>() / size_of::<f64>();
+        for (j, s) in (0..d).step_by(M).zip(s.chunks_exact_mut(M * stride)) {
+            let wanted = (j + M).div_ceil(lanes);
+            let mut v = 0;
+            while v < wanted {
+                // Two tiles of two vectors rather than three and a lonely one.
+                let step = match wanted - v {
+                    1 => 1,
+                    2 | 4 => 2,
+                    _ => 3,
+                };
+                let (s, k) = (&mut s[v * lanes..], v * lanes);
+                match step {
+                    1 => {
+                        gram_tile::<S, M, 1, WEIGHTED>(simd, x, (n, d), weights, (j, k), s, stride)
+                    }
+                    2 => {
+                        gram_tile::<S, M, 2, WEIGHTED>(simd, x, (n, d), weights, (j, k), s, stride)
+                    }
+                    _ => {
+                        gram_tile::<S, M, 3, WEIGHTED>(simd, x, (n, d), weights, (j, k), s, stride)
+                    }
+                }
+                v += step;
+            }
+        }
+    }
+}
+
+/// Adds the products of M columns of `x` from `j` on with N vectors of columns from `k` on.
+#[inline(always)]
+fn gram_tile<S: Simd, const M: usize, const N: usize, const WEIGHTED: bool>(
+    simd: S,
+    x: &[f64],
+    (n, d): (usize, usize),
+    weights: &[f64],
+    (j, k): (usize, usize),
+    s: &mut [f64],
+    stride: usize,
+) {
+    let lanes = size_of::<S::f64s>() / size_of::<f64>();
+    let mut sums = [[simd.splat_f64s(0.0); N]; M];
+    for t in 0..n {
+        let left = &x[t * d + j..t * d + j + M];
+        let right = &x[t * d + k..t * d + k + N * lanes];
+        let mut vectors = [simd.splat_f64s(0.0); N];
+        for (i, vector) in vectors.iter_mut().enumerate() {
+            *vector = pod_read_unaligned(cast_slice(&right[i * lanes..(i + 1) * lanes]));
+            if WEIGHTED {
+                *vector = simd.mul_f64s(simd.splat_f64s(weights[t]), *vector);
+            }
+        }
+        for m in 0..M {
+            let factor = simd.splat_f64s(left[m]);
+            for i in 0..N {
+                sums[m][i] = simd.mul_add_e_f64s(factor, vectors[i], sums[m][i]);
+            }
+        }
+    }
+    for m in 0..M {
+        let sums: &[f64] = cast_slice(&sums[m]);
+        let s = &mut s[m * stride..m * stride + N * lanes];
+        for (s, &sum) in s.iter_mut().zip(sums) {
+            *s += sum;
+        }
+    }
+}
+
+impl WithSimd for Norms<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        if S::REGISTER_COUNT >= 32 { self.run::<S, 8>(simd) } else { self.run::<S, 4>(simd) }
+    }
+}
+
+impl Norms<'_> {
+    #[inline(always)]
+    fn run<S: Simd, const M: usize>(self, simd: S) {
+        let Self { x, d, t, stride, upper, out } = self;
+        let mut xs = x.chunks_exact(M * d);
+        let mut outs = out.chunks_exact_mut(M);
+        for (x, out) in xs.by_ref().zip(outs.by_ref()) {
+            let mut rows: [&[f64]; M] = [&[]; M];
+            for m in 0..M {
+                rows[m] = &x[m * d..(m + 1) * d];
+            }
+            norms_strip(simd, &ByRow(rows), d, t, stride, upper, out);
+        }
+        for (x, out) in xs.remainder().chunks_exact(d).zip(outs.into_remainder().chunks_mut(1)) {
+            norms_strip(simd, &ByRow([x]), d, t, stride, upper, out);
+        }
+    }
+}
+
+/// The squared norms of M rows times `t`.
+#[inline(always)]
+fn norms_strip<S: Simd, const M: usize>(
+    simd: S,
+    rows: &ByRow<'_, f64, M>,
+    d: usize,
+    t: &[f64],
+    stride: usize,
+    upper: bool,
+    out: &mut [f64],
+) {
+    let lanes = size_of::<S::f64s>() / size_of::<f64>();
+    let t: &[S::f64s] = cast_slice(t);
+    let vectors = stride / lanes;
+    let mut squares = [simd.splat_f64s(0.0); M];
+    let mut v = 0;
+    while v < vectors {
+        let step = match vectors - v {
+            1 => 1,
+            2 | 4 => 2,
+            _ => 3,
+        };
+        // Row i of an upper triangle has nothing before column i.
+        let depth = if upper { d.min((v + step) * lanes) } else { d };
+        match step {
+            1 => squares_tile::<S, M, 1>(simd, rows, depth, &t[v..], vectors, &mut squares),
+            2 => squares_tile::<S, M, 2>(simd, rows, depth, &t[v..], vectors, &mut squares),
+            _ => squares_tile::<S, M, 3>(simd, rows, depth, &t[v..], vectors, &mut squares),
+        }
+        v += step;
+    }
+    for (out, square) in out.iter_mut().zip(squares) {
+        *out = simd.reduce_sum_f64s(square);
+    }
+}
+
+/// Adds the squares of M rows times N vectors of `t`, lane by lane.
+#[inline(always)]
+fn squares_tile<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    rows: &ByRow<'_, f64, M>,
+    depth: usize,
+    t: &[S::f64s],
+    stride: usize,
+    squares: &mut [S::f64s; M],
+) {
+    let mut sums = [[simd.splat_f64s(0.0); N]; M];
+    for i in 0..depth {
+        let left = rows.column(i);
+        let right = &t[i * stride..i * stride + N];
+        for m in 0..M {
+            let factor = simd.splat_f64s(left[m]);
+            for n in 0..N {
+                sums[m][n] = simd.mul_add_e_f64s(factor, right[n], sums[m][n]);
+            }
+        }
+    }
+    for m in 0..M {
+        for sum in sums[m] {
+            squares[m] = simd.mul_add_e_f64s(sum, sum, squares[m]);
         }
     }
 }
@@ -360,5 +591,35 @@ mod tests {
     fn both_products_are_exact_on_small_integers() {
         check::<f64>();
         check::<f32>();
+    }
+
+    #[test]
+    fn triangles_are_exact_on_small_integers() {
+        for (n, d) in [(1, 1), (5, 8), (7, 20), (33, 61), (9, 300), (40, 3), (2, 17)] {
+            let stride = padded::<f64>(d);
+            let x: Vec<f64> = integers(n * d, 1);
+            let mut s = vec![1.0; stride * stride];
+            let weights: Vec<f64> = (0..n).map(|i| (i % 3) as f64).collect();
+            gram_add(&x, d, None, stride, &mut s);
+            gram_add(&x, d, Some(&weights), stride, &mut s);
+            for (t, j) in (0..d).flat_map(|t| (0..=t).map(move |j| (t, j))) {
+                let sum: f64 =
+                    (0..n).map(|i| (1.0 + weights[i]) * x[i * d + t] * x[i * d + j]).sum();
+                assert_eq!(s[t * stride + j], 1.0 + sum, "n={n} d={d}");
+            }
+            let mut upper: Vec<f64> = integers(d * stride, 2);
+            for (t, row) in upper.chunks_exact_mut(stride).enumerate() {
+                row[..t].fill(0.0);
+            }
+            let (mut half, mut full) = (vec![0.0; n], vec![0.0; n]);
+            squared_norms(&x, d, &upper, stride, true, &mut half);
+            squared_norms(&x, d, &upper, stride, false, &mut full);
+            assert_eq!(half, full, "n={n} d={d}");
+            let mut product = vec![0.0; n * stride];
+            multiply_add(&x, d, &upper, stride, &mut product);
+            let expected: Vec<f64> =
+                product.chunks_exact(stride).map(|row| row.iter().map(|y| y * y).sum()).collect();
+            assert_eq!(half, expected, "n={n} d={d}");
+        }
     }
 }

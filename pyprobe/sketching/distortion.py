@@ -1,0 +1,155 @@
+"""How much the norm of a combination of the columns can change from all rows to a sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyprobe import _core
+from pyprobe.errors import ShapeError
+from pyprobe.sketching._input import Matrix, Tall, Vector, check_exponent, read_passes, read_tall
+from pyprobe.sketching._space import find_space, inverse_factor
+from pyprobe.sketching.lewis import find_lewis
+from pyprobe.sketching.sampling import RowSample
+
+__all__ = ["subspace_distortion"]
+
+N_RANDOM = 40
+N_HEAVY = 20
+N_REFINED = 3
+"""Starts of the search, on each side: random directions, heavy rows; and those that are refined."""
+
+
+def subspace_distortion(a: Any, sample: RowSample, p: float | None = None) -> tuple[float, float]:
+    """Compute the least and the largest of ``||S A x||_p / ||A x||_p`` over all x.
+
+    Parameters
+    ----------
+    a : array_like, sparse matrix or torch.Tensor, shape (n, d)
+        All rows.
+    sample : RowSample
+        Rows of ``a`` with weights, which make ``||S A x||_p^p = sum of weights_i |a_i x|^p``.
+    p : float, optional
+        Exponent of the norm; by default that of the sample.
+
+    Returns
+    -------
+    low, high : float
+        For p = 2 exact, from eigenvalues. Else found by a local search from heavy rows and random
+        directions: the true ones lie at or beyond. ``low`` is 0 where the sample does not span the
+        columns.
+
+    Raises
+    ------
+    ShapeError, NotFiniteError, DomainError
+        As `leverage_scores`, or where the sample is of another number of rows.
+
+    Notes
+    -----
+    O(n d^2) for p = 2; else about a hundred products with all rows more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyprobe.sketching import sample_rows, subspace_distortion
+    >>> a = np.random.default_rng(0).standard_normal((10_000, 4))
+    >>> low, high = subspace_distortion(a, sample_rows(a, 1000, rng=0))
+    >>> 0.8 < low < 1 < high < 1.2
+    True
+    """
+    p = sample.p if p is None else check_exponent(p)
+    tall = read_passes("a", a) if p == 2 else read_tall("a", a)
+    if tall.shape[0] != sample.n_rows:
+        raise ShapeError(
+            f"'a' must have the {sample.n_rows} rows that were sampled from; got shape "
+            f"{tall.shape}."
+        )
+    if p == 2:
+        space = find_space(tall)
+        transform = space.to_columns(inverse_factor(space.gram))
+    else:
+        found = find_lewis(tall, p)
+        transform = found.space.to_columns(found.transform)
+    rows = tall.take_rows(sample.indices) @ transform
+    squares = np.linalg.eigvalsh((rows * sample.weights[:, None]).T @ rows)
+    rounding = 1e-12 * squares[-1] if len(squares) else 0.0
+    low = 0.0 if squares[0] <= rounding else float(np.sqrt(squares[0]))
+    if p == 2:
+        return low, float(np.sqrt(squares[-1]))
+    return _search(tall, transform, sample, rows, p, spans=low > 0)
+
+
+def _search(
+    tall: Tall, transform: Matrix, sample: RowSample, rows: Matrix, p: float, *, spans: bool
+) -> tuple[float, float]:
+    """Return the extremes that are found, in the coordinates of the transform."""
+    norms = tall.squared_norms(transform)
+    rank = transform.shape[1]
+    random = np.random.default_rng(0).standard_normal((N_RANDOM, rank))
+    inside = np.zeros(len(norms), dtype=bool)
+    inside[sample.indices] = True
+
+    def heaviest(where: Any) -> Matrix:
+        chosen = np.flatnonzero(where)
+        chosen = chosen[np.argsort(norms[chosen], kind="stable")[::-1][:N_HEAVY]]
+        return tall.take_rows(chosen) @ transform
+
+    ratio = _Ratio(tall, transform, rows, sample.weights, p)
+    high = _refined(ratio, np.vstack([heaviest(inside), random]), 1.0)
+    if not spans:
+        return 0.0, high
+    return _refined(ratio, np.vstack([heaviest(~inside), random]), -1.0), high
+
+
+def _refined(ratio: _Ratio, starts: Matrix, sign: float) -> float:
+    """Return the largest (sign 1) or least (-1) ratio from the best of some starts."""
+    from scipy.optimize import minimize
+
+    values = ratio.many(starts)
+    best = np.argsort(-sign * values, kind="stable")[:N_REFINED]
+    found = sign * values[best[0]]
+    for start in starts[best]:
+        end = minimize(
+            ratio.one,
+            start / np.linalg.norm(start),
+            args=(-sign,),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 60},
+        )
+        found = max(found, -end.fun)
+    return float(np.exp(sign * found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ratio:
+    """log ||S A x||_p - log ||A x||_p, and its gradient."""
+
+    tall: Tall
+    transform: Matrix
+    rows: Matrix
+    weights: Vector
+    p: float
+
+    def many(self, x: Matrix) -> Vector:
+        full = _core.power_sums(self.tall.samples, self.transform @ x.T, None, self.p)
+        part = self.weights @ np.abs(self.rows @ x.T) ** self.p
+        return np.asarray((np.log(part) - np.log(full)) / self.p)
+
+    def one(self, x: Vector, sign: float) -> tuple[float, Vector]:
+        matrix = self.tall.matrix()
+        every, few = matrix @ (self.transform @ x), self.rows @ x
+        full, slopes = _norm(every, 1.0, self.p)
+        part, few_slopes = _norm(few, self.weights, self.p)
+        gradient = self.rows.T @ few_slopes - self.transform.T @ (matrix.T @ slopes)
+        return sign * (part - full), sign * gradient
+
+
+def _norm(y: Vector, weights: Any, p: float) -> tuple[float, Vector]:
+    """Return the logarithm of the norm, and its slopes."""
+    most = np.abs(y).max()
+    powers = weights * (np.abs(y) / most) ** (p - 1)
+    total = (powers * np.abs(y) / most).sum()
+    return float(np.log(most) + np.log(total) / p), np.sign(y) * powers / (most * total)
