@@ -19,7 +19,7 @@ from scipy.linalg import lapack, qr
 from pyprobe import _core
 from pyprobe.errors import DomainError
 from pyprobe.sketching._input import Tall, Vector
-from pyprobe.sketching.operators import sketch_operator
+from pyprobe.sketching.operators import sketch_operator, sketch_samples
 
 __all__ = ["Space", "find_space", "inverse_factor", "power_of_two", "scaled_gram"]
 
@@ -181,7 +181,7 @@ def _sketched_basis(tall: Tall, scales: Vector, ridge: float) -> Matrix:
     n_sketch = SKETCH_ROWS * d
     if n > 2 * n_sketch:
         operator = sketch_operator("sparse_sign", n_sketch, n, rng=0)
-        rows = scales * operator.of_samples(tall.name, tall.samples)
+        rows = scales * sketch_samples(operator, tall.name, tall.samples)
     else:
         rows = scales * tall.dense()
     if ridge:
