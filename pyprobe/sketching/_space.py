@@ -29,6 +29,8 @@ GRAM_LIMIT = 1e6
 """Condition number of the scaled Gram matrix up to which it is used: errors up to about 1e-9."""
 SKETCH_ROWS = 20
 """Rows of the sketch, for each column."""
+NONZEROS = 4
+"""Rows of the sketch to which each row goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Space:
     gram: Matrix
     """Of the rows in the basis, shape (rank, rank)."""
     method: str
-    """``"gram"`` or ``"sketch_qr"``."""
+    """``"gram"``, ``"sketch_qr"`` or ``"approx"``."""
 
     @property
     def rank(self) -> int:
@@ -105,14 +107,35 @@ def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space
     DomainError
         Where all are zero.
     """
+    if method == "approx" and (fast := _rough_space(tall, ridge)):
+        return fast
     gram, scales, is_extreme = scaled_gram(tall)
     kept = np.flatnonzero(scales)
     if method == "gram" or (method == "auto" and not _is_singular(gram, scales, ridge)):
         gram = gram[np.ix_(kept, kept)]
         return Space(tall, None, scales, kept, is_extreme, gram, "gram")
-    matrix = _sketched_basis(tall, scales, ridge)
+    matrix = _sketched_basis(tall, _sketch(tall), scales, ridge)
+    if method == "approx":
+        return Space(tall, matrix, scales, kept, is_extreme, np.eye(matrix.shape[1]), method)
     gram = _core.rows_gram(tall.samples, matrix)
     return Space(tall, matrix, scales, kept, is_extreme, gram, "sketch_qr")
+
+
+def _rough_space(tall: Tall, ridge: float) -> Space | None:
+    """Return the space in a basis that is orthonormal up to the error of a sketch.
+
+    None where an entry is not finite, or squares overflow.
+    """
+    rows = _sketch(tall)
+    with np.errstate(over="ignore"):
+        squares = np.square(rows).sum(axis=0)
+    inside = (squares > 1e-200) & (squares < 1e200)
+    if not (inside | (squares == 0)).all() or not inside.any():
+        return None
+    scales = power_of_two(np.sqrt(squares))
+    matrix = _sketched_basis(tall, rows, scales, ridge)
+    kept = np.flatnonzero(scales)
+    return Space(tall, matrix, scales, kept, False, np.eye(matrix.shape[1]), "approx")
 
 
 def scaled_gram(tall: Tall, targets: Matrix | None = None) -> tuple[Matrix, Vector, bool]:
@@ -160,12 +183,9 @@ def _is_singular(gram: Matrix, scales: Vector, ridge: float) -> bool:
     kept = scales > 0
     if ridge and not kept.all():
         return True
-    if ridge:
-        with np.errstate(over="ignore"):
-            gram = gram + np.diag(np.square(np.sqrt(ridge) * scales))
-        if not np.isfinite(gram).all():
-            return True
-    matrix = gram[np.ix_(kept, kept)]
+    matrix = _penalized(gram, scales, ridge)[np.ix_(kept, kept)]
+    if not np.isfinite(matrix).all():
+        return True
     lengths = 1 / np.sqrt(matrix.diagonal())
     matrix = lengths[:, None] * matrix * lengths
     factor, failed = lapack.dpotrf(matrix)
@@ -175,24 +195,41 @@ def _is_singular(gram: Matrix, scales: Vector, ridge: float) -> bool:
     return bool(inverse_condition * GRAM_LIMIT < 1)
 
 
-def _sketched_basis(tall: Tall, scales: Vector, ridge: float) -> Matrix:
-    """Return a matrix (d, rank) that makes the columns a well conditioned basis of their space."""
+def _penalized(gram: Matrix, scales: Vector, ridge: float) -> Matrix:
+    """Return the Gram matrix of the scaled columns with the ridge, which may overflow."""
+    if not ridge:
+        return gram
+    with np.errstate(over="ignore"):
+        return gram + np.diag(np.square(np.sqrt(ridge) * scales))
+
+
+def _sketch(tall: Tall) -> Matrix:
+    """Return a sketch of the rows, or the rows where they are few."""
     n, d = tall.shape
-    n_sketch = SKETCH_ROWS * d
-    if n > 2 * n_sketch:
-        operator = sketch_operator("sparse_sign", n_sketch, n, rng=0)
-        rows = scales * sketch_samples(operator, tall.name, tall.samples)
-    else:
-        rows = scales * tall.dense()
+    m = SKETCH_ROWS * d
+    if n <= 2 * m:
+        return tall.dense()
+    operator = sketch_operator("sparse_sign", m, n, n_nonzeros=min(NONZEROS, m), rng=0)
+    return sketch_samples(operator, tall.name, tall.samples)
+
+
+def _sketched_basis(tall: Tall, rows: Matrix, scales: Vector, ridge: float) -> Matrix:
+    """Return a matrix (d, rank) that makes the columns a well conditioned basis of their space."""
+    d = tall.shape[1]
+    rows = rows * scales
+    gram = rows.T @ rows
+    if scales.all() and not _is_singular(gram, scales, ridge):
+        return scales[:, None] * inverse_factor(_penalized(gram, scales, ridge))
+    safe = np.where(scales > 0, scales, 1.0)
     if ridge:
-        rows = np.vstack([rows, np.sqrt(ridge) * np.diag(np.where(scales > 0, scales, 1.0))])
+        rows = np.vstack([rows, np.sqrt(ridge) * np.diag(safe)])
     factor, order = qr(rows, mode="r", pivoting=True, check_finite=False)
     diagonal = np.abs(np.diag(factor))
     rank = int((diagonal > np.finfo(tall.dtype).eps * max(rows.shape) * diagonal[0]).sum())
     inverse, _ = lapack.dtrtri(factor[:rank, :rank])
     basis = np.zeros((d, rank))
     basis[order[:rank]] = inverse
-    return np.where(scales > 0, scales, 1.0)[:, None] * basis
+    return safe[:, None] * basis
 
 
 def inverse_factor(gram: Matrix) -> Matrix:

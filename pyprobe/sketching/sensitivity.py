@@ -93,10 +93,14 @@ def lp_sensitivities(
         Where ``p`` is below 1 or infinite, all entries are zero, or ``"group"`` has another p than
         1.
 
-    Notes ----- For m rows that stand for all: ``"onestep"`` O(n m d), ``"exact"`` O(n m d^2) times
+    Notes
+    -----
+    For m rows that stand for all: ``"onestep"`` O(n m d), ``"exact"`` O(n m d^2) times
     10 to 25 steps, ``"group"`` that times ``log(n) / group_size``.
 
-    References ---------- Woodruff and Yasuda (2023), Sharper bounds for lp sensitivity sampling;
+    References
+    ----------
+    Woodruff and Yasuda (2023), Sharper bounds for lp sensitivity sampling;
     Padmanabhan, Woodruff and Zhang (2023), Computing approximate lp sensitivities (groups).
 
     Examples
