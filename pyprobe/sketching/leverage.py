@@ -67,11 +67,13 @@ def leverage_scores(
     DomainError
         Where all entries are zero, or ``method="gram"`` meets columns that depend on one another.
 
-    Notes ----- O(n d^2) for two passes over the rows, three with a sketch; ``"approx"`` O(n d
-    n_projections). The same bits for any number of threads. Relative errors are about 1e-16 times
-    the square of the condition number of the columns, scaled to one length, with ``"gram"``, and
-    times the number itself with ``"sketch_qr"``. A column counts as dependent on others where it
-    adds less than the rounding of the float type of ``a`` to them.
+    Notes
+    -----
+    O(n d^2) for two passes over the rows, three with a sketch; ``"approx"`` O(n d n_projections).
+    The same bits for any number of threads. Relative errors are about 1e-16 times the square of the
+    condition number of the columns, scaled to one length, with ``"gram"``, and times the number
+    itself with ``"sketch_qr"``. A column counts as dependent on others where it adds less than the
+    rounding of the float type of ``a`` to them.
 
     References
     ----------

@@ -93,7 +93,9 @@ def lewis_weights(
     ConvergenceWarning
         Where ``max_iter`` passes, or a callback, leave the residual above ``tol``.
 
-    Notes ----- O(n d^2) a pass, of which 3 to 8 are enough for ``tol=1e-2`` up to p = 4, and about
+    Notes
+    -----
+    O(n d^2) a pass, of which 3 to 8 are enough for ``tol=1e-2`` up to p = 4, and about
     ``log(1 / tol) / log((p + 2) / |p - 2|)`` in general; each reads the rows once. With p = 2 they
     are the leverage scores. The same bits for any number of threads.
 
@@ -106,7 +108,7 @@ def lewis_weights(
     >>> import numpy as np
     >>> from pyprobe.sketching import lewis_weights
     >>> a = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
-    >>> lewis_weights(a, 1.0).round(6)
+    >>> lewis_weights(a, 1.0, tol=1e-9).round(6)
     array([0.5, 0.5, 1. ])
     """
     p = check_exponent(p)
