@@ -162,7 +162,9 @@ def _norm(y: Vector, weights: Any, p: float) -> tuple[float, Vector]:
     """Return the logarithm of the norm, and its slopes."""
     most = np.abs(y).max()
     sizes = np.abs(y) / most
-    # Below p = 1 the slope at 0 has no end; 0 lies between its sides.
-    powers = weights * np.power(sizes, p - 1, out=np.zeros_like(sizes), where=sizes > 0)
+    if p < 1:  # the slope at 0 has no end; 0 lies between its sides
+        powers = weights * np.power(sizes, p - 1, out=np.zeros_like(sizes), where=sizes > 0)
+    else:
+        powers = weights * sizes ** (p - 1)
     total = (powers * sizes).sum()
     return float(np.log(most) + np.log(total) / p), np.sign(y) * powers / (most * total)
