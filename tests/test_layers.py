@@ -23,6 +23,7 @@ def run(code: str) -> str:
         "pyprobe.metrics",
         "pyprobe.directional",
         "pyprobe.transport",
+        "pyprobe.sketching",
         "pyprobe.demo",
         "pyprobe.plot",
     ],

@@ -15,6 +15,7 @@ from pathlib import Path
 from pyprobe.demo._tour import Tour
 from pyprobe.demo.bridge import recolorings_of_a_photograph
 from pyprobe.demo.directional import concentration_beside_scipy, topics_of_docstrings
+from pyprobe.demo.sketching import regression_on_pixels
 from pyprobe.demo.transport import colors_of_photographs
 from pyprobe.errors import MissingDependencyError
 
@@ -25,6 +26,7 @@ STOPS: dict[str, Callable[[Tour], None]] = {
     "concentration": concentration_beside_scipy,
     "colors": colors_of_photographs,
     "recolorings": recolorings_of_a_photograph,
+    "regression": regression_on_pixels,
 }
 """The stops by name, in order. The first line of a stop's docstring is its heading."""
 
@@ -50,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     concentration  One von Mises-Fisher fit, beside SciPy's
     colors         Colors of one photograph for another, beside POT
     recolorings    Several recolorings of one photograph: a Schrödinger bridge, beside Sinkhorn
+    regression     Bayesian regression in Pyro, on all rows and on a hundredth of them
     0
     """
     headings = {

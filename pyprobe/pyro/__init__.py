@@ -6,6 +6,8 @@
 `VonMisesFisherReparam`   makes a latent direction fit autoguides and NUTS
 `unit_vector`             the constraint of a direction: their `support`, and for ``pyro.param``
 `ConditionalBridge`       where a Schrödinger bridge of `pyprobe.transport` goes from a place
+`glm_coreset_factor`      the likelihood of a coreset of `pyprobe.sketching`, in a model
+`weighted_plate`          a plate whose rows count with weights
 `as_distribution`         a fitted value of `pyprobe.directional` as one of these
 `from_pyro`               and back
 """
@@ -22,6 +24,7 @@ except ImportError as error:
 from pyprobe.pyro.bridge import ConditionalBridge
 from pyprobe.pyro.constraints import unit_vector
 from pyprobe.pyro.conversions import as_distribution, from_pyro
+from pyprobe.pyro.coreset import glm_coreset_factor, weighted_plate
 from pyprobe.pyro.distributions import SphericalUniform, VonMisesFisher, VonMisesFisherMixture
 from pyprobe.pyro.reparam import VonMisesFisherReparam
 
@@ -33,5 +36,7 @@ __all__ = [
     "VonMisesFisherReparam",
     "as_distribution",
     "from_pyro",
+    "glm_coreset_factor",
     "unit_vector",
+    "weighted_plate",
 ]

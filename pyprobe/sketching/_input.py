@@ -46,12 +46,12 @@ class Tall:
         parts = (values, indices.view(np.int32), indptr.view(np.int64))
         return scipy.sparse.csr_array(parts, shape=self.shape)
 
-    def dense(self) -> FloatArray:
+    def dense(self) -> npt.NDArray[np.float64]:
         """Return all of it as an array, in double precision."""
         return take_rows(self, slice(None))
 
 
-def take_rows(tall: Tall, indices: Any) -> FloatArray:
+def take_rows(tall: Tall, indices: Any) -> npt.NDArray[np.float64]:
     """Return some rows as an array, in double precision."""
     rows = tall.matrix()[indices]
     return np.asarray(rows if isinstance(rows, np.ndarray) else rows.toarray(), dtype=np.float64)

@@ -19,8 +19,9 @@ from scipy.linalg import lapack, qr
 from pyprobe import _core
 from pyprobe.errors import DomainError
 from pyprobe.sketching._input import Tall, Vector
+from pyprobe.sketching.operators import sketch_operator
 
-__all__ = ["Space", "find_space", "inverse_factor"]
+__all__ = ["Space", "find_space", "inverse_factor", "power_of_two", "scaled_gram"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -28,6 +29,8 @@ GRAM_LIMIT = 1e6
 """Condition number of the scaled Gram matrix up to which it is used: errors up to about 1e-9."""
 SKETCH_ROWS = 20
 """Rows of the sketch, for each column."""
+NONZEROS = 4
+"""Rows of the sketch to which each row goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Space:
     gram: Matrix
     """Of the rows in the basis, shape (rank, rank)."""
     method: str
-    """``"gram"`` or ``"sketch_qr"``."""
+    """``"gram"``, ``"sketch_qr"`` or ``"approx"``."""
 
     @property
     def rank(self) -> int:
@@ -104,38 +107,69 @@ def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space
     DomainError
         Where all are zero.
     """
-    gram, scales, is_extreme = _scaled_gram(tall)
+    if method == "approx" and (fast := _rough_space(tall, ridge)):
+        return fast
+    gram, scales, is_extreme = scaled_gram(tall)
     kept = np.flatnonzero(scales)
     if method == "gram" or (method == "auto" and not _is_singular(gram, scales, ridge)):
         gram = gram[np.ix_(kept, kept)]
         return Space(tall, None, scales, kept, is_extreme, gram, "gram")
-    matrix = _sketched_basis(tall, scales, ridge)
+    matrix = _sketched_basis(tall, _sketch(tall), scales, ridge)
+    if method == "approx":
+        return Space(tall, matrix, scales, kept, is_extreme, np.eye(matrix.shape[1]), method)
     gram = _core.rows_gram(tall.samples, matrix)
     return Space(tall, matrix, scales, kept, is_extreme, gram, "sketch_qr")
 
 
-def _scaled_gram(tall: Tall) -> tuple[Matrix, Vector, bool]:
+def _rough_space(tall: Tall, ridge: float) -> Space | None:
+    """Return the space in a basis that is orthonormal up to the error of a sketch.
+
+    None where an entry is not finite, or squares overflow.
+    """
+    rows = _sketch(tall)
+    with np.errstate(over="ignore"):
+        squares = np.square(rows).sum(axis=0)
+    inside = (squares > 1e-200) & (squares < 1e200)
+    if not (inside | (squares == 0)).all() or not inside.any():
+        return None
+    scales = power_of_two(np.sqrt(squares))
+    matrix = _sketched_basis(tall, rows, scales, ridge)
+    kept = np.flatnonzero(scales)
+    return Space(tall, matrix, scales, kept, False, np.eye(matrix.shape[1]), "approx")
+
+
+def scaled_gram(tall: Tall, targets: Matrix | None = None) -> tuple[Matrix, Vector, bool]:
     """Return the Gram matrix of the columns, scaled to lengths near 1 by powers of two, and these.
 
     Columns of zeros have scale 0. Last comes whether squares of the columns themselves overflow.
+    With targets of shape (n, k), their products with the columns are k more rows of the matrix.
     """
-    gram = _core.rows_gram(tall.samples)
+    d = tall.shape[1]
+
+    def gram_of(scales: Vector | None) -> Matrix:
+        if targets is None:
+            return _core.rows_gram(tall.samples, scales)
+        return _core.sketch_normal_equations(tall.samples, scales, targets)
+
+    gram = gram_of(None)
     squares = gram.diagonal()
-    scales = np.ones(len(squares))
+    scales = np.ones(d)
     inside = (squares > 1e-200) & (squares < 1e200)
     is_extreme = not (inside | (squares == 0)).all() or not inside.any()
     if is_extreme or not np.isfinite(gram).all():
         maxima = tall.check_finite()
-        scales = _power_of_two(maxima)
-        gram = _core.rows_gram(tall.samples, scales)
+        scales = power_of_two(maxima)
+        gram = gram_of(scales)
         squares = gram.diagonal()
         if not squares.any():
             raise DomainError(f"'{tall.name}' must not be all zero.")
-    lengths = _power_of_two(np.sqrt(squares))
-    return lengths[:, None] * gram * lengths, scales * lengths, is_extreme
+    lengths = power_of_two(np.sqrt(squares))
+    gram = gram * lengths
+    gram[:d] *= lengths[:, None]
+    return gram, scales * lengths, is_extreme
 
 
-def _power_of_two(values: Vector) -> Vector:
+def power_of_two(values: Vector) -> Vector:
     """Return powers of two that bring positive values into [1, 2); 0 for a value of 0."""
     exponents = np.frexp(values)[1]
     # Two factors: the inverse of the smallest subnormal number is not a number.
@@ -149,12 +183,9 @@ def _is_singular(gram: Matrix, scales: Vector, ridge: float) -> bool:
     kept = scales > 0
     if ridge and not kept.all():
         return True
-    if ridge:
-        with np.errstate(over="ignore"):
-            gram = gram + np.diag(np.square(np.sqrt(ridge) * scales))
-        if not np.isfinite(gram).all():
-            return True
-    matrix = gram[np.ix_(kept, kept)]
+    matrix = _penalized(gram, scales, ridge)[np.ix_(kept, kept)]
+    if not np.isfinite(matrix).all():
+        return True
     lengths = 1 / np.sqrt(matrix.diagonal())
     matrix = lengths[:, None] * matrix * lengths
     factor, failed = lapack.dpotrf(matrix)
@@ -164,33 +195,41 @@ def _is_singular(gram: Matrix, scales: Vector, ridge: float) -> bool:
     return bool(inverse_condition * GRAM_LIMIT < 1)
 
 
-def _sketched_basis(tall: Tall, scales: Vector, ridge: float) -> Matrix:
-    """Return a matrix (d, rank) that makes the columns a well conditioned basis of their space."""
+def _penalized(gram: Matrix, scales: Vector, ridge: float) -> Matrix:
+    """Return the Gram matrix of the scaled columns with the ridge, which may overflow."""
+    if not ridge:
+        return gram
+    with np.errstate(over="ignore"):
+        return gram + np.diag(np.square(np.sqrt(ridge) * scales))
+
+
+def _sketch(tall: Tall) -> Matrix:
+    """Return a sketch of the rows, or the rows where they are few."""
     n, d = tall.shape
-    n_sketch = SKETCH_ROWS * d
-    rows = scales * (sketch_rows(tall, n_sketch) if n > 2 * n_sketch else tall.dense())
+    m = SKETCH_ROWS * d
+    if n <= 2 * m:
+        return tall.dense()
+    operator = sketch_operator("sparse_sign", m, n, n_nonzeros=min(NONZEROS, m), rng=0)
+    return operator.of_samples(tall.name, tall.samples)
+
+
+def _sketched_basis(tall: Tall, rows: Matrix, scales: Vector, ridge: float) -> Matrix:
+    """Return a matrix (d, rank) that makes the columns a well conditioned basis of their space."""
+    d = tall.shape[1]
+    rows = rows * scales
+    gram = rows.T @ rows
+    if scales.all() and not _is_singular(gram, scales, ridge):
+        return scales[:, None] * inverse_factor(_penalized(gram, scales, ridge))
+    safe = np.where(scales > 0, scales, 1.0)
     if ridge:
-        rows = np.vstack([rows, np.sqrt(ridge) * np.diag(np.where(scales > 0, scales, 1.0))])
+        rows = np.vstack([rows, np.sqrt(ridge) * np.diag(safe)])
     factor, order = qr(rows, mode="r", pivoting=True, check_finite=False)
     diagonal = np.abs(np.diag(factor))
     rank = int((diagonal > np.finfo(tall.dtype).eps * max(rows.shape) * diagonal[0]).sum())
     inverse, _ = lapack.dtrtri(factor[:rank, :rank])
     basis = np.zeros((d, rank))
     basis[order[:rank]] = inverse
-    return np.where(scales > 0, scales, 1.0)[:, None] * basis
-
-
-def sketch_rows(tall: Tall, n_rows: int) -> Matrix:
-    """Return a sparse sign embedding of the rows: products of columns are nearly kept."""
-    import scipy.sparse
-
-    n, nonzeros = tall.shape[0], 8
-    rng = np.random.default_rng(0)
-    places = rng.integers(0, n_rows, size=n * nonzeros)
-    signs = rng.choice([-1.0, 1.0], size=n * nonzeros) / np.sqrt(nonzeros)
-    pointers = np.arange(0, n * nonzeros + 1, nonzeros)
-    operator = scipy.sparse.csc_array((signs, places, pointers), shape=(n_rows, n))
-    return np.asarray(operator @ tall.dense())
+    return safe[:, None] * basis
 
 
 def inverse_factor(gram: Matrix) -> Matrix:

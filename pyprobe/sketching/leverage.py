@@ -69,11 +69,11 @@ def leverage_scores(
 
     Notes
     -----
-    O(n d^2) for two passes over the rows, three with a sketch; ``"approx"`` O(n d n_projections).
-    The same bits for any number of threads. Relative errors are about 1e-16 times the square of the
-    condition number of the columns, scaled to one length, with ``"gram"``, and times the number
-    itself with ``"sketch_qr"``. A column counts as dependent on others where it adds less than the
-    rounding of the float type of ``a`` to them.
+    O(n d^2) for two passes over the rows, three with a sketch; ``"approx"`` O(n d
+    n_projections). The same bits for any number of threads. Relative errors are about 1e-16 times
+    the square of the condition number of the columns, scaled to one length, with ``"gram"``, and
+    times the number itself with ``"sketch_qr"``. A column counts as dependent on others where it
+    adds less than the rounding of the float type of ``a`` to them.
 
     References
     ----------
@@ -106,9 +106,9 @@ def ranked_scores(
     rng: Rng = None,
 ) -> tuple[Vector, int]:
     """Return leverage scores, and the rank of the matrix."""
-    space = find_space(tall, "sketch_qr" if method == "approx" else method, ridge=ridge)
+    space = find_space(tall, method, ridge=ridge)
     gram = space.gram
-    if ridge:
+    if ridge and method != "approx":  # whose basis the ridge has made
         basis = space.to_columns(np.eye(space.rank))
         gram = gram + ridge * basis.T @ basis
     try:

@@ -108,7 +108,7 @@ def lewis_weights(
     >>> import numpy as np
     >>> from pyprobe.sketching import lewis_weights
     >>> a = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
-    >>> lewis_weights(a, 1.0, tol=1e-9).round(6)
+    >>> lewis_weights(a, 1.0, tol=1e-8).round(6)
     array([0.5, 0.5, 1. ])
     """
     p = check_exponent(p)

@@ -11,6 +11,7 @@ import pytest
 from pyprobe import demo
 from pyprobe.demo.bridge import at_levels, film
 from pyprobe.demo.directional import mean_and_error
+from pyprobe.demo.sketching import pixels
 from pyprobe.demo.transport import palette, recolor, through_table
 from pyprobe.transport import LightSchrodingerBridge, sinkhorn_points
 
@@ -173,6 +174,49 @@ def test_the_stop_of_the_bridge_draws_the_colors_that_means_make_dull(tmp_path, 
     assert mean < 0.05 * nothing
     assert abs(draw) < 0.1 * mean
     assert (tmp_path / "recolorings.png").stat().st_size > 100_000
+
+
+@pytest.mark.slow
+def test_the_stop_of_the_regression_has_the_posterior_of_all_rows_from_few(tmp_path, capsys):
+    for package in ("matplotlib", "sklearn", "PIL", "pyro"):
+        pytest.importorskip(package)
+    assert demo.main(["regression", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    off = {
+        name: [
+            float(number)
+            for number in re.search(rf"^{name} .* (\S+) +(\S+)$", printed, re.MULTILINE).groups()
+        ]
+        for name in ("coreset", "plain weights")
+    }
+    assert max(off["coreset"]) < 0.05
+    assert off["plain weights"][0] > 3
+    assert (tmp_path / "regression_on_pixels.png").stat().st_size > 20_000
+
+
+def test_without_pyro_the_stop_of_the_regression_is_left_out_and_says_why(capsys, monkeypatch):
+    for package in ("sklearn", "PIL"):
+        pytest.importorskip(package)
+    monkeypatch.setitem(sys.modules, "pyro", None)
+    for name in [name for name in sys.modules if name.startswith("pyprobe.pyro")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert demo.main(["regression"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left out: pyprobe.pyro needs Pyro: pip install 'pyprobe-rs[pyro]'" in said
+
+
+def test_the_pixels_of_a_photograph_become_rows_of_what_was_scanned_before():
+    photograph = np.random.default_rng(0).integers(0, 256, size=(5, 7, 3), dtype=np.uint8)
+    x, y = pixels(photograph)
+    gray = photograph.mean(axis=-1) / 32
+    assert x.shape == (4 * 4, 8)
+    i, j = 2, 4  # its row: the second below the first, the third of those with two to the left
+    row = x[(i - 1) * 4 + j - 2]
+    north, nw, ne = gray[i - 1, j], gray[i - 1, j - 1], gray[i - 1, j + 1]
+    w, ww = gray[i, j - 1], gray[i, j - 2]
+    np.testing.assert_allclose(row[:5], [1, north - nw, ne - north, w - ww, nw - w])
+    np.testing.assert_allclose(row[5:], [abs(north - nw), abs(w - ww), (north - nw) * (w - ww)])
+    assert y[(i - 1) * 4 + j - 2] == (gray[i, j] > w)
 
 
 @pytest.mark.slow

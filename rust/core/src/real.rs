@@ -19,12 +19,6 @@ pub trait Real: sealed::Sealed + Copy + PartialEq + Into<f64> + Send + Sync + 's
         let _ = values;
         None
     }
-
-    /// As [`as_doubles`](Self::as_doubles), to read.
-    fn doubles(values: &[Self]) -> Option<&[f64]> {
-        let _ = values;
-        None
-    }
 }
 
 impl Real for f64 {
@@ -37,11 +31,6 @@ impl Real for f64 {
 
     #[inline(always)]
     fn as_doubles(values: &mut [Self]) -> Option<&mut [f64]> {
-        Some(values)
-    }
-
-    #[inline(always)]
-    fn doubles(values: &[Self]) -> Option<&[f64]> {
         Some(values)
     }
 }

@@ -6,6 +6,7 @@ mod gate;
 mod metrics;
 mod mixture;
 mod pool;
+mod sketch;
 mod sketching;
 mod special;
 mod transport;
@@ -29,6 +30,12 @@ mod _core {
     use crate::mixture::{
         check_unit_rows, merge_directions, spherical_seeds, vmf_mixture_labels,
         vmf_mixture_log_prob, vmf_mixture_responsibilities, vmf_mixture_step,
+    };
+    #[pymodule_export]
+    use crate::sketch::{
+        sketch_apply, sketch_apply_transpose, sketch_gaussian_columns, sketch_normal_equations,
+        sketch_residual, sketch_sparse_columns, sketch_srht_rows, sketch_srht_signs,
+        sketch_walsh_hadamard,
     };
     #[pymodule_export]
     use crate::special::{bessel, bessel_at, bessel_ratio_inverse, special_tables};

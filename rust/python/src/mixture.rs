@@ -75,13 +75,17 @@ fn components<'a>(parameters: &'a Parameters<'_>) -> Components<'a> {
     }
 }
 
-/// Nanoseconds, roughly, that it takes to multiply `x` with `k` columns.
-fn work<T: Lanes>(x: Rows<'_, T>, k: usize) -> usize {
-    let entries = match x {
+/// Number of stored entries.
+pub fn entries<T: Lanes>(x: Rows<'_, T>) -> usize {
+    match x {
         Rows::Dense { values, .. } => values.len(),
         Rows::Sparse(x) => x.n_entries(),
-    };
-    entries * k / 16 + 4 * x.n_rows() * k
+    }
+}
+
+/// Nanoseconds, roughly, that it takes to multiply `x` with `k` columns.
+fn work<T: Lanes>(x: Rows<'_, T>, k: usize) -> usize {
+    entries(x) * k / 16 + 4 * x.n_rows() * k
 }
 
 /// Resultants (d, k), their squared norms, counts, squared counts (each (k,)), log-likelihood and

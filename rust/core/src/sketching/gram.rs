@@ -40,19 +40,21 @@ pub fn gram<T: Lanes>(
 /// The lower triangle of a Gram matrix, as it grows.
 pub(super) struct Sum {
     lower: Array2<f64>,
+    /// Of the rows of a panel.
+    length: usize,
     width: usize,
 }
 
 impl Sum {
     pub(super) fn new<T: Lanes>(frame: &Frame<'_, T>) -> Self {
-        let width = frame.width();
-        let stride = if width <= SKINNY { skinny::padded::<f64>(width) } else { width };
-        Self { lower: Array2::zeros((stride, stride)), width }
+        let length = frame.length();
+        let stride = if length <= SKINNY { skinny::padded::<f64>(length) } else { length };
+        Self { lower: Array2::zeros((stride, stride)), length, width: frame.width() }
     }
 
     /// Adds the Gram matrix of a panel, with weights of its rows or none.
     pub(super) fn add(&mut self, x: &[f64], weights: Option<&[f64]>) {
-        let (d, stride) = (self.width, self.lower.ncols());
+        let (d, stride) = (self.length, self.lower.ncols());
         if d <= SKINNY {
             let lower = self.lower.as_slice_mut().expect("our own, in C order");
             skinny::gram_add(x, d, weights, stride, lower);
@@ -76,7 +78,7 @@ impl Sum {
     }
 
     pub(super) fn symmetric(self) -> Array2<f64> {
-        let Self { lower, width } = self;
+        let Self { lower, width, .. } = self;
         Array2::from_shape_fn((width, width), |(i, j)| lower[[i.max(j), i.min(j)]])
     }
 }

@@ -1,12 +1,12 @@
 //! Rows of a tall matrix in coordinates of their own, a panel at a time.
 
 use core::ops::Range;
+use std::borrow::Cow;
 
 use ndarray::ArrayView2;
 
 use crate::Error;
 use crate::linalg::{Lanes, Rows, skinny};
-use crate::simd::vectorize;
 
 /// Numbers in a panel: it stays in the first-level cache between its uses, if rows are short.
 const PANEL: usize = 1 << 12;
@@ -75,6 +75,11 @@ impl<'a, T: Lanes> Frame<'a, T> {
         self.width
     }
 
+    /// The length of the rows of a panel: at least the width.
+    pub(super) fn length(&self) -> usize {
+        if matches!(self.basis, Basis::Matrix(_)) { self.stride } else { self.width }
+    }
+
     /// Rows of a panel, a multiple of eight.
     pub(super) fn panel(&self) -> usize {
         (PANEL / self.stride).clamp(32, 512).next_multiple_of(8)
@@ -94,27 +99,30 @@ impl<'a, T: Lanes> Frame<'a, T> {
         range.step_by(size).map(move |start| start..(start + size).min(end))
     }
 
-    /// Some rows of the frame, `width` numbers each: of the matrix itself where these are its own, and
-    /// otherwise in `buffer`.
+    /// Some rows of the frame, `length` numbers each, with zeros after `width`: of the matrix itself where
+    /// these are its own, and otherwise in `buffer`.
     pub(super) fn rows<'b>(&'b self, range: Range<usize>, buffer: &'b mut Vec<f64>) -> &'b [f64] {
-        if let (Basis::Columns, Rows::Dense { values, n_columns: d }) = (&self.basis, &self.rows)
-            && let Some(doubles) = T::doubles(&values[range.start * d..range.end * d])
+        if let Rows::Dense { values, n_columns: d } = self.rows
+            && !matches!(self.basis, Basis::Matrix(_))
         {
-            return doubles;
+            match (T::to_doubles(&values[range.start * d..range.end * d]), &self.basis) {
+                (Cow::Borrowed(own), Basis::Columns) => return own,
+                (values, _) => *buffer = values.into_owned(),
+            }
+        } else {
+            buffer.resize(range.len() * self.length(), 0.0);
         }
-        buffer.resize(range.len() * self.width, 0.0);
         match (&self.basis, &self.rows) {
+            (Basis::Matrix(matrix), Rows::Dense { values, n_columns: d }) => {
+                let values = T::to_doubles(&values[range.start * d..range.end * d]);
+                buffer.fill(0.0);
+                skinny::multiply_add(&values, *d, matrix, self.stride, buffer);
+            }
             (Basis::Matrix(matrix), rows) => {
-                let mut padded = vec![0.0; range.len() * self.stride];
-                rows.multiply_in_double(range, |_| 1.0, matrix, self.stride, &mut padded);
-                let rows = padded.chunks_exact(self.stride);
-                for (out, row) in buffer.chunks_exact_mut(self.width).zip(rows) {
-                    out.copy_from_slice(&row[..self.width]);
-                }
+                buffer.fill(0.0);
+                rows.multiply_in_double(range, |_| 1.0, matrix, self.stride, buffer);
             }
-            (_, Rows::Dense { values, n_columns: d }) => {
-                convert(&values[range.start * d..range.end * d], buffer);
-            }
+            (_, Rows::Dense { .. }) => {}
             (_, Rows::Sparse(x)) => {
                 buffer.fill(0.0);
                 for (i, out) in range.zip(buffer.chunks_exact_mut(self.width)) {
@@ -132,17 +140,6 @@ impl<'a, T: Lanes> Frame<'a, T> {
         }
         buffer
     }
-}
-
-fn convert<T: Lanes>(values: &[T], out: &mut [f64]) {
-    vectorize(
-        #[inline(always)]
-        || {
-            for (out, &value) in out.iter_mut().zip(values) {
-                *out = value.into();
-            }
-        },
-    );
 }
 
 /// A matrix with its rows padded to whole vectors.

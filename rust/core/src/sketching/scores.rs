@@ -144,9 +144,11 @@ impl Transform {
         matrix: ArrayView2<'_, f64>,
     ) -> Result<Self, Error> {
         check("transform", frame.width(), matrix.nrows(), matrix.shape())?;
-        let strides = (frame.width(), skinny::padded::<f64>(matrix.ncols()));
+        let strides = (frame.length(), skinny::padded::<f64>(matrix.ncols()));
         let upper = matrix.indexed_iter().all(|((i, j), &value)| i <= j || value == 0.0);
-        Ok(Self { values: padded(matrix), strides, upper })
+        let mut values = padded(matrix);
+        values.resize(strides.0 * strides.1, 0.0); // for the zeros after the rows of a panel
+        Ok(Self { values, strides, upper })
     }
 
     /// The rows `x` times the matrix.

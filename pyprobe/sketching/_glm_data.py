@@ -1,0 +1,232 @@
+"""Data of a generalized linear model with its natural link: what one pass over it gives.
+
+The log-likelihood of a row is y eta - A(eta) + c(y) with eta = x . theta + offset, and all its
+derivatives in eta but the first are those of the cumulant function A alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import solve_triangular
+from scipy.special import expit, gammaln
+
+from pyprobe._engine import Engine, select
+from pyprobe._validate import as_float_array, check_finite
+from pyprobe.errors import DomainError, NotPositiveDefiniteError, ShapeError
+from pyprobe.sketching._input import read_tall
+
+__all__ = [
+    "FAMILIES",
+    "LARGEST_ETA",
+    "Data",
+    "Vector",
+    "as_data",
+    "as_precision",
+    "cells",
+    "cumulant",
+]
+
+Vector: TypeAlias = npt.NDArray[np.float64]
+
+FAMILIES = ("logistic", "poisson", "gaussian")
+LARGEST_ETA = 500.0
+"""Where the exponential of Poisson's family goes on along its tangent, to stay finite."""
+
+_CELLS = 2**21  # etas held at once
+_BLOCK = 2**18  # entries of a block of rows: 2 MB, which stay in the cache between its products
+
+
+def cumulant(family: str, eta: Vector, order: int) -> Vector:
+    """Return a derivative of A, of order 0 to 4, at `eta`."""
+    if family == "gaussian":
+        if order == 0:
+            return eta**2 / 2
+        return eta if order == 1 else np.full_like(eta, float(order == 2))
+    if family == "poisson":
+        value: Vector = np.exp(np.minimum(eta, LARGEST_ETA))
+        if order == 0 and eta.size and eta.max() > LARGEST_ETA:
+            value *= 1 + np.maximum(eta - LARGEST_ETA, 0)
+        return value
+    if order == 0:
+        value = np.exp(-np.abs(eta))
+        value = np.log1p(value, out=value)
+        value += np.maximum(eta, 0)
+        return value
+    s: Vector = expit(eta)
+    if order == 1:
+        return s
+    variance: Vector = s * expit(-eta)  # 1 - s would lose the digits of its tail
+    if order == 2:
+        return variance
+    return variance * (1 - 2 * s if order == 3 else 1 - 6 * variance)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Data:
+    """Rows, responses and offsets of a model: a matrix in C order, or a CSR one."""
+
+    family: str
+    x: Any
+    y: Vector
+    offset: Vector
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns."""
+        n, d = self.x.shape
+        return n, d
+
+    def blocks(self) -> Iterator[tuple[slice, Vector]]:
+        """Yield some rows at a time, dense and in float64: what lies in memory stays small."""
+        n, d = self.shape
+        size = max(_BLOCK // d, 64)
+        for start in range(0, n, size):
+            part = slice(start, min(start + size, n))
+            yield part, _dense(self.x[part])
+
+    def rows(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.floating[Any]]:
+        """Return some rows, dense and in their own dtype."""
+        chosen = self.x[indices]
+        return chosen if isinstance(chosen, np.ndarray) else chosen.toarray()
+
+    def predict(self, theta: Vector) -> Vector:
+        """Return x . theta, shape (n,); without the offset."""
+        found = np.empty(self.shape[0])
+        for part, block in self.blocks():
+            found[part] = block @ theta
+        return found
+
+    @property
+    def bases(self) -> Vector:
+        """c(y) of each row."""
+        if self.family == "logistic":
+            return np.zeros_like(self.y)
+        if self.family == "poisson":
+            return np.asarray(-gammaln(self.y + 1), dtype=np.float64)
+        return np.asarray(-(self.y**2 + np.log(2 * np.pi)) / 2)
+
+    @cached_property
+    def base(self) -> float:
+        """The sum of c(y)."""
+        return float(self.bases.sum())
+
+    def value(self, eta: Vector) -> float:
+        """Return the log-likelihood, given eta with the offset."""
+        return float(self.y @ eta - cumulant(self.family, eta, 0).sum()) + self.base
+
+    def values(self, thetas: Vector) -> Vector:
+        """Return the log-likelihood at each row of `thetas`, shape (k,)."""
+        found = np.full(len(thetas), self.base)
+        for part, block in self.blocks():
+            for some in cells(len(thetas), len(block)):
+                eta = thetas[some] @ block.T + self.offset[part]
+                found[some] += eta @ self.y[part] - cumulant(self.family, eta, 0).sum(axis=1)
+        return found
+
+    def derivatives(self, eta: Vector) -> tuple[Vector, Vector]:
+        """Return gradient and Hessian of the log-likelihood, given eta with the offset."""
+        d = self.shape[1]
+        residual = self.y - cumulant(self.family, eta, 1)
+        root = np.sqrt(cumulant(self.family, eta, 2))
+        gradient, hessian = np.zeros(d), np.zeros((d, d))
+        for part, block in self.blocks():
+            gradient += residual[part] @ block
+            scaled = block * root[part, None]
+            with np.errstate(over="ignore", invalid="ignore"):  # who takes it looks
+                hessian -= scaled.T @ scaled
+        return gradient, hessian
+
+    def squares(self, factor: Vector) -> Vector:
+        """Return x' (L L')^-1 x of each row, given L: its variance where L L' is a precision."""
+        found = np.empty(self.shape[0])
+        for part, block in self.blocks():
+            solved = solve_triangular(factor, block.T, lower=True, check_finite=False)
+            found[part] = np.einsum("ij,ij->j", solved, solved)
+        return found
+
+
+def cells(n_points: int, n_rows: int) -> list[slice]:
+    """Return parts of the points, such that their etas on so many rows stay small in memory."""
+    size = max(_CELLS // max(n_rows, 1), 1)
+    return [slice(start, start + size) for start in range(0, n_points, size)]
+
+
+def as_data(family: str, x: Any, y: Any, offset: Any) -> Data:
+    """Check the data of a model; CPU tensors are read as arrays."""
+    if select(x, y, offset, names=("x", "y", "offset")) is Engine.TORCH:
+        raise TypeError(
+            "'x' and 'y' must lie on the CPU: a fit reads them there. Pass .cpu(); the coreset "
+            "itself takes a 'theta' on any device."
+        )
+    tall = read_tall("x", x)
+    tall.check_finite()
+    n = tall.shape[0]
+    response = _column("y", y, n)
+    _check_response(family, response)
+    shift = np.zeros(n) if offset is None else _column("offset", offset, n)
+    return Data(family=family, x=tall.matrix(), y=response, offset=shift)
+
+
+def as_precision(value: Any, d: int) -> Vector:
+    """Return a prior precision as a matrix: of a scalar, a diagonal or a matrix."""
+    array = np.array(as_float_array("prior_precision", value), dtype=np.float64)
+    if array.shape not in ((), (d,), (d, d)):
+        raise ShapeError(
+            f"'prior_precision' must be a number or have shape ({d},) or ({d}, {d}); got "
+            f"{array.shape}."
+        )
+    check_finite("prior_precision", np.atleast_1d(array))
+    if array.ndim < 2:
+        if array.size and array.min() < 0:
+            raise DomainError(f"'prior_precision' must not be negative; got {array.min()}.")
+        return np.diag(np.broadcast_to(array, (d,)))
+    if not np.allclose(array, array.T, rtol=1e-8, atol=0):
+        raise DomainError("'prior_precision' must be symmetric; take (P + P.T) / 2.")
+    least = np.linalg.eigvalsh(array)[0]
+    if least < -1e-10 * np.abs(array).max():
+        raise NotPositiveDefiniteError(
+            f"'prior_precision' must be positive semidefinite; its least eigenvalue is {least:.3g}."
+        )
+    return array
+
+
+def _column(name: str, value: Any, n: int) -> Vector:
+    value = value.detach().numpy() if hasattr(value, "detach") else value
+    array = np.ascontiguousarray(as_float_array(name, value), dtype=np.float64)
+    if array.shape != (n,):
+        raise ShapeError(
+            f"'{name}' must have shape ({n},), one number a row of 'x'; got {array.shape}."
+        )
+    check_finite(name, array)
+    return array
+
+
+def _check_response(family: str, y: Vector) -> None:
+    if family == "logistic":
+        wrong = (y != 0) & (y != 1)
+        wanted, out = "0 or 1", "Of -1 and 1 make (y + 1) / 2."
+    elif family == "poisson":
+        wrong = (y < 0) | (y != np.floor(y))
+        wanted, out = (
+            "counts 0, 1, 2, ...",
+            "A rate goes with the logarithm of its exposure, 'offset'.",
+        )
+    else:
+        return
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise DomainError(
+            f"'y' must hold {wanted} for the {family} family; got {y[index]:.6g} at index {index}. "
+            + out
+        )
+
+
+def _dense(rows: Any) -> Vector:
+    array = rows if isinstance(rows, np.ndarray) else rows.toarray()
+    return np.asarray(array, dtype=np.float64)

@@ -1,0 +1,285 @@
+r"""Least squares to the last digit: normal equations of well conditioned columns, and refinement.
+
+Each step solves for a correction from the gradient of the residual itself,
+
+.. math:: x \leftarrow x + P M^{-1} P' A' (b - A x), \qquad M \approx (A P)' (A P),
+
+whose error is the last step's times the error of M: about u kappa(A P)^2 for a Gram matrix, u
+kappa(A) for one of columns that a sketch has made well conditioned. What stays is the rounding of
+the residual and the gradient: that of a backward stable method (Epperly, Meier and Nakatsukasa
+2024; their inner iteration is exchanged for a factor of M where that costs less).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import lapack
+
+from pyprobe import _core
+from pyprobe.errors import DomainError
+from pyprobe.sketching._input import Tall
+from pyprobe.sketching._space import power_of_two, scaled_gram
+from pyprobe.sketching.operators import SketchOperator, sketch_operator
+from pyprobe.typing import Rng
+
+__all__ = [
+    "Problem",
+    "Refined",
+    "Solution",
+    "Whitening",
+    "least_rows",
+    "solve_exactly",
+    "whiten",
+]
+
+Matrix = npt.NDArray[np.float64]
+Vector = npt.NDArray[np.float64]
+
+_EPS = float(np.finfo(np.float64).eps)
+_GRAM = 1e-11
+"""Inverse condition number of the scaled Gram matrix from which on it is used as it is."""
+_MAX_STEPS = 8
+_MAX_CG = 100
+_CG_TOL = 1e-10
+_WIDE = 512
+"""Columns beyond which thirty passes over the data cost less than a product with d by d."""
+_WIDE_SPARSE = 64
+"""The same for sparse data, whose passes are shorter and whose products are dense."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A matrix and its targets."""
+
+    a: Tall
+    b: Matrix
+    """Shape (n, k), each column scaled by a power of two where it needs that."""
+    norms: Vector
+    """Those of the columns of `b`."""
+
+    def residual(self, x: Matrix) -> tuple[Matrix, Vector]:
+        """Return A' (b - A x), and the squared norms of the columns of b - A x."""
+        return _core.sketch_residual(self.a.samples, self.b, x)
+
+
+class Refined(NamedTuple):
+    """Where refinement has come to."""
+
+    x: Matrix
+    squares: Vector
+    """Squared norms of the residuals."""
+    n_iter: int
+    error: float
+    """The length of A times the last step, over that of b."""
+    converged: bool
+    stopped: bool = False
+
+
+class Solution(NamedTuple):
+    """A solution, and how it was found."""
+
+    refined: Refined
+    rank: int
+    method: str
+    condition: float
+    operator: SketchOperator | None
+
+
+class Solver(NamedTuple):
+    """How a step is made."""
+
+    newton: Callable[[Matrix], Matrix]
+    """From the gradient to the correction."""
+    contraction: float
+    """What a step leaves of the error, at most."""
+
+
+class Whitening(NamedTuple):
+    """A basis of the row space in which the columns of a matrix are orthonormal."""
+
+    basis: Matrix
+    """P, shape (d, rank), with the scales of the columns."""
+    start: Matrix
+    """Q' b, shape (rank, k): the solution is P times it."""
+    condition: float
+    null: Matrix
+    """Orthonormal, shape (d, d - rank): what the matrix takes to zero."""
+
+
+def solve_exactly(
+    problem: Problem,
+    kind: str | None,
+    n_rows: int | None,
+    rng: Rng,
+    watch: Callable[[int, float], bool],
+) -> Solution:
+    """Return the least squares solution; a sketch is used where `kind` names it or it must be."""
+    a = problem.a
+    n, d = a.shape
+    dense = isinstance(a.samples, np.ndarray)
+    by_product = d <= (_WIDE if dense else _WIDE_SPARSE)
+    if kind is None and n > d and (dense or by_product):
+        gram, scales, _ = scaled_gram(a, problem.b)
+        factor, failed = lapack.dpotrf(gram[:d])
+        size = np.abs(gram[:d]).sum(axis=0).max()
+        inverse = 0.0 if failed else float(lapack.dpocon(factor, size)[0])
+        if inverse > _GRAM:
+            start = scales[:, None] * lapack.dpotrs(factor, gram[d:].T)[0]
+            return _by_cholesky(problem, factor, scales, start, inverse, watch)
+    else:
+        maxima = a.check_finite()
+        if not maxima.any():
+            raise DomainError("'a' must not be all zero.")
+        scales = power_of_two(maxima)
+    scales = np.where(scales > 0, scales, 1.0)
+    m = n_rows or max(64, (8 if by_product else 12) * d)
+    if kind is None and n <= 2 * m:
+        found = whiten(scales * a.dense(), problem.b, scales, a.dtype)
+        solver = Solver(lambda g: found.basis @ (found.basis.T @ g), _rounding(found.condition))
+        return _finish(problem, found, solver, None, watch)
+    operator = sketch_operator(kind or "sparse_sign", m, n, rng=rng)
+    rows = operator.of_samples("a", a.samples) * scales
+    found = whiten(rows, operator.of_samples("b", problem.b), scales, a.dtype)
+    solver = (_by_product if by_product else _by_conjugate_gradients)(problem, found)
+    return _finish(problem, found, solver, operator, watch)
+
+
+def whiten(rows: Matrix, targets: Matrix, scales: Vector, dtype: np.dtype[Any]) -> Whitening:
+    """Return the whitening of `rows`, which stand for all, with columns scaled already."""
+    q, factor = np.linalg.qr(rows)
+    u, values, vt = np.linalg.svd(factor, full_matrices=True)
+    # Sums of many rows are rounded, and so were the entries when they were stored.
+    least = max(_EPS * max(rows.shape), 4 * float(np.finfo(dtype).eps))
+    rank = int((values > least * values[0]).sum())
+    basis = scales[:, None] * (vt[:rank].T / values[:rank])
+    start = u[:, :rank].T @ (q.T @ targets)
+    null = scales[:, None] * vt[rank:].T
+    null = np.linalg.qr(null / np.abs(null).max(axis=0, initial=0.0))[0]
+    return Whitening(basis, start, float(values[0] / values[rank - 1]), null)
+
+
+def _rounding(condition: float) -> float:
+    """Return what rounding leaves of the error in the solution of a system, at most."""
+    return min(0.5, 20 * _EPS * condition)
+
+
+def least_rows(d: int) -> int:
+    """Return the fewest rows of a sketch that leave a degree of freedom to the residual."""
+    return d + 1
+
+
+def _by_cholesky(
+    problem: Problem,
+    factor: Matrix,
+    scales: Vector,
+    start: Matrix,
+    inverse: float,
+    watch: Callable[[int, float], bool],
+) -> Solution:
+    def newton(gradient: Matrix) -> Matrix:
+        solved, _ = lapack.dpotrs(factor, scales[:, None] * gradient)
+        return np.asarray(scales[:, None] * solved)
+
+    condition = inverse**-0.5
+    refined = _refine(problem, start, Solver(newton, _rounding(1 / inverse)), condition, watch)
+    return Solution(refined, len(scales), "cholesky", condition, None)
+
+
+def _by_product(problem: Problem, found: Whitening) -> Solver:
+    """Factor the Gram matrix of the whitened columns, whose condition number is near 1."""
+    basis = found.basis
+    gram = _core.rows_gram(problem.a.samples, basis)
+    factor, failed = lapack.dpotrf(gram)
+    inverse = 0.0 if failed else lapack.dpocon(factor, np.abs(gram).sum(axis=0).max())[0]
+    if inverse < 1e-6:  # too few rows in the sketch
+        return _by_conjugate_gradients(problem, found)
+
+    def newton(gradient: Matrix) -> Matrix:
+        solved, _ = lapack.dpotrs(factor, basis.T @ gradient)
+        return np.asarray(basis @ solved)
+
+    return Solver(newton, _rounding(found.condition / inverse))
+
+
+def _by_conjugate_gradients(problem: Problem, found: Whitening) -> Solver:
+    """Solve with the Gram matrix of the whitened columns in passes over the data."""
+    basis, nothing = found.basis, np.zeros_like(problem.b)
+
+    def multiply(y: Matrix) -> Matrix:
+        gradient, _ = _core.sketch_residual(problem.a.samples, nothing, -(basis @ y))
+        return np.asarray(basis.T @ gradient)
+
+    def newton(gradient: Matrix) -> Matrix:
+        left = basis.T @ gradient
+        y, direction = np.zeros_like(left), left
+        squares = np.square(left).sum(axis=0)
+        # Shorter than that is rounding, whatever the step was.
+        enough = np.maximum(squares * _CG_TOL**2, np.square(0.1 * _EPS * problem.norms))
+        for _ in range(_MAX_CG):
+            if (squares <= enough).all():
+                break
+            product = multiply(direction)
+            curvature = (direction * product).sum(axis=0)
+            length = np.divide(squares, curvature, out=np.zeros_like(squares), where=curvature > 0)
+            y = y + length * direction
+            left = left - length * product
+            before, squares = squares, np.square(left).sum(axis=0)
+            ratio = np.divide(squares, before, out=np.zeros_like(squares), where=before > 0)
+            direction = left + ratio * direction
+        return np.asarray(basis @ y)
+
+    # The last step has to be short itself: nobody knows how good the one before was.
+    return Solver(newton, 0.5)
+
+
+def _finish(
+    problem: Problem,
+    found: Whitening,
+    solver: Solver,
+    operator: SketchOperator | None,
+    watch: Callable[[int, float], bool],
+) -> Solution:
+    """Refine from the solution of the whitened problem, and take the shortest of the solutions."""
+    refined = _refine(problem, found.basis @ found.start, solver, found.condition, watch)
+    x = refined.x - found.null @ (found.null.T @ refined.x)
+    method = "qr" if operator is None else "sketch"
+    rank = found.basis.shape[1]
+    return Solution(refined._replace(x=x), rank, method, found.condition, operator)
+
+
+def _refine(
+    problem: Problem,
+    x: Matrix,
+    solver: Solver,
+    condition: float,
+    watch: Callable[[int, float], bool],
+) -> Refined:
+    """Step until what is left is rounding."""
+    sizes = np.where(problem.norms > 0, problem.norms, 1.0)
+    error, converged, stopped = np.inf, False, False
+    for step in range(1, _MAX_STEPS + 1):
+        gradient, squares = problem.residual(x)
+        correction = solver.newton(gradient)
+        # The squared length of A times the correction.
+        moved = np.maximum((gradient * correction).sum(axis=0), 0.0)
+        x = x + correction
+        before, error = error, float((np.sqrt(moved) / sizes).max())
+        stopped = watch(step, error)
+        if error * solver.contraction <= 0.5 * _EPS:
+            converged = True
+            break
+        if error > 0.5 * before:
+            # The gradient is rounding: of the size of u kappa for a large residual.
+            converged = error <= 100 * _EPS * condition
+            break
+        if stopped:
+            break
+    # Differences of squares lose their digits where the last step was not short.
+    again = (moved > 0.1 * squares).any()
+    squares = problem.residual(x)[1] if again else squares - moved
+    return Refined(x, squares, step, error, converged, stopped and not converged)

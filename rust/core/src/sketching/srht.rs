@@ -1,0 +1,255 @@
+//! The subsampled randomized Hadamard transform, `S = P H D / sqrt(m)`: random signs, the
+//! Walsh-Hadamard transform of N rows, and m of its rows without replacement.
+//!
+//! `H_N` is the Kronecker product of `H_R` and `H_B` for N = R B: rows are transformed in blocks of B,
+//! which stay in a cache, and each block is added to the m rows of the result with the signs of
+//! `H_R`. So neither the N rows nor a padded copy of the input is ever held.
+
+use core::ops::Range;
+use std::collections::BTreeSet;
+
+use ndarray::{Array2, ArrayView2};
+
+use super::hadamard::walsh_hadamard;
+use crate::linalg::{Lanes, Rows};
+use crate::memory::{shaped, zeros};
+use crate::parallel::{for_each_chunk, reduce_blocks};
+use crate::random::{Key, Stream};
+use crate::simd::vectorize;
+use crate::{Control, Error};
+
+/// Separates the signs from the choice of rows under one key.
+const ROWS: u64 = 1;
+/// Rows whose signs come from one stream: a bit each of its 64 words.
+const GROUP: usize = 64 * 64;
+/// Doubles of a block: half of the second cache, the other half for the result.
+const BLOCK: usize = 1 << 16;
+/// Most sums that are made before they are added up: what may run at a time.
+const PARTS: usize = 16;
+
+/// A subsampled randomized Hadamard transform.
+#[derive(Debug, Clone, Copy)]
+pub struct Srht<'a> {
+    /// The rows of the transform that are kept, rising, from [`srht_rows`].
+    pub rows: &'a [u64],
+    /// Number of rows of the input; the transform runs over the next power of two.
+    pub n_input: usize,
+    /// The key of the signs.
+    pub key: Key,
+}
+
+/// `m` of the numbers below `n`, rising: every subset is equally likely.
+pub fn srht_rows(m: usize, n: usize, key: Key) -> Vec<u64> {
+    let mut stream = Stream::new(key.with_tag(ROWS), 0);
+    let mut chosen = BTreeSet::new();
+    // Floyd's algorithm (Bentley and Floyd 1987).
+    for last in (n - m.min(n)) as u64..n as u64 {
+        let drawn = stream.below(last + 1);
+        chosen.insert(if chosen.contains(&drawn) { last } else { drawn });
+    }
+    chosen.into_iter().collect()
+}
+
+/// The signs of the rows `range`, each 1 or -1.
+pub fn srht_signs(range: Range<usize>, key: Key) -> Vec<f64> {
+    let mut signs = Vec::with_capacity(range.len() + GROUP);
+    let first = range.start / GROUP;
+    for group in first..range.end.div_ceil(GROUP) {
+        let mut stream = Stream::new(key, group as u64);
+        for _ in 0..64 {
+            let word = stream.next_u64();
+            signs.extend((0..64).map(|bit| f64::from(1 - 2 * (word >> bit & 1) as i32)));
+        }
+    }
+    signs.drain(..(range.start - first * GROUP).min(signs.len()));
+    signs.truncate(range.len());
+    signs
+}
+
+impl Srht<'_> {
+    fn n_padded(&self) -> usize {
+        self.n_input.next_power_of_two()
+    }
+
+    /// Rows of a block: in a cache, but not so few that adding them up, m additions a block, costs
+    /// more than the transform; and no more than a small chunk needs.
+    fn block(&self, n_rows: usize, d: usize) -> usize {
+        let cached = (BLOCK / d.max(1)).max(2).next_power_of_two() / 2;
+        let few = self.rows.len().next_power_of_two();
+        cached.max(few).min(n_rows.next_power_of_two().max(16)).min(self.n_padded())
+    }
+
+    /// What rows `start..` of the input, which are `x`, add to the product of the sketch with it.
+    ///
+    /// # Errors
+    /// [`Error::Memory`], [`Error::Cancelled`]
+    pub fn apply<T: Lanes>(
+        &self,
+        x: Rows<'_, T>,
+        start: usize,
+        control: &Control,
+    ) -> Result<Array2<f64>, Error> {
+        let (m, n, d) = (self.rows.len(), x.n_rows(), x.n_columns());
+        let size = self.block(n, d);
+        let blocks = start / size..(start + n).div_ceil(size);
+        let part = |range: Range<usize>| {
+            let mut sums = zeros(&[m, d])?;
+            let mut block = zeros(&[size, d])?;
+            for k in range {
+                let k = blocks.start + k;
+                self.fill(&mut block, x, start, k * size);
+                walsh_hadamard(&mut block, d, control)?;
+                self.accumulate(&mut sums, &block, d, k, size);
+            }
+            Ok(sums)
+        };
+        let at_a_time = blocks.len().div_ceil(PARTS);
+        let found = reduce_blocks(blocks.len(), at_a_time, control, part, super::add)?;
+        let mut sums = found.map_or_else(|| zeros(&[m, d]), Ok)?;
+        super::scale(&mut sums, (m as f64).sqrt().recip());
+        Ok(shaped((m, d), sums))
+    }
+
+    /// Rows `first..` of the padded input with their signs, as many as `block` holds.
+    fn fill<T: Lanes>(&self, block: &mut [f64], x: Rows<'_, T>, start: usize, first: usize) {
+        let d = x.n_columns();
+        block.fill(0.0);
+        let size = block.len().checked_div(d).unwrap_or(0);
+        let rows = first.max(start)..(first + size).min(start + x.n_rows());
+        let signs = srht_signs(rows.clone(), self.key);
+        match x {
+            Rows::Dense { values, .. } => {
+                let values = &values[(rows.start - start) * d..(rows.end - start) * d];
+                let block = &mut block[(rows.start - first) * d..(rows.end - first) * d];
+                vectorize(
+                    #[inline(always)]
+                    || {
+                        let pairs = block.chunks_exact_mut(d).zip(values.chunks_exact(d));
+                        for ((out, row), &sign) in pairs.zip(&signs) {
+                            for (out, &value) in out.iter_mut().zip(row) {
+                                *out = sign * value.into();
+                            }
+                        }
+                    },
+                );
+            }
+            Rows::Sparse(csr) => {
+                for (i, sign) in rows.zip(signs) {
+                    let (columns, values) = csr.row(i - start);
+                    for (&column, &value) in columns.iter().zip(values) {
+                        block[(i - first) * d + column as usize] += sign * value.into();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds the k-th transformed block to the rows of the result.
+    fn accumulate(&self, sums: &mut [f64], block: &[f64], d: usize, k: usize, size: usize) {
+        if d == 0 {
+            return;
+        }
+        vectorize(
+            #[inline(always)]
+            || {
+                for (sums, &row) in sums.chunks_exact_mut(d).zip(self.rows) {
+                    let (q, s) = (row as usize / size, row as usize % size);
+                    let values = &block[s * d..(s + 1) * d];
+                    if (q & k).count_ones() % 2 == 0 {
+                        sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+                    } else {
+                        sums.iter_mut().zip(values).for_each(|(sum, value)| *sum -= value);
+                    }
+                }
+            },
+        );
+    }
+
+    /// The product of the transposed sketch with `y`, of shape (m, k): shape (n, k).
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
+    pub fn apply_transpose(
+        &self,
+        y: ArrayView2<'_, f64>,
+        control: &Control,
+    ) -> Result<Array2<f64>, Error> {
+        let (m, k) = super::check_rows(y, self.rows.len())?;
+        let mut padded: Vec<f64> = zeros(&[self.n_padded(), k])?;
+        let scale = (m as f64).sqrt().recip();
+        for (&row, y) in self.rows.iter().zip(y.rows()) {
+            let out = &mut padded[row as usize * k..(row as usize + 1) * k];
+            out.iter_mut().zip(y).for_each(|(out, y)| *out = scale * y);
+        }
+        walsh_hadamard(&mut padded, k, control)?;
+        padded.truncate(self.n_input * k);
+        for_each_chunk(&mut padded, GROUP * k.max(1), control, |at, chunk| {
+            let first = at / k;
+            let signs = srht_signs(first..first + chunk.len() / k, self.key);
+            for (row, sign) in chunk.chunks_exact_mut(k).zip(signs) {
+                row.iter_mut().for_each(|value| *value *= sign);
+            }
+            Ok(())
+        })?;
+        Ok(shaped((self.n_input, k), padded))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::float_cmp)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_distinct_and_every_subset_is_as_likely() {
+        assert_eq!(srht_rows(8, 8, Key::new(0)), (0..8).collect::<Vec<_>>());
+        let mut counts = [0.0; 6];
+        for seed in 0..6000 {
+            let [a, b] = srht_rows(2, 4, Key::new(seed))[..] else { panic!("two rows") };
+            assert!(a < b);
+            counts[(a * (5 - a) / 2 + b - 1) as usize] += 1.0;
+        }
+        // Chi-squared with 5 degrees of freedom passes 35.9 with probability 1e-6.
+        let chi: f64 = counts.iter().map(|c: &f64| (c - 1e3).powi(2) / 1e3).sum();
+        assert!(chi < 35.9, "{counts:?}");
+    }
+
+    #[test]
+    fn signs_do_not_depend_on_where_the_range_begins() {
+        let all = srht_signs(0..3 * GROUP, Key::new(7));
+        for range in [5..6, 0..64, GROUP - 1..GROUP + 1, 100..2 * GROUP + 7, 9..9] {
+            assert_eq!(srht_signs(range.clone(), Key::new(7)), all[range]);
+        }
+    }
+
+    #[test]
+    fn blocks_of_any_size_give_the_product_with_the_whole_matrix() {
+        // Integers, and a number of rows whose root is exact: every sum is.
+        for (n, d, m) in [(3000_usize, 90, 64), (5000, 3, 4096), (70, 1, 4), (1, 2, 1)] {
+            let x: Vec<f64> = (0..n * d).map(|i| ((i * 31 + 5) % 11) as f64 - 5.0).collect();
+            let padded = n.next_power_of_two();
+            let (key, control) = (Key::new(3), Control::new());
+            let rows = srht_rows(m, padded, key);
+            let sketch = Srht { rows: &rows, n_input: n, key };
+            let view = Rows::Dense { values: &x, n_columns: d };
+            let found = sketch.apply(view, 0, &control).unwrap();
+            let mut full = vec![0.0; padded * d];
+            for (i, sign) in srht_signs(0..n, key).into_iter().enumerate() {
+                (0..d).for_each(|j| full[i * d + j] = sign * x[i * d + j]);
+            }
+            walsh_hadamard(&mut full, d, &control).unwrap();
+            let root = (m as f64).sqrt();
+            for (i, &row) in rows.iter().enumerate() {
+                for j in 0..d {
+                    assert_eq!(found[[i, j]], full[row as usize * d + j] / root, "n={n} d={d}");
+                }
+            }
+            let parts = [0..n / 3, n / 3..n / 3, n / 3..n].map(|range| {
+                let values = &x[range.start * d..range.end * d];
+                let part = Rows::Dense { values, n_columns: d };
+                sketch.apply(part, range.start, &Control::sequential()).unwrap()
+            });
+            assert_eq!(&(&parts[0] + &parts[1]) + &parts[2], found);
+        }
+    }
+}
