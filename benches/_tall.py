@@ -39,10 +39,10 @@ def coherent(n: int, n_rare: int = 5, n_each: int = 40) -> Matrix:
 
 
 def sparse_low_rank(n: int) -> Matrix:
-    """Five in a hundred entries are normals, others those of a matrix of rank 3, a tenth of it."""
+    """Normals of rank 3, a tenth in size, under five t(2.5) numbers in a hundred entries."""
     rng = np.random.default_rng(2)
     dense = rng.standard_normal((n, 3)) @ rng.standard_normal((3, D))
-    return np.where(rng.random((n, D)) < 0.05, rng.standard_normal((n, D)), 0.0) + 0.1 * dense
+    return np.where(rng.random((n, D)) < 0.05, rng.standard_t(2.5, size=(n, D)), 0.0) + 0.1 * dense
 
 
 def rare_columns(n: int) -> Matrix:
