@@ -117,18 +117,19 @@ def rows_needed(n: int, n_draws: int, m: int = 1600) -> str:
     )
 
 
+MOST_DRAWS = 2_000_000
+
+
 def draws_for(target: float, median: Callable[[int], float], start: int) -> tuple[float, bool]:
     """Return how many draws bring `median` to the target, and whether that is an extrapolation."""
-    m, found = start, median(start)
-    while True:
+    m = start
+    for _ in range(6):  # medians of few draws may go to and fro
         # The rate is 1 / sqrt(m), nearly: from a point close by it is exact enough.
-        wanted = m * (found / target) ** 2
-        if 0.8 < wanted / m < 1.25:
-            return wanted, False
-        if m == 2_000_000:
-            return wanted, wanted > m
-        m = int(min(max(wanted, 100), 2_000_000))
-        found = median(m)
+        wanted = m * (median(m) / target) ** 2
+        if 0.8 < wanted / m < 1.25 or m == MOST_DRAWS:
+            break
+        m = int(min(max(wanted, 100), MOST_DRAWS))
+    return wanted, wanted > 1.25 * MOST_DRAWS
 
 
 def rows_for(target: float, median: Callable[[int], float], low: int, high: int) -> int:
