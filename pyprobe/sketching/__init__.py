@@ -5,6 +5,7 @@
 `lp_sensitivities`     the largest part that each row can have in such a sum
 `total_sensitivity`    what they add up to
 `sample_rows`          few rows that stand for all
+`StreamingCoreset`     the same of a stream that is read once
 `subspace_distortion`  by how much they do not
 `sketch_operator`      random linear maps to few rows: SRHT, sparse signs, CountSketch, normals
 `sketched_lstsq`       least squares, exact or by a sketch with standard errors
@@ -22,6 +23,7 @@ from pyprobe.sketching.operators import SketchOperator, SketchTranspose, sketch_
 from pyprobe.sketching.regression import LstsqInfo, LstsqResult, sketched_lstsq
 from pyprobe.sketching.sampling import RowSample, sample_rows
 from pyprobe.sketching.sensitivity import TotalSensitivity, lp_sensitivities, total_sensitivity
+from pyprobe.sketching.streaming import StreamingCoreset
 
 __all__ = [
     "GLMCoreset",
@@ -33,6 +35,7 @@ __all__ = [
     "RowSample",
     "SketchOperator",
     "SketchTranspose",
+    "StreamingCoreset",
     "TotalSensitivity",
     "leverage_scores",
     "lewis_weights",

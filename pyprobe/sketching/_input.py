@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,45 +18,126 @@ from pyprobe.cluster._samples import Samples, as_samples, dtype_of
 from pyprobe.errors import DomainError, ShapeError
 from pyprobe.typing import FloatArray
 
-__all__ = ["Tall", "check_exponent", "read_tall", "take_rows"]
+__all__ = ["Passes", "Tall", "check_exponent", "read_passes", "read_tall"]
 
 Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+
+
+class Passes(ABC):
+    """Rows that scores are made of, by passes over all of them.
+
+    However they are stored, the same rows give the same bits: sums go over leaves of a fixed number
+    of rows, counted from the first, and are added up in pairs, pairs of pairs and so on.
+    """
+
+    __slots__ = ()
+
+    name: str
+    dtype: np.dtype[Any]
+    wrap: Callable[[Any], Any]
+    """What was computed, in the library, type and device of the rows."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    @abstractmethod
+    def check_finite(self) -> Vector:
+        """Return the largest modulus of every column; raise where an entry is not finite."""
+
+    @abstractmethod
+    def gram(self, frame: Matrix | Vector | None = None) -> Matrix:
+        """Return the products of the columns, times a matrix or scales or as they are."""
+
+    @abstractmethod
+    def squared_norms(self, transform: Matrix) -> Any:
+        """Return the squared norms (n,) of the rows times a matrix."""
+
+    @abstractmethod
+    def constant(self, value: float) -> Any:
+        """Return a vector (n,), stored as `squared_norms` stores its result."""
+
+    @abstractmethod
+    def lewis_step(
+        self, frame: Matrix | Vector | None, transform: Matrix, log_w: Any, p: float, c: float
+    ) -> tuple[Any, Matrix, float]:
+        """Return new logarithms of weights, the Gram matrix that they make, and the residual."""
+
+    @abstractmethod
+    def pair_power_sums(self, transform: Matrix, points: Matrix, weights: Vector, p: float) -> Any:
+        """Return for every row the sum of ``weights |row transform . point|^p`` over points."""
+
+    @abstractmethod
+    def sketch(self, n_rows: int) -> Matrix:
+        """Return a sparse sign embedding of the rows: products of columns are nearly kept."""
+
+    @abstractmethod
+    def take_rows(self, indices: Any) -> FloatArray:
+        """Return some rows as an array, in double precision."""
+
+    @abstractmethod
+    def dense(self) -> FloatArray:
+        """Return all rows as an array, in double precision."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tall:
+class Tall(Passes):
     """A matrix with a sample a row."""
 
     name: str
     samples: Samples
-    shape: tuple[int, int]
+    shape: tuple[int, int] = field()
     dtype: np.dtype[Any]
-    wrap: Callable[[FloatArray], Any]
-    """What was computed, in the library, type and device of the matrix."""
+    wrap: Callable[[Any], Any]
 
     def check_finite(self) -> Vector:
-        """Return the largest modulus of every column; raise where an entry is not finite."""
         return _core.column_maxima(self.samples)
+
+    def gram(self, frame: Matrix | Vector | None = None) -> Matrix:
+        return _core.rows_gram(self.samples, frame)
+
+    def squared_norms(self, transform: Matrix) -> Vector:
+        return _core.rows_squared_norms(self.samples, transform)
+
+    def constant(self, value: float) -> Vector:
+        return np.full(self.shape[0], value)
+
+    def lewis_step(
+        self, frame: Matrix | Vector | None, transform: Matrix, log_w: Vector, p: float, c: float
+    ) -> tuple[Vector, Matrix, float]:
+        return _core.lewis_step(self.samples, frame, transform, log_w, p, c)
+
+    def pair_power_sums(
+        self, transform: Matrix, points: Matrix, weights: Vector, p: float
+    ) -> Vector:
+        return _core.pair_power_sums(self.samples, transform, points, weights, p)
+
+    def sketch(self, n_rows: int) -> Matrix:
+        return sketch_part(self.samples, 0, n_rows)
 
     def matrix(self) -> Any:
         """Return all of it: an array, or a SciPy matrix of compressed rows."""
-        if isinstance(self.samples, np.ndarray):
-            return self.samples
-        import scipy.sparse
+        return as_matrix(self.samples)
 
-        indptr, indices, values, _ = self.samples[0]
-        parts = (values, indices.view(np.int32), indptr.view(np.int64))
-        return scipy.sparse.csr_array(parts, shape=self.shape)
+    def take_rows(self, indices: Any) -> FloatArray:
+        return as_dense(self.matrix()[indices])
 
-    def dense(self) -> npt.NDArray[np.float64]:
-        """Return all of it as an array, in double precision."""
-        return take_rows(self, slice(None))
+    def dense(self) -> FloatArray:
+        return as_dense(self.matrix())
 
 
-def take_rows(tall: Tall, indices: Any) -> npt.NDArray[np.float64]:
-    """Return some rows as an array, in double precision."""
-    rows = tall.matrix()[indices]
-    return np.asarray(rows if isinstance(rows, np.ndarray) else rows.toarray(), dtype=np.float64)
+def read_passes(name: str, a: Any) -> Passes:
+    """Return `a`: what `read_tall` takes, or row chunks that can be read again and again.
+
+    A door may have made the passes of it already.
+    """
+    from pyprobe.sketching._chunks import Chunks, is_stream
+
+    if isinstance(a, Passes):
+        return a
+    return Chunks.read(name, a) if is_stream(a) else read_tall(name, a)
 
 
 def read_tall(name: str, a: Any) -> Tall:
@@ -63,40 +146,116 @@ def read_tall(name: str, a: Any) -> Tall:
     Tensors are read as they are, without a record for autograd: a score or a draw of rows is a
     constant.
     """
-    if select(a) is Engine.NATIVE_TORCH:
-        torch = sys.modules["torch"]
-        plain = a.detach()
-        if plain.layout is torch.sparse_csr:
-            plain = _from_torch_csr(plain)
-        elif plain.layout is not torch.strided:
-            raise TypeError(
-                f"'{name}' must be a dense tensor or one of layout sparse_csr; got {a.layout}. "
-                "Convert with .to_sparse_csr()."
-            )
-        else:
-            plain = plain.numpy()
-        dtype = a.dtype if a.dtype.is_floating_point else torch.float64
+    from pyprobe.sketching._chunks import is_stream
 
-        def wrap(found: FloatArray) -> Any:
-            return torch.from_numpy(found).to(dtype)
-    else:
-        plain = a
-
-        def wrap(found: FloatArray) -> Any:
-            return found.astype(dtype_of(samples), copy=False)
-
-    samples = as_samples(name, plain)
-    shape = (
-        samples.shape
-        if isinstance(samples, np.ndarray)
-        else (
-            len(samples[0][0]) - 1,
-            samples[0][3],
+    if is_stream(a):
+        raise TypeError(
+            f"'{name}' must be one matrix here, all rows of which are at hand; got a sequence of "
+            "row chunks. Put them together, or draw rows of them with sample_rows first."
         )
-    )
+    samples, wrap = as_rows(name, a)
+    shape = shape_of(samples)
     if min(shape) == 0:
         raise ShapeError(f"'{name}' must have a row and a column at least; got shape {shape}.")
-    return Tall(name, samples, (shape[0], shape[1]), dtype_of(samples), wrap)
+    return Tall(name, samples, shape, dtype_of(samples), wrap)
+
+
+def as_rows(name: str, a: Any) -> tuple[Samples, Callable[[Any], Any]]:
+    """Return `a` as the kernels take it, and what makes results of its library and type."""
+    if select(a) is not Engine.NATIVE_TORCH:
+        samples = as_samples(name, a)
+        return samples, partial(_as_numpy, dtype=dtype_of(samples))
+    torch = sys.modules["torch"]
+    plain = a.detach()
+    if plain.layout is torch.sparse_csr:
+        plain = _from_torch_csr(plain)
+    elif plain.layout is not torch.strided:
+        raise TypeError(
+            f"'{name}' must be a dense tensor or one of layout sparse_csr; got {a.layout}. "
+            "Convert with .to_sparse_csr()."
+        )
+    else:
+        plain = plain.numpy()
+    kind = a.dtype if a.dtype.is_floating_point else torch.float64
+    return as_samples(name, plain), partial(_as_torch, dtype=kind)
+
+
+def _as_numpy(found: Any, dtype: Any) -> Any:
+    return found.astype(dtype, copy=False)
+
+
+def _as_torch(found: Any, dtype: Any) -> Any:
+    return sys.modules["torch"].from_numpy(found).to(dtype)
+
+
+def shape_of(samples: Samples) -> tuple[int, int]:
+    """Return rows and columns."""
+    if isinstance(samples, np.ndarray):
+        return samples.shape[0], samples.shape[1]
+    return len(samples[0][0]) - 1, samples[0][3]
+
+
+def as_matrix(samples: Samples) -> Any:
+    """Return an array, or a SciPy matrix of compressed rows."""
+    if isinstance(samples, np.ndarray):
+        return samples
+    import scipy.sparse
+
+    indptr, indices, values, _ = samples[0]
+    parts = (values, indices.view(np.int32), indptr.view(np.int64))
+    return scipy.sparse.csr_array(parts, shape=shape_of(samples))
+
+
+def as_dense(rows: Any) -> FloatArray:
+    """Return rows as an array, in double precision."""
+    return np.asarray(rows if isinstance(rows, np.ndarray) else rows.toarray(), dtype=np.float64)
+
+
+def cut(samples: Samples, start: int, stop: int) -> Samples:
+    """Return some rows, without a copy of their entries."""
+    if isinstance(samples, np.ndarray):
+        return samples[start:stop]
+    indptr, indices, values, n_columns = samples[0]
+    ends = indptr[start : stop + 1]
+    inside = slice(int(ends[0]), int(ends[-1]))
+    return (ends - ends[0], indices[inside], values[inside], n_columns), None
+
+
+def sum_in_pairs(parts: Iterable[Matrix]) -> Matrix:
+    """Return the sum, of neighbours first and of pairs of pairs next: as the kernels add leaves.
+
+    At most one sum for every power of two is held.
+    """
+    held: list[tuple[int, Matrix]] = []
+    for part in parts:
+        level, total = 0, part
+        while held and held[-1][0] == level:
+            level, total = level + 1, held.pop()[1] + total
+        held.append((level, total))
+    total = held.pop()[1]
+    while held:
+        total = held.pop()[1] + total
+    return total
+
+
+SKETCH_KEY = 0x9E3779B97F4A7C15
+"""Of the places and signs of sketches that make a basis: always the same."""
+NONZEROS = 4
+"""Rows of such a sketch to which each row goes."""
+
+
+def sketch_part(samples: Samples, start: int, n_rows: int) -> Matrix:
+    """Return what rows from number `start` on add to the sketch of all.
+
+    Places and signs belong to the number of the row. `start` must begin a leaf.
+    """
+    n, d = shape_of(samples)
+    leaf = _core.rows_leaf()
+    sketch = ("sparse_sign", n_rows, start + n, min(NONZEROS, n_rows), SKETCH_KEY, None)
+    return sum_in_pairs(
+        _core.sketch_apply(sketch, cut(samples, at, min(at + leaf, n)), start + at)
+        for at in range(0, n, leaf)
+    )
 
 
 def _from_torch_csr(tensor: Any) -> Any:

@@ -124,7 +124,9 @@ def solve_exactly(
     dense = isinstance(a.samples, np.ndarray)
     by_product = d <= (_WIDE if dense else _WIDE_SPARSE)
     if kind is None and n > d and (dense or by_product):
-        gram, scales, _ = scaled_gram(a, problem.b)
+        gram, scales, _ = scaled_gram(
+            a, lambda scales: _core.sketch_normal_equations(a.samples, scales, problem.b)
+        )
         factor, failed = lapack.dpotrf(gram[:d])
         size = np.abs(gram[:d]).sum(axis=0).max()
         inverse = 0.0 if failed else float(lapack.dpocon(factor, size)[0])

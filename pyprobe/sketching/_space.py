@@ -10,27 +10,23 @@ condition number itself, as that of a QR decomposition of all rows does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import lapack, qr
 
-from pyprobe import _core
 from pyprobe.errors import DomainError
-from pyprobe.sketching._input import Tall, Vector
-from pyprobe.sketching.operators import sketch_operator
+from pyprobe.sketching._input import Matrix, Passes, Vector
 
 __all__ = ["Space", "find_space", "inverse_factor", "power_of_two", "scaled_gram"]
-
-Matrix = npt.NDArray[np.float64]
 
 GRAM_LIMIT = 1e6
 """Condition number of the scaled Gram matrix up to which it is used: errors up to about 1e-9."""
 SKETCH_ROWS = 20
 """Rows of the sketch, for each column."""
-NONZEROS = 4
-"""Rows of the sketch to which each row goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +38,7 @@ class Space:
     matrix or where squares of the columns overflow, in the columns else.
     """
 
-    tall: Tall
+    tall: Passes
     matrix: Matrix | None
     scales: Vector
     kept: npt.NDArray[np.intp]
@@ -92,13 +88,18 @@ class Space:
             gram = self.scales[:, None] * gram * self.scales
         return gram[np.ix_(self.kept, self.kept)]
 
-    def squared_norms(self, transform: Matrix) -> Vector:
+    def squared_norms(self, transform: Matrix) -> Any:
         """Return the squared norm of every row in the basis, times `transform`."""
-        return _core.rows_squared_norms(self.tall.samples, self.to_columns(transform))
+        return self.tall.squared_norms(self.to_columns(transform))
 
 
-def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space:
+def find_space(
+    tall: Passes, method: str = "auto", *, ridge: float = 0.0, n_summed: int = 0
+) -> Space:
     """Return the column space of `tall`, of `[a; sqrt(ridge) I]` where there is a ridge.
+
+    Columns depend on others where what they add is less than the rounding of as many numbers as the
+    rows have, or `n_summed`.
 
     Raises
     ------
@@ -114,14 +115,14 @@ def find_space(tall: Tall, method: str = "auto", *, ridge: float = 0.0) -> Space
     if method == "gram" or (method == "auto" and not _is_singular(gram, scales, ridge)):
         gram = gram[np.ix_(kept, kept)]
         return Space(tall, None, scales, kept, is_extreme, gram, "gram")
-    matrix = _sketched_basis(tall, _sketch(tall), scales, ridge)
+    matrix = _sketched_basis(tall, _sketch(tall), scales, ridge, n_summed)
     if method == "approx":
         return Space(tall, matrix, scales, kept, is_extreme, np.eye(matrix.shape[1]), method)
-    gram = _core.rows_gram(tall.samples, matrix)
+    gram = tall.gram(matrix)
     return Space(tall, matrix, scales, kept, is_extreme, gram, "sketch_qr")
 
 
-def _rough_space(tall: Tall, ridge: float) -> Space | None:
+def _rough_space(tall: Passes, ridge: float) -> Space | None:
     """Return the space in a basis that is orthonormal up to the error of a sketch.
 
     None where an entry is not finite, or squares overflow.
@@ -133,24 +134,21 @@ def _rough_space(tall: Tall, ridge: float) -> Space | None:
     if not (inside | (squares == 0)).all() or not inside.any():
         return None
     scales = power_of_two(np.sqrt(squares))
-    matrix = _sketched_basis(tall, rows, scales, ridge)
+    matrix = _sketched_basis(tall, rows, scales, ridge, 0)
     kept = np.flatnonzero(scales)
     return Space(tall, matrix, scales, kept, False, np.eye(matrix.shape[1]), "approx")
 
 
-def scaled_gram(tall: Tall, targets: Matrix | None = None) -> tuple[Matrix, Vector, bool]:
+def scaled_gram(
+    tall: Passes, gram_of: Callable[[Vector | None], Matrix] | None = None
+) -> tuple[Matrix, Vector, bool]:
     """Return the Gram matrix of the columns, scaled to lengths near 1 by powers of two, and these.
 
     Columns of zeros have scale 0. Last comes whether squares of the columns themselves overflow.
-    With targets of shape (n, k), their products with the columns are k more rows of the matrix.
+    `gram_of` may give more rows than there are columns, whose own columns are scaled alike.
     """
+    gram_of = gram_of or tall.gram
     d = tall.shape[1]
-
-    def gram_of(scales: Vector | None) -> Matrix:
-        if targets is None:
-            return _core.rows_gram(tall.samples, scales)
-        return _core.sketch_normal_equations(tall.samples, scales, targets)
-
     gram = gram_of(None)
     squares = gram.diagonal()
     scales = np.ones(d)
@@ -203,17 +201,18 @@ def _penalized(gram: Matrix, scales: Vector, ridge: float) -> Matrix:
         return gram + np.diag(np.square(np.sqrt(ridge) * scales))
 
 
-def _sketch(tall: Tall) -> Matrix:
+def _sketch(tall: Passes) -> Matrix:
     """Return a sketch of the rows, or the rows where they are few."""
     n, d = tall.shape
     m = SKETCH_ROWS * d
     if n <= 2 * m:
         return tall.dense()
-    operator = sketch_operator("sparse_sign", m, n, n_nonzeros=min(NONZEROS, m), rng=0)
-    return operator.of_samples(tall.name, tall.samples)
+    return tall.sketch(m)
 
 
-def _sketched_basis(tall: Tall, rows: Matrix, scales: Vector, ridge: float) -> Matrix:
+def _sketched_basis(
+    tall: Passes, rows: Matrix, scales: Vector, ridge: float, n_summed: int
+) -> Matrix:
     """Return a matrix (d, rank) that makes the columns a well conditioned basis of their space."""
     d = tall.shape[1]
     rows = rows * scales
@@ -225,7 +224,8 @@ def _sketched_basis(tall: Tall, rows: Matrix, scales: Vector, ridge: float) -> M
         rows = np.vstack([rows, np.sqrt(ridge) * np.diag(safe)])
     factor, order = qr(rows, mode="r", pivoting=True, check_finite=False)
     diagonal = np.abs(np.diag(factor))
-    rank = int((diagonal > np.finfo(tall.dtype).eps * max(rows.shape) * diagonal[0]).sum())
+    rounding = np.finfo(tall.dtype).eps * max(*rows.shape, n_summed)
+    rank = int((diagonal > rounding * diagonal[0]).sum())
     inverse, _ = lapack.dtrtri(factor[:rank, :rank])
     basis = np.zeros((d, rank))
     basis[order[:rank]] = inverse

@@ -9,8 +9,8 @@ import numpy as np
 
 from pyprobe import _core
 from pyprobe.errors import ShapeError
-from pyprobe.sketching._input import Tall, Vector, check_exponent, read_tall, take_rows
-from pyprobe.sketching._space import Matrix, find_space, inverse_factor
+from pyprobe.sketching._input import Matrix, Tall, Vector, check_exponent, read_passes, read_tall
+from pyprobe.sketching._space import find_space, inverse_factor
 from pyprobe.sketching.lewis import find_lewis
 from pyprobe.sketching.sampling import RowSample
 
@@ -66,7 +66,7 @@ def subspace_distortion(a: Any, sample: RowSample, p: float | None = None) -> tu
             f"'sample' must be a RowSample; got {type(sample).__name__}. sample_rows makes one."
         )
     p = sample.p if p is None else check_exponent(p)
-    tall = read_tall("a", a)
+    tall = read_passes("a", a) if p == 2 else read_tall("a", a)
     if tall.shape[0] != sample.n_rows:
         raise ShapeError(
             f"'a' must have the {sample.n_rows} rows that were sampled from; got shape "
@@ -78,7 +78,7 @@ def subspace_distortion(a: Any, sample: RowSample, p: float | None = None) -> tu
     else:
         found = find_lewis(tall, p)
         transform = found.space.to_columns(found.transform)
-    rows = take_rows(tall, sample.indices) @ transform
+    rows = tall.take_rows(sample.indices) @ transform
     squares = np.linalg.eigvalsh((rows * sample.weights[:, None]).T @ rows)
     rounding = 1e-12 * squares[-1] if len(squares) else 0.0
     low = 0.0 if squares[0] <= rounding else float(np.sqrt(squares[0]))
@@ -91,7 +91,7 @@ def _search(
     tall: Tall, transform: Matrix, sample: RowSample, rows: Matrix, p: float, *, spans: bool
 ) -> tuple[float, float]:
     """Return the extremes that are found, in the coordinates of the transform."""
-    norms = _core.rows_squared_norms(tall.samples, transform)
+    norms = tall.squared_norms(transform)
     rank = transform.shape[1]
     random = np.random.default_rng(0).standard_normal((N_RANDOM, rank))
     inside = np.zeros(len(norms), dtype=bool)
@@ -100,7 +100,7 @@ def _search(
     def heaviest(where: Any) -> Matrix:
         chosen = np.flatnonzero(where)
         chosen = chosen[np.argsort(norms[chosen], kind="stable")[::-1][:N_HEAVY]]
-        return take_rows(tall, chosen) @ transform
+        return tall.take_rows(chosen) @ transform
 
     ratio = _Ratio(tall, transform, rows, sample.weights, p)
     high = _refined(ratio, np.vstack([heaviest(inside), random]), 1.0)

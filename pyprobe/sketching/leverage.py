@@ -14,7 +14,7 @@ from scipy.linalg import qr
 from pyprobe._rng import key as key_of
 from pyprobe._validate import check_choice, check_positive_float, check_positive_int
 from pyprobe.errors import DomainError
-from pyprobe.sketching._input import Tall, Vector, read_tall
+from pyprobe.sketching._input import Passes, Vector, read_passes
 from pyprobe.sketching._space import find_space, inverse_factor
 from pyprobe.typing import Rng
 
@@ -90,7 +90,7 @@ def leverage_scores(
     check_choice("method", method, METHODS)
     ridge = check_positive_float("ridge", ridge, allow_zero=True)
     n_projections = check_positive_int("n_projections", n_projections)
-    tall = read_tall("a", a)
+    tall = read_passes("a", a)
     if method == "qr":
         return tall.wrap(_by_qr(tall, ridge))
     scores, _ = ranked_scores(tall, method, ridge=ridge, n_projections=n_projections, rng=rng)
@@ -98,13 +98,13 @@ def leverage_scores(
 
 
 def ranked_scores(
-    tall: Tall,
+    tall: Passes,
     method: str = "auto",
     *,
     ridge: float = 0.0,
     n_projections: int = 20,
     rng: Rng = None,
-) -> tuple[Vector, int]:
+) -> tuple[Any, int]:
     """Return leverage scores, and the rank of the matrix."""
     space = find_space(tall, method, ridge=ridge)
     gram = space.gram
@@ -124,7 +124,7 @@ def ranked_scores(
     return np.minimum(space.squared_norms(transform), 1.0), space.rank
 
 
-def _by_qr(tall: Tall, ridge: float) -> Vector:
+def _by_qr(tall: Passes, ridge: float) -> Vector:
     """Return the squared norms of the rows of Q."""
     if ridge:
         raise DomainError('\'ridge\' must be 0 with method="qr"; use method="sketch_qr".')

@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from pyprobe import _core
 from pyprobe._validate import check_bool, check_callback, check_positive_float, check_positive_int
 from pyprobe.errors import ConvergenceWarning
 from pyprobe.progress import Callback, Progress, ends
-from pyprobe.sketching._input import Tall, Vector, check_exponent, read_tall
-from pyprobe.sketching._space import Matrix, Space, find_space, inverse_factor
+from pyprobe.sketching._input import Matrix, Passes, check_exponent, read_passes
+from pyprobe.sketching._space import Space, find_space, inverse_factor
 
 __all__ = ["LewisInfo", "lewis_weights"]
 
@@ -116,7 +115,7 @@ def lewis_weights(
     max_iter = check_positive_int("max_iter", max_iter)
     return_info = check_bool("return_info", return_info)
     check_callback("callback", callback)
-    tall = read_tall("a", a)
+    tall = read_passes("a", a)
     weights = find_lewis(tall, p, tol=tol, max_iter=max_iter, callback=callback)
     if not weights.info.converged:
         warnings.warn(
@@ -133,7 +132,7 @@ def lewis_weights(
 class LewisWeights:
     """Weights, and the geometry that goes with them."""
 
-    w: Vector
+    w: Any
     info: LewisInfo
     space: Space
     transform: Matrix
@@ -141,7 +140,7 @@ class LewisWeights:
 
 
 def find_lewis(
-    tall: Tall,
+    tall: Passes,
     p: float,
     *,
     tol: float = 1e-2,
@@ -157,14 +156,12 @@ def find_lewis(
         info = LewisInfo(converged=True, n_iter=1, residual=0.0, rank=rank)
         return LewisWeights(w, info, space, transform)
     start = math.log(rank / n)
-    log_w = np.full(n, start)
+    log_w = tall.constant(start)
     transform = transform * math.exp((1 / p - 0.5) * start)
     c, best, stalled = 2 * p / (p + 2), math.inf, 0
     began = time.perf_counter()
     for n_iter in range(1, max_iter + 1):
-        new, gram, residual = _core.lewis_step(
-            tall.samples, space.frame, space.to_frame(transform), log_w, p, c
-        )
+        new, gram, residual = tall.lewis_step(space.frame, space.to_frame(transform), log_w, p, c)
         stop = callback is not None and ends(
             callback(
                 Progress(
@@ -183,5 +180,5 @@ def find_lewis(
         log_w, transform = new, inverse_factor(space.from_frame(gram))
     # The residual is that of the weights before the last step, and these are what is returned.
     info = LewisInfo(converged=residual <= tol, n_iter=n_iter, residual=residual, rank=rank)
-    w = np.exp(np.where(np.isneginf(new), -np.inf, log_w))
+    w = np.exp(np.where(new == -np.inf, -np.inf, log_w))
     return LewisWeights(w, info, space, transform)

@@ -26,7 +26,8 @@ from pyprobe._validate import (
     check_positive_int,
 )
 from pyprobe.errors import DomainError, ShapeError
-from pyprobe.sketching._input import Tall, Vector, check_exponent, read_tall
+from pyprobe.sketching._chunks import is_stream, rows_of, take_from
+from pyprobe.sketching._input import Passes, Vector, check_exponent, read_passes
 from pyprobe.sketching.leverage import ranked_scores
 from pyprobe.sketching.lewis import find_lewis
 from pyprobe.typing import Rng
@@ -92,15 +93,7 @@ class RowSample:
 
         Norms of exponent p of combinations of the columns are then those of all rows, nearly.
         """
-        rows = _taken(a, self.indices, self.n_rows)
-        factors = self.weights ** (1 / self.p)
-        if scipy.sparse.issparse(rows):
-            return rows.multiply(factors[:, None].astype(rows.dtype)).tocsr()
-        if isinstance(rows, np.ndarray):
-            kind = rows.dtype if rows.dtype.kind == "f" else np.dtype(np.float64)
-            return rows * factors.astype(kind).reshape(-1, *[1] * (rows.ndim - 1))
-        factors = rows.new_tensor(factors, dtype=rows.dtype if rows.is_floating_point() else None)
-        return rows * factors.reshape(-1, *[1] * (rows.ndim - 1))
+        return times(_taken(a, self.indices, self.n_rows), self.weights ** (1 / self.p))
 
     def distortion(self, a: Any) -> tuple[float, float]:
         """Return the extremes of ``||S A x||_p / ||A x||_p``: see `subspace_distortion`."""
@@ -110,17 +103,29 @@ class RowSample:
 
 
 def _taken(a: Any, indices: npt.NDArray[np.int64], n_rows: int) -> Any:
+    # Chunks of targets, vectors, cannot be told from rows but by their number.
+    vectors = isinstance(a, list | tuple) and a and getattr(a[0], "ndim", None) == 1
+    if (vectors and len(a) != n_rows) or is_stream(a):
+        return take_from(a, indices, n_rows)
     if not hasattr(a, "shape"):
         a = np.asarray(a)
     if not a.shape or a.shape[0] != n_rows:
         raise ShapeError(
             f"'a' must have the {n_rows} rows that were sampled from; got shape {tuple(a.shape)}."
         )
-    if scipy.sparse.issparse(a):
-        return a.tocsr()[indices]
-    if isinstance(a, np.ndarray):
-        return a[indices]
-    return a[a.new_tensor(indices, dtype=None).long()]
+    return rows_of(a, indices)
+
+
+def times(rows: Any, factors: Any) -> Any:
+    """Return every row times a factor: an array, a sparse matrix or a tensor."""
+    if scipy.sparse.issparse(rows):
+        return rows.multiply(factors[:, None].astype(rows.dtype)).tocsr()
+    if hasattr(rows, "new_tensor"):
+        kind = rows.dtype if rows.is_floating_point() else None
+        return rows * rows.new_tensor(factors, dtype=kind).reshape(-1, *[1] * (rows.ndim - 1))
+    rows = np.asarray(rows) if hasattr(rows, "iloc") else rows
+    kind = rows.dtype if rows.dtype.kind == "f" else np.dtype(np.float64)
+    return rows * factors.astype(kind).reshape(-1, *[1] * (rows.ndim - 1))
 
 
 def sample_rows(
@@ -196,15 +201,14 @@ def sample_rows(
     p = check_exponent(p)
     check_choice("scheme", scheme, SCHEMES)
     check_choice("guarantee", guarantee, ("calibrated", "theorem"))
-    tall = read_tall("a", a)
-    n = tall.shape[0]
+    tall = read_passes("a", a)
     key = key_of(rng)
     if isinstance(scores, str):
         check_choice("scores", scores, SCORES)
         kind = scores if scores != "auto" else ("leverage" if p == 2 else "lewis")
         values, rank = row_scores(tall, kind, p)
     else:
-        kind, values, rank = "array", _given_scores(scores, n), None
+        kind, values, rank = "array", _given_scores(scores, tall.shape[0]), None
     promise = None
     if (n_samples is None) == (epsilon is None):
         raise DomainError("either 'n_samples' or 'epsilon' must be given, and not both.")
@@ -223,13 +227,13 @@ def sample_rows(
         weights=drawn.weights,
         probabilities=drawn.probabilities,
         p=p,
-        n_rows=n,
+        n_rows=tall.shape[0],
         rank=rank,
         guarantee=promise,
     )
 
 
-def row_scores(tall: Tall, kind: str, p: float) -> tuple[Vector, int | None]:
+def row_scores(tall: Passes, kind: str, p: float) -> tuple[Vector, int | None]:
     """Return the scores of this kind, and the rank where they tell it."""
     if kind == "uniform":
         tall.check_finite()
@@ -296,9 +300,10 @@ class Drawn:
     probabilities: Vector = field(repr=False)
 
 
-def draw(scores: Vector, n_samples: int, scheme: str, key: int) -> Drawn:
+def draw(scores: Any, n_samples: int, scheme: str, key: int) -> Drawn:
     """Draw rows by their scores; all of positive score where these are no more than `n_samples`."""
     # By the largest: levels and sums of scores of any scale stay numbers.
+    scores = np.asarray(scores)
     scores = scores / scores.max()
     positive = np.count_nonzero(scores)
     if n_samples >= positive:

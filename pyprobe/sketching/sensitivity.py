@@ -29,8 +29,7 @@ from pyprobe._validate import (
 )
 from pyprobe.errors import ConvergenceWarning, DomainError
 from pyprobe.progress import Callback, Progress
-from pyprobe.sketching._input import Tall, Vector, check_exponent, read_tall, take_rows
-from pyprobe.sketching._space import Matrix
+from pyprobe.sketching._input import Matrix, Passes, Vector, check_exponent, read_tall
 from pyprobe.sketching.leverage import ranked_scores
 from pyprobe.sketching.lewis import LewisWeights, find_lewis
 from pyprobe.sketching.sampling import draw
@@ -230,7 +229,7 @@ def total_sensitivity(
     return TotalSensitivity(value=float(parts.mean()), standard_error=error, n_rows=n_rows)
 
 
-def augmented_sensitivities(tall: Tall, p: float) -> tuple[Vector, int]:
+def augmented_sensitivities(tall: Passes, p: float) -> tuple[Vector, int]:
     """Return scores that are enough to sample by, sensitivities plus leverage scores; and the rank.
 
     Sensitivities alone miss directions that many rows share: Munteanu and Omlor (2024).
@@ -246,7 +245,7 @@ def augmented_sensitivities(tall: Tall, p: float) -> tuple[Vector, int]:
 class Among:
     """The rows that sums go over, in coordinates in which M is the identity."""
 
-    tall: Tall
+    tall: Passes
     p: float
     lewis: LewisWeights
     points: Matrix
@@ -254,7 +253,7 @@ class Among:
     weights: Vector
 
     @classmethod
-    def of(cls, tall: Tall, p: float, n_coreset: int | None, key: int) -> Among:
+    def of(cls, tall: Passes, p: float, n_coreset: int | None, key: int) -> Among:
         """Draw them; all rows where they are no more than `n_coreset`."""
         lewis = find_lewis(tall, p)
         if n_coreset is None or n_coreset >= np.count_nonzero(lewis.w):
@@ -269,12 +268,12 @@ class Among:
             drawn = draw(lewis.w, n_coreset, "bernoulli", key)
             indices, weights = drawn.indices, drawn.weights
         transform = lewis.space.to_columns(lewis.transform)
-        return cls(tall, p, lewis, take_rows(tall, indices) @ transform, weights)
+        return cls(tall, p, lewis, tall.take_rows(indices) @ transform, weights)
 
     def rows(self, indices: Any = None) -> Matrix:
         """Return these rows of the matrix, or all, in the coordinates."""
         every = np.arange(self.tall.shape[0]) if indices is None else indices
-        return take_rows(self.tall, every) @ self.lewis.space.to_columns(self.lewis.transform)
+        return self.tall.take_rows(every) @ self.lewis.space.to_columns(self.lewis.transform)
 
     def cut(self, found: Vector, w: Vector) -> Vector:
         """Return what is not above the upper bound, nor 1."""
@@ -290,11 +289,11 @@ class Among:
     def one_step(self) -> Vector:
         """Return the lower bounds."""
         transform = self.lewis.space.to_columns(self.lewis.transform)
-        samples, p = self.tall.samples, self.p
-        own = _core.rows_squared_norms(samples, transform)
-        sums = _core.pair_power_sums(samples, transform, self.points, self.weights, p)
+        p = self.p
+        own = self.tall.squared_norms(transform)
+        sums = self.tall.pair_power_sums(transform, self.points, self.weights, p)
         live = own > 0
-        found = np.divide(own**p, sums, out=np.zeros(len(own)), where=live)
+        found = np.where(live, own**p / np.where(live, sums, 1.0), 0.0)
         return self.cut(found, own ** (p / 2))
 
     def exact(self, targets: Matrix, tol: float, watch: Any) -> Vector:

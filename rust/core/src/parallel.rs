@@ -112,8 +112,11 @@ pub fn for_each_chunk_with<T: Send, U: Send>(
     out.chunks_mut(size).zip(items).enumerate().try_for_each(step)
 }
 
-/// Maps the consecutive blocks of `0..n` of length `size` and merges neighbours pairwise in a tree
-/// that depends on `n` and `size` alone. `None` where `n` is 0.
+/// Maps the consecutive blocks of `0..n` of length `size` and merges neighbours pairwise, then pairs of
+/// pairs, in a tree that depends on `n` and `size` alone. `None` where `n` is 0.
+///
+/// More blocks behind leave the pairs as they are: who reads a stream can add up the sums of its parts
+/// in the same tree, if these begin at multiples of their length, a power of two of blocks.
 ///
 /// # Errors
 /// [`Error::Cancelled`], or the first error of `map` met.
@@ -152,7 +155,7 @@ fn tree<A: Send>(
     if blocks.len() == 1 {
         return map(blocks.start);
     }
-    let middle = blocks.start + blocks.len().div_ceil(2);
+    let middle = blocks.start + (1 << (blocks.len() - 1).ilog2());
     let (left, right) = (blocks.start..middle, middle..blocks.end);
     #[cfg(feature = "parallel")]
     if !sequential {

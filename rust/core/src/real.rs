@@ -1,5 +1,7 @@
 //! The two floating-point types of the kernels.
 
+use std::borrow::Cow;
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
@@ -13,6 +15,9 @@ pub trait Real: sealed::Sealed + Copy + PartialEq + Into<f64> + Send + Sync + 's
 
     /// The nearest value of this type.
     fn from_f64(value: f64) -> Self;
+
+    /// The values in double precision: themselves where they are.
+    fn to_doubles(values: &[Self]) -> Cow<'_, [f64]>;
 
     /// The same slice, where the type is double precision.
     fn as_doubles(values: &mut [Self]) -> Option<&mut [f64]> {
@@ -29,6 +34,10 @@ impl Real for f64 {
         value
     }
 
+    fn to_doubles(values: &[Self]) -> Cow<'_, [f64]> {
+        Cow::Borrowed(values)
+    }
+
     #[inline(always)]
     fn as_doubles(values: &mut [Self]) -> Option<&mut [f64]> {
         Some(values)
@@ -43,5 +52,9 @@ impl Real for f32 {
     #[inline(always)]
     fn from_f64(value: f64) -> Self {
         value as Self
+    }
+
+    fn to_doubles(values: &[Self]) -> Cow<'_, [f64]> {
+        values.iter().map(|&value| f64::from(value)).collect()
     }
 }

@@ -49,7 +49,8 @@ mod _core {
     #[pymodule_export]
     use crate::sketching::{
         bernoulli_rows, column_maxima, exact_sensitivities, lewis_step, pair_power_sums,
-        pivotal_rows, power_sums, row_uniforms, rows_gram, rows_squared_norms, water_level,
+        pivotal_rows, power_sums, row_uniforms, rows_gram, rows_leaf, rows_squared_norms,
+        water_level,
     };
 
     #[pymodule_export]

@@ -66,6 +66,12 @@ pub fn rows_gram<'py>(
     }
 }
 
+/// Rows that `rows_gram` and `lewis_step` sum up before they add the sums in pairs.
+#[pyfunction]
+pub fn rows_leaf() -> usize {
+    sketching::LEAF
+}
+
 /// The largest modulus (d,) of every column; an error that names the first entry that is not finite.
 #[pyfunction]
 pub fn column_maxima<'py>(py: Python<'py>, x: Samples<'py>) -> PyResult<Bound<'py, PyArray1<f64>>> {

@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 
-use super::panel::{Frame, check};
+use super::panel::{Frame, LEAF, check};
 use crate::linalg::{Lanes, cholesky, skinny};
 use crate::parallel::reduce_blocks;
 use crate::{Control, Error};
@@ -33,7 +33,7 @@ pub fn gram<T: Lanes>(
         }
         Ok(sum)
     };
-    let sum = reduce_blocks(frame.n_rows(), frame.leaf(), control, leaf, Sum::merge)?;
+    let sum = reduce_blocks(frame.n_rows(), LEAF, control, leaf, Sum::merge)?;
     Ok(sum.unwrap_or_else(|| Sum::new(frame)).symmetric())
 }
 

@@ -25,7 +25,7 @@ mod srht;
 pub use gaussian::Gaussian;
 pub use gram::gram;
 pub use hadamard::walsh_hadamard;
-pub use panel::Frame;
+pub use panel::{Frame, LEAF};
 pub use regression::{Residual, normal_equations, residual};
 pub use sampling::{bernoulli, pivotal, row_uniforms, water_level};
 pub use scores::{lewis_step, squared_norms};

@@ -10,8 +10,6 @@ use crate::linalg::{Lanes, Rows, skinny};
 
 /// Numbers in a panel: it stays in the first-level cache between its uses, if rows are short.
 const PANEL: usize = 1 << 12;
-/// Rows summed one after the other, before sums are added up in a tree.
-const LEAF: usize = 8192;
 
 /// The rows of `A basis`, of which none but a panel is ever held.
 ///
@@ -34,6 +32,15 @@ enum Basis {
     /// A matrix of shape (columns, stride).
     Matrix(Vec<f64>),
 }
+
+/// Rows of a panel, a power of two: leaves are whole panels.
+fn panel(stride: usize) -> usize {
+    1 << (PANEL / stride).clamp(32, 512).ilog2()
+}
+
+/// Rows of a frame that are summed up one after the other, before their sums are added up in the tree
+/// of [`reduce_blocks`](crate::parallel::reduce_blocks): where streams must be cut.
+pub const LEAF: usize = 8192;
 
 impl<'a, T: Lanes> Frame<'a, T> {
     /// The rows as they are, in double precision.
@@ -80,14 +87,9 @@ impl<'a, T: Lanes> Frame<'a, T> {
         if matches!(self.basis, Basis::Matrix(_)) { self.stride } else { self.width }
     }
 
-    /// Rows of a panel, a multiple of eight.
+    /// Rows of a panel, a multiple of eight that divides [`LEAF`].
     pub(super) fn panel(&self) -> usize {
-        (PANEL / self.stride).clamp(32, 512).next_multiple_of(8)
-    }
-
-    /// Rows that are summed up one after the other, a multiple of [`panel`](Self::panel).
-    pub(super) fn leaf(&self) -> usize {
-        LEAF.next_multiple_of(self.panel())
+        panel(self.stride)
     }
 
     /// The panels of a range of rows.

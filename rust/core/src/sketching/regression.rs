@@ -8,7 +8,7 @@ use pulp::bytemuck::{cast_slice, cast_slice_mut};
 use pulp::{Arch, Simd, WithSimd};
 
 use super::gram::Sum;
-use super::panel::{Frame, check, padded};
+use super::panel::{Frame, LEAF, check, padded};
 use crate::linalg::{Csr, Lanes, Rows, skinny};
 use crate::memory::zeros;
 use crate::parallel::reduce_blocks;
@@ -57,7 +57,7 @@ pub fn normal_equations<T: Lanes>(
     };
     let merge =
         |(gram, cross): (Sum, _), (other, more)| (gram.merge(other), super::add(cross, more));
-    let found = reduce_blocks(n, frame.leaf(), control, part, merge)?;
+    let found = reduce_blocks(n, LEAF, control, part, merge)?;
     let (gram, cross) = match found {
         Some((gram, cross)) => (gram, cross),
         None => (Sum::new(frame), zeros(&[length, stride])?),

@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::gram::{SKINNY, Sum};
-use super::panel::{Frame, check, padded};
+use super::panel::{Frame, LEAF, check, padded};
 use crate::linalg::{Lanes, cholesky, skinny};
 use crate::parallel::{for_each_chunk, for_each_chunk_with};
 use crate::simd::{self, vectorize};
@@ -52,11 +52,10 @@ pub fn lewis_step<T: Lanes>(
 ) -> Result<(Array2<f64>, f64), Error> {
     check("log_w", frame.n_rows(), log_w.len(), &[log_w.len()])?;
     let transform = Transform::new(frame, transform)?;
-    let leaf = frame.leaf();
     let mut parts: Vec<Option<(Sum, f64)>> = Vec::new();
-    parts.resize_with(log_w.len().div_ceil(leaf), || None);
-    for_each_chunk_with(log_w, leaf, &mut parts, control, |index, log_w, part| {
-        let start = index * leaf;
+    parts.resize_with(log_w.len().div_ceil(LEAF), || None);
+    for_each_chunk_with(log_w, LEAF, &mut parts, control, |index, log_w, part| {
+        let start = index * LEAF;
         let (mut sum, mut worst) = (Sum::new(frame), 0.0_f64);
         let (mut buffer, mut q) = (Vec::new(), Vec::new());
         for panel in frame.panels(start..start + log_w.len()) {

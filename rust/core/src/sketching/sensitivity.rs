@@ -8,7 +8,7 @@
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use super::gram::Sum;
-use super::panel::{Frame, check, padded};
+use super::panel::{Frame, LEAF, check, padded};
 use super::power::Power;
 use super::scores::Transform;
 use crate::linalg::{Lanes, Rows, cholesky, skinny};
@@ -96,7 +96,7 @@ pub fn power_sums<T: Lanes>(
         a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
         a
     };
-    let sums = reduce_blocks(frame.n_rows(), frame.leaf(), control, leaf, merge)?;
+    let sums = reduce_blocks(frame.n_rows(), LEAF, control, leaf, merge)?;
     let mut sums = sums.unwrap_or_else(|| vec![0.0; stride]);
     sums.truncate(directions.ncols());
     Ok(sums)
