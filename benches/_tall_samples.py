@@ -89,9 +89,9 @@ def rows_needed(n: int, n_draws: int, m: int = 1600) -> str:
             return float(np.median(found))
 
         own = median(m, "bernoulli")
-        draws, beyond = draws_for(own, lambda k, median=median: median(k, "replacement"), m)
+        draws, beyond = draws_for(own, lambda k, median=median: median(k, "replacement"), m, n - 1)
         few = rows_for(0.1, lambda k, median=median: median(k, "bernoulli"), 20, m * 4)
-        many, _ = draws_for(0.1, lambda k, median=median: median(k, "replacement"), m)
+        many, _ = draws_for(0.1, lambda k, median=median: median(k, "replacement"), m, n - 1)
         if name in COHERENT:
             shares.append(m / draws)
         rows.append(
@@ -112,24 +112,23 @@ def rows_needed(n: int, n_draws: int, m: int = 1600) -> str:
         f"### Rows needed beside independent draws\n\nBy leverage scores, for p = 2: rows drawn on "
         f"their own, and draws with replacement, for the same median distortion of {n_draws} "
         f"samples; {n} rows of 20 columns. Families in brackets are not coherent. With a star: "
-        "more than two million draws, from the rate 1 / sqrt(draws). Geometric mean over the "
+        f"more than {n} draws, from the rate 1 / sqrt(draws) there. Geometric mean over the "
         f"coherent families: **1/{mean:.3g}** (target 1/20).\n\n" + markdown(head, rows)
     )
 
 
-MOST_DRAWS = 2_000_000
-
-
-def draws_for(target: float, median: Callable[[int], float], start: int) -> tuple[float, bool]:
+def draws_for(
+    target: float, median: Callable[[int], float], start: int, most: int
+) -> tuple[float, bool]:
     """Return how many draws bring `median` to the target, and whether that is an extrapolation."""
     m = start
     for _ in range(6):  # medians of few draws may go to and fro
         # The rate is 1 / sqrt(m), nearly: from a point close by it is exact enough.
         wanted = m * (median(m) / target) ** 2
-        if 0.8 < wanted / m < 1.25 or m == MOST_DRAWS:
+        if 0.8 < wanted / m < 1.25 or m == most:
             break
-        m = int(min(max(wanted, 100), MOST_DRAWS))
-    return wanted, wanted > 1.25 * MOST_DRAWS
+        m = int(min(max(wanted, 100), most))
+    return wanted, wanted > 1.25 * most
 
 
 def rows_for(target: float, median: Callable[[int], float], low: int, high: int) -> int:

@@ -53,7 +53,7 @@ def main() -> None:
         "b": lambda: lewis(n, options.rounds),
         "c": lambda: totals(n),
         "d": lambda: distortions(n),
-        "e": lambda: rows_needed(n, 3),
+        "e": lambda: rows_needed(n, 3 if options.quick else 7),
         "f": lambda: calibration(n, *((40, 10) if options.quick else (200, 40))),
         "g": lambda: draws(100 * n, options.rounds),
     }
