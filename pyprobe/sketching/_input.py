@@ -137,7 +137,25 @@ def read_passes(name: str, a: Any) -> Passes:
 
     if isinstance(a, Passes):
         return a
-    return Chunks.read(name, a) if is_stream(a) else read_tall(name, a)
+    if is_stream(a):
+        return Chunks.read(name, a)
+    return _read_tensor(name, a) if select(a) is Engine.TORCH else read_tall(name, a)
+
+
+def _read_tensor(name: str, a: Any) -> Passes:
+    """Return the passes of a tensor that is not on the CPU."""
+    from pyprobe.sketching._torch_passes import TensorRows
+
+    if a.layout is not sys.modules["torch"].strided:
+        raise TypeError(f"'{name}' must be a dense tensor; got {a.layout}. Use .to_dense().")
+    if a.ndim != 2 or min(a.shape) == 0:
+        raise ShapeError(
+            f"'{name}' must be a matrix of shape (n, d) with a row and a column at least; got "
+            f"shape {tuple(a.shape)}."
+        )
+    if a.is_complex():
+        raise TypeError(f"'{name}' must hold real numbers; got dtype {a.dtype}.")
+    return TensorRows(name, a.detach())
 
 
 def read_tall(name: str, a: Any) -> Tall:
@@ -152,6 +170,11 @@ def read_tall(name: str, a: Any) -> Tall:
         raise TypeError(
             f"'{name}' must be one matrix here, all rows of which are at hand; got a sequence of "
             "row chunks. Put them together, or draw rows of them with sample_rows first."
+        )
+    if select(a) is Engine.TORCH:
+        raise TypeError(
+            f"'{name}' must lie on the CPU here; got a tensor on {a.device}. Use .cpu(); leverage "
+            "scores, Lewis weights and samples by these are made on any device."
         )
     samples, wrap = as_rows(name, a)
     shape = shape_of(samples)
@@ -249,8 +272,7 @@ def sketch_part(samples: Samples, start: int, n_rows: int) -> Matrix:
 
     Places and signs belong to the number of the row. `start` must begin a leaf.
     """
-    n, d = shape_of(samples)
-    leaf = _core.rows_leaf()
+    n, leaf = shape_of(samples)[0], _core.rows_leaf()
     sketch = ("sparse_sign", n_rows, start + n, min(NONZEROS, n_rows), SKETCH_KEY, None)
     return sum_in_pairs(
         _core.sketch_apply(sketch, cut(samples, at, min(at + leaf, n)), start + at)
