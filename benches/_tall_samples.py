@@ -1,4 +1,4 @@
-"""Parts d to h of the benchmark of sketching: what samples of rows keep, and how fast they are."""
+"""Parts d to g of the benchmark of sketching: what samples of rows keep, and how fast they are."""
 
 from __future__ import annotations
 
@@ -8,18 +8,11 @@ from typing import Any
 
 import numpy as np
 from _tall import COHERENT, FLAT, chebyshev, coherent, normal, sparse_low_rank
-from _timing import elsewhere, interleave, markdown, median_ratio, peak_rise
+from _timing import interleave, markdown, median_ratio
 
-import pyprobe
-from pyprobe.sketching import (
-    StreamingCoreset,
-    leverage_scores,
-    lewis_weights,
-    lp_sensitivities,
-    sample_rows,
-)
+from pyprobe.sketching import leverage_scores, lewis_weights, lp_sensitivities, sample_rows
 
-__all__ = ["calibration", "chunks", "distortions", "draws", "rows_needed"]
+__all__ = ["calibration", "distortions", "draws", "rows_needed"]
 
 SCHEMES = ("uniform", "leverage", "Lewis", "sensitivity", "with leverage", "root leverage")
 TABLE: tuple[tuple[str, float, Callable[[int], Any], tuple[float | None, ...]], ...] = (
@@ -208,68 +201,3 @@ def draws(n: int, rounds: int) -> str:
     return f"### A draw of {m} of {n:.0e} rows\n\nScores of a Pareto law.\n\n" + markdown(
         ["", "ms", "`rng.choice` / this"], rows
     )
-
-
-# Part h
-
-
-def chunks(n: int) -> str:
-    a = coherent(n)
-    rows = []
-    for p in (1.0, 2.0):
-        expected = sample_rows(a, 1000, p=p, rng=0)
-        one = streamed([a], p)
-        for k in (1, 7, 100):
-            for threads in (1, 2):
-                pyprobe.set_num_threads(threads)
-                parts = np.array_split(a, k)
-                passes = agree(sample_rows(parts, 1000, p=p, rng=0), expected)
-                rows.append([f"{p:g}", k, threads, passes, agree(streamed(parts, p), one)])
-    pyprobe.set_num_threads(1)
-    memory = [
-        [name, 8 * 10 * n * 20 / 1e6, elsewhere(peak, name, n)]
-        for name in ("passes", "one pass", "all rows at once")
-    ]
-    return (
-        f"### Rows in chunks\n\nSamples of a thousand of {n} rows of 20 columns, from chunks that "
-        "are read again for each pass and from `StreamingCoreset`: beside those of the array, and "
-        "of a stream of one chunk.\n\n"
-        + markdown(["p", "chunks", "threads", "passes", "one pass"], rows)
-        + "\n\nWhat a leverage sample adds to the peak of a process, in MB: of rows that are made "
-        "as they are read, in a hundred chunks.\n\n" + markdown(["", "the rows", "peak"], memory)
-    )
-
-
-def streamed(parts: Any, p: float) -> Any:
-    stream = StreamingCoreset(1000, p=p, rng=0)
-    for chunk in parts:
-        stream.update(chunk)
-    return stream.result()
-
-
-def agree(found: Any, expected: Any) -> str:
-    """Whether two samples are the same, bit by bit."""
-    same = np.array_equal(found.indices, expected.indices)
-    return "the same" if same and np.array_equal(found.weights, expected.weights) else "**another**"
-
-
-class Made:
-    """Chunks of normals, made when they are read."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __iter__(self) -> Any:
-        for k in range(100):
-            yield np.random.default_rng(k).standard_normal((self.n // 100, 20))
-
-
-def peak(name: str, n: int) -> float | None:
-    few, all_rows = Made(10_000), Made(10 * n)
-    calls: dict[str, Callable[[Any], Any]] = {
-        "passes": lambda rows: sample_rows(rows, 1000, rng=0),
-        "one pass": lambda rows: streamed(rows, 2.0),
-        "all rows at once": lambda rows: sample_rows(np.concatenate(list(rows)), 1000, rng=0),
-    }
-    calls[name](few)
-    return peak_rise(lambda: calls[name](all_rows))

@@ -1,6 +1,6 @@
 """Scores of rows and samples by them: speed, accuracy, and what samples keep.
 
-    python benches/bench_sketching.py [--part abcdefgh] [--quick] [--rounds 5] [--write]
+    python benches/bench_sketching.py [--part abcdefg] [--quick] [--rounds 5] [--write]
 
 Times are of the processor, with one thread on every side. statsmodels, the peer of part a, is used
 where it is installed. `--write` puts each part into its own section of docs/benchmarks.md.
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from _tall import COHERENT, FLAT, chebyshev, monomials, normal
-from _tall_samples import calibration, chunks, distortions, draws, rows_needed
+from _tall_samples import calibration, distortions, draws, rows_needed
 from _timing import (
     Steps,
     Timings,
@@ -41,7 +41,7 @@ HAS_STATSMODELS = importlib.util.find_spec("statsmodels") is not None
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("--part", default="abcdefgh", help="any of the letters a to h")
+    arguments.add_argument("--part", default="abcdefg", help="any of the letters a to g")
     arguments.add_argument("--quick", action="store_true", help="fewer rows and draws")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
@@ -56,7 +56,6 @@ def main() -> None:
         "e": lambda: rows_needed(n, 3 if options.quick else 7),
         "f": lambda: calibration(n, *((40, 10) if options.quick else (200, 40))),
         "g": lambda: draws(100 * n, options.rounds),
-        "h": lambda: chunks(n),
     }
     packages = ("numpy", "scipy", *(["statsmodels"] if HAS_STATSMODELS else []))
     for letter in options.part:
