@@ -9,7 +9,15 @@ import numpy as np
 
 from pyprobe import _core
 from pyprobe.errors import ShapeError
-from pyprobe.sketching._input import Matrix, Tall, Vector, check_exponent, read_passes, read_tall
+from pyprobe.sketching._input import (
+    Matrix,
+    Passes,
+    Tall,
+    Vector,
+    check_exponent,
+    read_passes,
+    read_tall,
+)
 from pyprobe.sketching._space import find_space, inverse_factor
 from pyprobe.sketching.lewis import find_lewis
 from pyprobe.sketching.sampling import RowSample
@@ -28,7 +36,7 @@ def subspace_distortion(a: Any, sample: RowSample, p: float | None = None) -> tu
     Parameters
     ----------
     a : array_like, sparse matrix or torch.Tensor, shape (n, d)
-        All rows.
+        All rows; for p = 2 also in chunks that can be read again, see `leverage_scores`.
     sample : RowSample
         Rows of ``a`` with weights, which make ``||S A x||_p^p = sum of weights_i |a_i x|^p``.
     p : float, optional
@@ -45,6 +53,8 @@ def subspace_distortion(a: Any, sample: RowSample, p: float | None = None) -> tu
     ------
     ShapeError, NotFiniteError, DomainError
         As `leverage_scores`, or where the sample is of another number of rows.
+    TypeError
+        Where ``sample`` is no `RowSample`.
 
     Notes
     -----
@@ -59,26 +69,35 @@ def subspace_distortion(a: Any, sample: RowSample, p: float | None = None) -> tu
     >>> 0.8 < low < 1 < high < 1.2
     True
     """
+    if not isinstance(sample, RowSample):
+        raise TypeError(
+            f"'sample' must be a RowSample; got {type(sample).__name__}. sample_rows makes one."
+        )
     p = sample.p if p is None else check_exponent(p)
-    tall = read_passes("a", a) if p == 2 else read_tall("a", a)
+    if p == 2:
+        passes = read_passes("a", a)
+        space = find_space(passes)
+        transform = space.to_columns(inverse_factor(space.gram))
+        return _spectrum(passes, sample, transform)[1:]
+    tall = read_tall("a", a)
+    found = find_lewis(tall, p)
+    transform = found.space.to_columns(found.transform)
+    rows, low, _ = _spectrum(tall, sample, transform)
+    return _search(tall, transform, sample, rows, p, spans=low > 0)
+
+
+def _spectrum(tall: Passes, sample: RowSample, transform: Matrix) -> tuple[Matrix, float, float]:
+    """Return the rows of the sample in the coordinates, and the extremes of their norms."""
     if tall.shape[0] != sample.n_rows:
         raise ShapeError(
             f"'a' must have the {sample.n_rows} rows that were sampled from; got shape "
             f"{tall.shape}."
         )
-    if p == 2:
-        space = find_space(tall)
-        transform = space.to_columns(inverse_factor(space.gram))
-    else:
-        found = find_lewis(tall, p)
-        transform = found.space.to_columns(found.transform)
     rows = tall.take_rows(sample.indices) @ transform
     squares = np.linalg.eigvalsh((rows * sample.weights[:, None]).T @ rows)
     rounding = 1e-12 * squares[-1] if len(squares) else 0.0
     low = 0.0 if squares[0] <= rounding else float(np.sqrt(squares[0]))
-    if p == 2:
-        return low, float(np.sqrt(squares[-1]))
-    return _search(tall, transform, sample, rows, p, spans=low > 0)
+    return rows, low, float(np.sqrt(squares[-1]))
 
 
 def _search(
@@ -107,13 +126,17 @@ def _refined(ratio: _Ratio, starts: Matrix, sign: float) -> float:
     """Return the largest (sign 1) or least (-1) ratio from the best of some starts."""
     from scipy.optimize import minimize
 
+    lengths = np.linalg.norm(starts, axis=1)
+    starts = starts[lengths > 0] / lengths[lengths > 0, None]
     values = ratio.many(starts)
     best = np.argsort(-sign * values, kind="stable")[:N_REFINED]
     found = sign * values[best[0]]
+    if not np.isfinite(found):
+        return 0.0  # a direction that the sample does not see; or, for the largest, no other
     for start in starts[best]:
         end = minimize(
             ratio.one,
-            start / np.linalg.norm(start),
+            start,
             args=(-sign,),
             jac=True,
             method="L-BFGS-B",
@@ -136,7 +159,8 @@ class _Ratio:
     def many(self, x: Matrix) -> Vector:
         full = _core.power_sums(self.tall.samples, self.transform @ x.T, None, self.p)
         part = self.weights @ np.abs(self.rows @ x.T) ** self.p
-        return np.asarray((np.log(part) - np.log(full)) / self.p)
+        with np.errstate(divide="ignore"):
+            return np.asarray((np.log(part) - np.log(full)) / self.p)
 
     def one(self, x: Vector, sign: float) -> tuple[float, Vector]:
         matrix = self.tall.matrix()
@@ -150,6 +174,10 @@ class _Ratio:
 def _norm(y: Vector, weights: Any, p: float) -> tuple[float, Vector]:
     """Return the logarithm of the norm, and its slopes."""
     most = np.abs(y).max()
-    powers = weights * (np.abs(y) / most) ** (p - 1)
-    total = (powers * np.abs(y) / most).sum()
+    sizes = np.abs(y) / most
+    if p < 1:  # the slope at 0 has no end; 0 lies between its sides
+        powers = weights * np.power(sizes, p - 1, out=np.zeros_like(sizes), where=sizes > 0)
+    else:
+        powers = weights * sizes ** (p - 1)
+    total = (powers * sizes).sum()
     return float(np.log(most) + np.log(total) / p), np.sign(y) * powers / (most * total)
