@@ -53,6 +53,8 @@ def subspace_distortion(a: Any, sample: RowSample, p: float | None = None) -> tu
     ------
     ShapeError, NotFiniteError, DomainError
         As `leverage_scores`, or where the sample is of another number of rows.
+    TypeError
+        Where ``sample`` is no `RowSample`.
 
     Notes
     -----
@@ -67,6 +69,10 @@ def subspace_distortion(a: Any, sample: RowSample, p: float | None = None) -> tu
     >>> 0.8 < low < 1 < high < 1.2
     True
     """
+    if not isinstance(sample, RowSample):
+        raise TypeError(
+            f"'sample' must be a RowSample; got {type(sample).__name__}. sample_rows makes one."
+        )
     p = sample.p if p is None else check_exponent(p)
     if p == 2:
         passes = read_passes("a", a)
@@ -120,13 +126,17 @@ def _refined(ratio: _Ratio, starts: Matrix, sign: float) -> float:
     """Return the largest (sign 1) or least (-1) ratio from the best of some starts."""
     from scipy.optimize import minimize
 
+    lengths = np.linalg.norm(starts, axis=1)
+    starts = starts[lengths > 0] / lengths[lengths > 0, None]
     values = ratio.many(starts)
     best = np.argsort(-sign * values, kind="stable")[:N_REFINED]
     found = sign * values[best[0]]
+    if not np.isfinite(found):
+        return 0.0  # a direction that the sample does not see; or, for the largest, no other
     for start in starts[best]:
         end = minimize(
             ratio.one,
-            start / np.linalg.norm(start),
+            start,
             args=(-sign,),
             jac=True,
             method="L-BFGS-B",
@@ -149,7 +159,8 @@ class _Ratio:
     def many(self, x: Matrix) -> Vector:
         full = _core.power_sums(self.tall.samples, self.transform @ x.T, None, self.p)
         part = self.weights @ np.abs(self.rows @ x.T) ** self.p
-        return np.asarray((np.log(part) - np.log(full)) / self.p)
+        with np.errstate(divide="ignore"):
+            return np.asarray((np.log(part) - np.log(full)) / self.p)
 
     def one(self, x: Vector, sign: float) -> tuple[float, Vector]:
         matrix = self.tall.matrix()
@@ -163,6 +174,10 @@ class _Ratio:
 def _norm(y: Vector, weights: Any, p: float) -> tuple[float, Vector]:
     """Return the logarithm of the norm, and its slopes."""
     most = np.abs(y).max()
-    powers = weights * (np.abs(y) / most) ** (p - 1)
-    total = (powers * np.abs(y) / most).sum()
+    sizes = np.abs(y) / most
+    if p < 1:  # the slope at 0 has no end; 0 lies between its sides
+        powers = weights * np.power(sizes, p - 1, out=np.zeros_like(sizes), where=sizes > 0)
+    else:
+        powers = weights * sizes ** (p - 1)
+    total = (powers * sizes).sum()
     return float(np.log(most) + np.log(total) / p), np.sign(y) * powers / (most * total)

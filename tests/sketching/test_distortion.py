@@ -1,0 +1,140 @@
+"""Distortions of samples: beside singular values, and beside every direction of a plane."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+import pyprobe
+from pyprobe.errors import DomainError, NotFiniteError, ShapeError
+from pyprobe.sketching import RowSample, sample_rows, subspace_distortion
+
+
+def coherent(n, d, seed=0):
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal((n, d)) * rng.standard_t(1.5, size=(n, 1))
+    a[20:, -2:] *= rng.random((n - 20, 2)) < 0.05
+    return a
+
+
+def of_rows(indices, weights, n_rows, p=2.0):
+    indices, weights = np.asarray(indices, dtype=np.int64), np.asarray(weights, dtype=float)
+    return RowSample(
+        indices=indices, weights=weights, probabilities=1 / weights, p=p, n_rows=n_rows
+    )
+
+
+@pytest.mark.parametrize("scheme", ["bernoulli", "pivotal", "replacement"])
+def test_for_squares_it_is_that_of_singular_values(scheme):
+    a = coherent(2000, 6)
+    for seed in range(3):
+        sample = sample_rows(a, 120, scheme=scheme, rng=seed)
+        q, _ = np.linalg.qr(a)
+        values = np.linalg.svd(sample.scaled(q), compute_uv=False)
+        np.testing.assert_allclose(sample.distortion(a), (values[-1], values[0]), rtol=1e-10)
+
+
+def ratios_of_a_plane(a, sample, p):
+    # Angles of an orthonormal basis, in which the columns have no scale.
+    angles = np.linspace(0, np.pi, 20_001)
+    q, _ = np.linalg.qr(a)
+    y = np.abs(q @ np.array([np.cos(angles), np.sin(angles)])) ** p
+    return ((sample.weights @ y[sample.indices]) / y.sum(axis=0)) ** (1 / p)
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 3.0, 4.0, 8.0])
+def test_in_a_plane_no_angle_goes_further(p):
+    for a in (coherent(600, 2, seed=1), np.random.default_rng(2).standard_normal((600, 2))):
+        for scores in ("lewis", "uniform"):
+            sample = sample_rows(a, 60, p=p, scores=scores, rng=3)
+            ratio = ratios_of_a_plane(a, sample, p)
+            low, high = sample.distortion(a)
+            np.testing.assert_allclose(low, ratio.min(), rtol=2e-3, atol=1e-12)
+            np.testing.assert_allclose(high, ratio.max(), rtol=2e-3)
+            assert low <= ratio.min() * (1 + 1e-6)
+            assert high >= ratio.max() * (1 - 1e-6)
+
+
+def test_below_one_the_search_finds_some_of_it():
+    # Sums of roots have a cusp at each row: the search is local, and what it finds is attained.
+    for a in (coherent(600, 2, seed=1), np.random.default_rng(2).standard_normal((600, 2))):
+        sample = sample_rows(a, 60, p=0.5, rng=3)
+        ratio = ratios_of_a_plane(a, sample, 0.5)
+        low, high = sample.distortion(a)
+        assert ratio.min() * (1 - 2e-3) <= low <= high <= ratio.max() * (1 + 2e-3)
+        assert high - low >= 0.8 * (ratio.max() - ratio.min())
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 4.0])
+def test_all_rows_have_none(p):
+    a = coherent(300, 4, seed=4)
+    every = of_rows(np.arange(300), np.ones(300), 300, p)
+    np.testing.assert_allclose(subspace_distortion(a, every), 1, rtol=1e-12)
+    twice = of_rows(np.arange(300), np.full(300, 2.0), 300, p)
+    np.testing.assert_allclose(subspace_distortion(a, twice), 2 ** (1 / p), rtol=1e-12)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+def test_a_sample_that_does_not_span_the_columns_loses_some(p):
+    a = np.random.default_rng(5).standard_normal((400, 4))
+    a[:, 3] = 0
+    a[7, 3] = 1.0
+    without = of_rows(np.arange(50), np.full(50, 8.0), 400, p)
+    missing = of_rows(np.delete(np.arange(50), 7), np.full(49, 8.0), 400, p)
+    assert subspace_distortion(a, without)[0] > 0
+    low, high = subspace_distortion(a, missing)
+    assert low == 0
+    assert high > 0.8
+    assert subspace_distortion(a, of_rows([1, 2, 3], np.ones(3), 400, p))[0] == 0
+    assert subspace_distortion(a, of_rows([], [], 400, p)) == (0, 0)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 4.0])
+def test_it_depends_on_the_space_alone(p):
+    a = coherent(800, 4, seed=6)
+    sample = sample_rows(a, 100, p=p, rng=0)
+    found = sample.distortion(a)
+    mixed = np.column_stack([a @ np.diag([1e-80, 1.0, 1e80, 3.0]), a[:, 1] - 2 * a[:, 3]])
+    np.testing.assert_allclose(sample.distortion(mixed), found, rtol=1e-3)
+
+
+def test_an_exponent_may_be_given():
+    a = coherent(500, 3, seed=7)
+    sample = sample_rows(a, 60, rng=0)
+    assert sample.p == 2
+    other = of_rows(sample.indices, sample.weights, 500, 1.0)
+    assert subspace_distortion(a, sample, 1.0) == subspace_distortion(a, other)
+    assert subspace_distortion(a, sample, 2) == sample.distortion(a)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+def test_float32_sparse_rows_tensors_and_threads(p):
+    a = coherent(3000, 4, seed=8).astype(np.float32)
+    sample = sample_rows(a, 200, p=p, rng=0)
+    found = sample.distortion(a)
+    np.testing.assert_allclose(sample.distortion(a.astype(float)), found, rtol=1e-4)
+    np.testing.assert_allclose(sample.distortion(scipy.sparse.csr_array(a)), found, rtol=1e-4)
+    before = pyprobe.get_num_threads()
+    try:
+        pyprobe.set_num_threads(3 if before == 1 else 1)
+        assert sample.distortion(a) == found
+    finally:
+        pyprobe.set_num_threads(before)
+    torch = pytest.importorskip("torch")
+    assert sample.distortion(torch.tensor(a, requires_grad=True)) == found
+
+
+def test_bad_input_is_named():
+    a = coherent(100, 3)
+    sample = sample_rows(a, 30, rng=0)
+    with pytest.raises(ShapeError, match=r"'a' must have the 100 rows.*got shape \(99, 3\)"):
+        sample.distortion(a[1:])
+    with pytest.raises(DomainError, match=r"'p' must be finite; got inf.*A large p"):
+        subspace_distortion(a, sample, np.inf)
+    with pytest.raises(DomainError, match="'p' must be positive; got 0"):
+        subspace_distortion(a, sample, 0)
+    with pytest.raises(NotFiniteError, match="row 2, column 1"):
+        sample.distortion(np.where(np.arange(300).reshape(100, 3) == 7, np.inf, a))
+    with pytest.raises(DomainError, match="'a' must not be all zero"):
+        sample.distortion(np.zeros((100, 3)))
+    with pytest.raises(TypeError, match="'sample' must be a RowSample; got list"):
+        subspace_distortion(a, [1, 2, 3])
