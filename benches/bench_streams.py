@@ -114,9 +114,10 @@ def costs(n: int, rounds: int) -> str:
             )
     heading = (
         f"A sample of {M} of {n} rows of {D} numbers, {a.nbytes / 1e6:.0f} MB, which lie in memory "
-        "for the times, of a processor; for the memory, by which the peak of a process rises, chunks are made as "
-        "they are read, and the array of them. All three samples of two passes are the same, row "
-        f"for row and bit for bit, that of Dask on two workers too: {through_dask(a)}."
+        "for the times, of a processor; for the memory, by which the peak of a process rises, "
+        "chunks are made as they are read, and the array of them. All samples of two passes are "
+        "the same, row for row and bit for bit, and that of Dask on two workers too: "
+        f"{through_dask(a)}."
     )
     return heading + "\n\n" + markdown(["p", "rows", "time", "to one array", "memory"], table)
 
