@@ -7,7 +7,7 @@
 `sketching`    tall data made small: scores of rows, samples of them, sketches
 
 The doors to other libraries are imported by name: `pyprobe.pyro`, `pyprobe.gpytorch`,
-`pyprobe.sklearn`. Importing `pyprobe` loads neither torch nor matplotlib.
+`pyprobe.sklearn`, `pyprobe.dask`. Importing `pyprobe` loads neither torch nor matplotlib.
 """
 
 from typing import Any

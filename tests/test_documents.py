@@ -25,6 +25,7 @@ HOSTS = {
     "pyro": r"(pyprobe\.)?pyro\b",
     "gpytorch": r"(pyprobe\.)?gpytorch\b",
     "sklearn": r"(pyprobe\.)?sklearn\b",
+    "dask": r"(pyprobe\.)?dask\b",
     "matplotlib": r"(matplotlib|pyprobe\.plot|pyprobe import plot)\b",
     "ot": r"ot\b",
     "tqdm": r"(tqdm\b|pyprobe\.progress import bar)",

@@ -29,7 +29,7 @@ def run(code: str) -> str:
     ],
 )
 def test_importing_loads_neither_torch_nor_matplotlib(module):
-    heavy = "{'torch', 'matplotlib', 'sklearn', 'pyro', 'gpytorch', 'tqdm', 'ot'}"
+    heavy = "{'torch', 'matplotlib', 'sklearn', 'pyro', 'gpytorch', 'tqdm', 'ot', 'dask'}"
     assert run(f"import sys, {module}; print({heavy} & set(sys.modules))").strip() == "set()"
 
 

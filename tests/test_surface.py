@@ -19,7 +19,12 @@ import pyprobe
 
 SNAPSHOT = pathlib.Path(__file__).with_name("surface.txt")
 # What a module needs beyond NumPy and SciPy, to be imported at all.
-HOSTS = {"pyprobe.pyro": "pyro", "pyprobe.gpytorch": "gpytorch", "pyprobe.sklearn": "sklearn"}
+HOSTS = {
+    "pyprobe.pyro": "pyro",
+    "pyprobe.gpytorch": "gpytorch",
+    "pyprobe.sklearn": "sklearn",
+    "pyprobe.dask": "dask",
+}
 
 
 def public_modules() -> list[str]:

@@ -5,9 +5,9 @@
 `sample_rows`       few rows that stand for all
 `take_rows`         the rows of a sample, into memory
 
-Results are those of `pyprobe.sketching` on the same rows in one array, bit for bit, however they are
-partitioned and whichever scheduler runs: only matrices of shape (d, d) travel, and one number a row
-to draw a sample.
+Results are those of `pyprobe.sketching` on the same rows in one array, bit for bit, however they
+are partitioned and whichever scheduler runs. Only matrices of shape (d, d) travel, and one number a
+row to draw a sample.
 """
 
 from pyprobe.errors import MissingDependencyError

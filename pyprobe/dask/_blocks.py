@@ -13,11 +13,18 @@ from dask import delayed
 
 from pyprobe import _core
 from pyprobe.errors import ShapeError
-from pyprobe.sketching._chunks import finite_maxima, n_leaves, rows_of, width_of
-from pyprobe.sketching._input import Matrix, Passes, Vector, as_rows, sketch_part, sum_in_pairs
-from pyprobe.typing import FloatArray
+from pyprobe.sketching._chunks import finite_maxima, rows_of
+from pyprobe.sketching._input import (
+    Matrix,
+    Passes,
+    Vector,
+    as_rows,
+    piece_size,
+    sketch_part,
+    sum_in_pairs,
+)
 
-__all__ = ["Blocks", "lengths_of"]
+__all__ = ["Blocks", "blocks_of", "lengths_of", "taken"]
 
 PIECE = 1 << 22
 """Numbers of a task at most, if it is not a single leaf."""
@@ -53,7 +60,7 @@ class Blocks(Passes):
         if array.dtype.kind not in "fiub":
             raise TypeError(f"'{name}' must hold real numbers; got dtype {array.dtype}.")
         if np.isnan(array.shape[0]):
-            array = _with_lengths(array, lengths_of(array))
+            array = _with_lengths(array, lengths_of(array, blocks_of(array)))
         if min(array.shape) == 0:
             raise ShapeError(
                 f"'{name}' must have a row and a column at least; got shape {array.shape}."
@@ -67,16 +74,13 @@ class Blocks(Passes):
 
         return cls(name, rows, (array.shape[0], array.shape[1]), dtype, wrap)
 
-    def _size(self, width: int) -> int:
-        return _core.rows_leaf() * n_leaves(width, self.shape[1], PIECE)
-
-    def _pieces(self, width: int) -> list[Any]:
-        """Return branches of the tree over rows of this width, as tasks."""
-        pieces = self.array.rechunk({0: self._size(width)})
-        return list(pieces.to_delayed().ravel())
+    def _pieces(self) -> tuple[list[Any], tuple[int, ...]]:
+        """Return branches of the tree over leaves, as tasks, and their sizes."""
+        pieces = self.array.rechunk({0: piece_size(self.shape[1], PIECE)})
+        return blocks_of(pieces), pieces.chunks[0]
 
     def check_finite(self) -> Vector:
-        blocks, start, parts = self.array.to_delayed().ravel(), 0, []
+        blocks, start, parts = blocks_of(self.array), 0, []
         for number, (block, n) in enumerate(zip(blocks, self.array.chunks[0], strict=True)):
             if n:
                 parts.append(delayed(_maxima)(block, number, start))
@@ -85,7 +89,7 @@ class Blocks(Passes):
 
     def gram(self, frame: Matrix | Vector | None = None) -> Matrix:
         shared = delayed(frame)
-        pieces = self._pieces(width_of(frame, self.shape[1]))
+        pieces, _ = self._pieces()
         return np.asarray(_sum([delayed(_gram)(piece, shared) for piece in pieces]).compute())
 
     def squared_norms(self, transform: Matrix) -> Any:
@@ -97,8 +101,7 @@ class Blocks(Passes):
     def _each(self, numbers: Callable[..., Vector], *arguments: Any) -> Any:
         """Return a vector, lazily, whose parts are functions of the pieces."""
         shared = [delayed(argument) for argument in arguments]
-        pieces = self._pieces(self.shape[1])
-        sizes = self._sizes(self.shape[1])
+        pieces, sizes = self._pieces()
         return da.concatenate(
             [
                 da.from_delayed(delayed(numbers)(piece, *shared), (size,), np.float64)
@@ -106,22 +109,17 @@ class Blocks(Passes):
             ]
         )
 
-    def _sizes(self, width: int) -> list[int]:
-        n, size = self.shape[0], self._size(width)
-        return [min(size, n - start) for start in range(0, n, size)]
-
     def constant(self, value: float) -> Any:
-        return da.full(self.shape[0], value, chunks=self._size(self.shape[1]))
+        return da.full(self.shape[0], value, chunks=(self.array.chunks[0],))
 
     def lewis_step(
         self, frame: Matrix | Vector | None, transform: Matrix, log_w: Any, p: float, c: float
     ) -> tuple[Any, Matrix, float]:
-        width = width_of(frame, self.shape[1])
-        logs = log_w.rechunk(self._size(width)).to_delayed()
+        pieces, sizes = self._pieces()
+        logs = log_w.rechunk((sizes,)).to_delayed()
         shared = delayed((frame, transform, p, c))
         steps = [
-            delayed(_step)(piece, part, shared)
-            for piece, part in zip(self._pieces(width), logs, strict=True)
+            delayed(_step)(piece, part, shared) for piece, part in zip(pieces, logs, strict=True)
         ]
         # The new weights stay where they were made, and do not remember how.
         steps = list(dask.persist(*steps))
@@ -130,26 +128,27 @@ class Blocks(Passes):
         )
         parts = [
             da.from_delayed(step[0], (size,), np.float64)
-            for step, size in zip(steps, self._sizes(width), strict=True)
+            for step, size in zip(steps, sizes, strict=True)
         ]
         return da.concatenate(parts), total, worst
 
     def sketch(self, n_rows: int) -> Matrix:
-        pieces, size = self._pieces(self.shape[1]), self._size(self.shape[1])
+        pieces, sizes = self._pieces()
         parts = [
-            delayed(_sketch)(piece, number * size, n_rows) for number, piece in enumerate(pieces)
+            delayed(_sketch)(piece, number * sizes[0], n_rows)
+            for number, piece in enumerate(pieces)
         ]
         return np.asarray(_sum(parts).compute())
 
-    def take_rows(self, indices: Any) -> FloatArray:
+    def take_rows(self, indices: Any) -> Matrix:
         wanted = np.asarray(indices)
         order = np.argsort(wanted, kind="stable")
         found = np.empty((len(wanted), self.shape[1]))
-        blocks = self.array.to_delayed().ravel()
+        blocks = blocks_of(self.array)
         found[order] = np.concatenate(taken(blocks, self.array.chunks[0], wanted[order]))
         return found
 
-    def dense(self) -> FloatArray:
+    def dense(self) -> Matrix:
         # Only where they are few: find_space takes all rows where a sketch would have half as many.
         return np.asarray(self.array.compute(), dtype=np.float64)
 
@@ -165,13 +164,18 @@ def taken(blocks: Any, lengths: Any, indices: Any) -> tuple[Any, ...]:
     return tuple(dask.compute(*parts))
 
 
-def lengths_of(a: Any) -> list[int]:
+def lengths_of(a: Any, blocks: list[Any]) -> list[int]:
     """Return the numbers of rows of the blocks; a pass where they are not known."""
     if hasattr(a, "chunks") and not np.isnan(a.chunks[0]).any():
         return list(a.chunks[0])
-    blocks = a.to_delayed()
-    first = blocks if isinstance(blocks, list) else blocks.reshape(len(blocks), -1)[:, 0]
-    return list(dask.compute(*[delayed(len)(block) for block in first]))
+    return list(dask.compute(*[delayed(len)(block) for block in blocks]))
+
+
+def blocks_of(a: Any) -> list[Any]:
+    """Return the blocks of an array, first columns only, or the partitions of a data frame."""
+    if hasattr(a, "chunks"):
+        return list(a.to_delayed().reshape(len(a.chunks[0]), -1)[:, 0])
+    return list(a.to_delayed())
 
 
 def _with_lengths(array: Any, lengths: list[int]) -> Any:
@@ -180,16 +184,28 @@ def _with_lengths(array: Any, lengths: list[int]) -> Any:
 
 
 def _of_frame(name: str, frame: Any) -> Any:
-    kinds = dict(frame.dtypes) if hasattr(frame.dtypes, "items") else {}
+    dtypes = dict(frame.dtypes) if hasattr(frame.dtypes, "items") else {}
+    # Columns that may have missing values have a type of pandas' own around that of NumPy.
+    kinds: dict[Any, Any] = {
+        column: getattr(dtype, "numpy_dtype", dtype) for column, dtype in dtypes.items()
+    }
     others = [str(column) for column, kind in kinds.items() if kind.kind not in "fiub"]
     if others:
         raise TypeError(
-            f"'{name}' must have columns of numbers; {', '.join(others)} are not. Choose others, as "
-            "in frame[columns], or encode them."
+            f"'{name}' must have columns of numbers; {', '.join(others)} are not. Choose others, "
+            "as in frame[columns], or encode them."
         )
     if not kinds:
         raise ShapeError(f"'{name}' must be a data frame with a column at least; got a series.")
-    return frame.to_dask_array(lengths=lengths_of(frame))
+    # By hand: the arrays that to_dask_array makes are optimized anew for each pass, and then give
+    # different tasks the same name.
+    common = np.result_type(*kinds.values())
+    blocks, dtype = blocks_of(frame), common if common.kind == "f" else np.dtype(np.float64)
+    shapes = [(n, len(kinds)) for n in lengths_of(frame, blocks)]
+    parts = zip(blocks, shapes, strict=True)
+    return da.concatenate(
+        [da.from_delayed(delayed(_values)(part, dtype), shape, dtype) for part, shape in parts]
+    )
 
 
 def _sum(parts: list[Any]) -> Any:
@@ -203,8 +219,17 @@ def _sum(parts: list[Any]) -> Any:
 # Tasks, by name: they go to other processes.
 
 
+def _values(part: Any, dtype: np.dtype[Any]) -> Any:
+    return part.to_numpy(dtype=dtype)
+
+
 def _samples(block: Any) -> Any:
     return as_rows("a", np.asarray(block))[0]
+
+
+def _numbers(values: Any) -> Any:
+    # What comes from other processes lies where it may.
+    return None if values is None else np.require(values, np.float64, ["C", "A"])
 
 
 def _maxima(block: Any, number: int, start: int) -> Vector:
@@ -212,15 +237,16 @@ def _maxima(block: Any, number: int, start: int) -> Vector:
 
 
 def _gram(block: Any, frame: Any) -> Matrix:
-    return _core.rows_gram(_samples(block), frame)
+    return _core.rows_gram(_samples(block), _numbers(frame))
 
 
 def _norms(block: Any, transform: Matrix) -> Vector:
-    return _core.rows_squared_norms(_samples(block), transform)
+    return _core.rows_squared_norms(_samples(block), _numbers(transform))
 
 
 def _power_sums(block: Any, transform: Matrix, points: Matrix, weights: Vector, p: float) -> Vector:
-    return _core.pair_power_sums(_samples(block), transform, points, weights, p)
+    points, weights = _numbers(points), _numbers(weights)
+    return _core.pair_power_sums(_samples(block), _numbers(transform), points, weights, p)
 
 
 def _sketch(block: Any, start: int, n_rows: int) -> Matrix:
@@ -229,4 +255,5 @@ def _sketch(block: Any, start: int, n_rows: int) -> Matrix:
 
 def _step(block: Any, log_w: Vector, shared: tuple[Any, Matrix, float, float]) -> Any:
     frame, transform, p, c = shared
+    frame, transform, log_w = _numbers(frame), _numbers(transform), _numbers(log_w)
     return _core.lewis_step(_samples(block), frame, transform, log_w, p, c)

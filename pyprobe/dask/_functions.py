@@ -6,8 +6,8 @@ from typing import Any
 
 from pyprobe import sketching
 from pyprobe._validate import check_bool
-from pyprobe.dask._blocks import Blocks, lengths_of, taken
-from pyprobe.errors import DomainError, ShapeError
+from pyprobe.dask._blocks import Blocks, blocks_of, lengths_of, taken
+from pyprobe.errors import ShapeError
 from pyprobe.progress import Callback
 from pyprobe.sketching import RowSample
 from pyprobe.sketching._chunks import concatenated
@@ -30,8 +30,8 @@ def leverage_scores(
     Parameters
     ----------
     a : dask.array.Array or dask.dataframe.DataFrame, shape (n, d)
-        Rows, dense. A data frame must have columns of numbers; sizes of partitions that are not known
-        cost a pass.
+        Rows, dense. A data frame must have columns of numbers; sizes of partitions that are not
+        known cost a pass.
     method : {"auto", "gram", "sketch_qr", "approx"}
         As in `pyprobe.sketching.leverage_scores`; ``"qr"`` needs all rows at once.
     ridge, n_projections, rng
@@ -52,8 +52,8 @@ def leverage_scores(
 
     Notes
     -----
-    Each pass computes ``a`` anew: persist it where that is dear and there is memory for it. Blocks are
-    cut at fixed numbers of rows, so that the result has the same bits for any partition.
+    Each pass computes ``a`` anew: persist it where that is dear and there is memory for it. Blocks
+    are cut at fixed numbers of rows, so that the result has the same bits for any partition.
 
     Examples
     --------
@@ -64,8 +64,6 @@ def leverage_scores(
     >>> float(scores.sum().compute().round(6))
     3.0
     """
-    if method == "qr":
-        raise DomainError('method="qr" needs all rows at once; use method="sketch_qr".')
     return sketching.leverage_scores(
         Blocks.read("a", a), method=method, ridge=ridge, n_projections=n_projections, rng=rng
     )
@@ -92,8 +90,7 @@ def lewis_weights(
     Returns
     -------
     w : dask.array.Array, shape (n,)
-        Weights, in the blocks of ``a``; the numbers that they are made of lie where the last pass left
-        them.
+        Weights, in the blocks of ``a``; what they are made of lies where the last pass left it.
     info : LewisInfo
         Only where ``return_info`` is True.
 
@@ -213,12 +210,11 @@ def take_rows(a: Any, sample: RowSample, *, scaled: bool = False) -> Any:
     """
     scaled = check_bool("scaled", scaled)
     array = a.rechunk(dict.fromkeys(range(1, a.ndim), -1)) if hasattr(a, "rechunk") else a
-    lengths = lengths_of(array)
+    blocks = blocks_of(array)
+    lengths = lengths_of(array, blocks)
     if sum(lengths) != sample.n_rows:
         raise ShapeError(
             f"'a' must have the {sample.n_rows} rows that were sampled from; got {sum(lengths)}."
         )
-    blocks = array.to_delayed()
-    blocks = blocks if isinstance(blocks, list) else blocks.ravel()
     rows = concatenated(taken(blocks, lengths, sample.indices))
     return times(rows, sample.weights ** (1 / sample.p)) if scaled else rows

@@ -27,16 +27,20 @@ from pyprobe.sketching._input import (
     as_matrix,
     as_rows,
     cut,
+    piece_size,
     shape_of,
     sketch_part,
     sum_in_pairs,
 )
-from pyprobe.typing import FloatArray
 
-__all__ = ["Chunks", "ChunkReader", "is_stream", "join", "n_leaves", "rows_of", "take_from"]
-
-PIECE = 1 << 20
-"""Numbers that a piece has at most, if it is not a single leaf."""
+__all__ = [
+    "Chunks",
+    "ChunkReader",
+    "is_stream",
+    "join",
+    "rows_of",
+    "take_from",
+]
 
 
 def is_stream(a: Any) -> bool:
@@ -84,7 +88,7 @@ class ChunkReader:
         How many chunks it was given.
     """
 
-    __slots__ = ("_is_dense", "dtype", "n_columns", "n_read", "name", "wrap")
+    __slots__ = ("dtype", "is_dense", "n_columns", "n_read", "name", "wrap")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -92,7 +96,7 @@ class ChunkReader:
         self.n_columns: int | None = None
         self.dtype: np.dtype[Any] | None = None
         self.wrap: Callable[[Any], Any] | None = None
-        self._is_dense = True
+        self.is_dense = True
 
     def read(self, chunk: Any) -> Samples | None:
         """Return the chunk; None where it is empty."""
@@ -105,21 +109,21 @@ class ChunkReader:
         return samples if rows else None
 
     def _check(self, number: int, samples: Samples, columns: int, wrap: Any) -> None:
-        dtype, is_dense = dtype_of(samples), isinstance(samples, np.ndarray)
+        dtype, dense = dtype_of(samples), isinstance(samples, np.ndarray)
         if self.n_columns is None:
             if columns == 0:
                 raise ShapeError(
                     f"'{self.name}' must have a column at least; chunk {number} has shape "
                     f"{shape_of(samples)}."
                 )
-            self.n_columns, self.dtype, self._is_dense = columns, dtype, is_dense
+            self.n_columns, self.dtype, self.is_dense = columns, dtype, dense
             self.wrap = wrap
         if columns != self.n_columns:
             raise ShapeError(
                 f"'{self.name}' must have {self.n_columns} columns in every chunk, as in the "
                 f"first; chunk {number} has shape {shape_of(samples)}."
             )
-        if is_dense is not self._is_dense:
+        if dense is not self.is_dense:
             raise TypeError(
                 f"'{self.name}' must be dense in every chunk or sparse in every chunk; chunk "
                 f"{number} is not as the first. Convert it."
@@ -136,15 +140,15 @@ class ChunkReader:
             return
         if self.n_columns is None:
             self.n_columns, self.dtype, self.wrap = other.n_columns, other.dtype, other.wrap
-            self._is_dense = other._is_dense
+            self.is_dense = other.is_dense
         if self.n_columns != other.n_columns:
             raise ShapeError(
                 f"'other' must have rows of {self.n_columns} columns, as this stream; got "
                 f"{other.n_columns}."
             )
-        if (self.dtype, self._is_dense) != (other.dtype, other._is_dense):
+        if (self.dtype, self.is_dense) != (other.dtype, other.is_dense):
             kinds = [
-                f"{'dense' if reader._is_dense else 'sparse'} {reader.dtype}"
+                f"{'dense' if reader.is_dense else 'sparse'} {reader.dtype}"
                 for reader in (self, other)
             ]
             raise TypeError(f"'other' must have rows that are {kinds[0]}; got {kinds[1]}.")
@@ -192,18 +196,17 @@ class Chunks(Passes):
             if samples is not None:
                 yield reader.n_read - 1, start, samples
                 start += shape_of(samples)[0]
-        if self.n_rows is None:
-            self.n_rows = start
-        elif start != self.n_rows:
+        if start == 0 or self.n_rows not in (None, start):
             raise DomainError(
-                f"'{self.name}' must give the same rows every time it is read; the first pass had "
-                f"{self.n_rows}, another {start}. A generator that is used up can feed "
+                f"'{self.name}' must give the same rows every time it is read; now there were "
+                f"{start}, before {self.n_rows or 'some'}. A generator that is used up can feed "
                 "StreamingCoreset, which needs a single pass."
             )
+        self.n_rows = start
 
-    def pieces(self, width: int) -> Iterator[tuple[int, Samples]]:
-        """Read all in pieces that are branches of the tree over rows of this width."""
-        size = _core.rows_leaf() * n_leaves(width, self.n_columns)
+    def pieces(self) -> Iterator[tuple[int, Samples]]:
+        """Read all in pieces that are branches of the tree over leaves."""
+        size = piece_size(self.n_columns)
         held: list[Samples] = []
         begin = n_held = 0
         for _, _, samples in self._pass():
@@ -227,8 +230,7 @@ class Chunks(Passes):
         return maxima
 
     def gram(self, frame: Matrix | Vector | None = None) -> Matrix:
-        width = width_of(frame, self.n_columns)
-        return sum_in_pairs(_core.rows_gram(rows, frame) for _, rows in self.pieces(width))
+        return sum_in_pairs(_core.rows_gram(rows, frame) for _, rows in self.pieces())
 
     def squared_norms(self, transform: Matrix) -> Vector:
         return self._each(lambda rows: _core.rows_squared_norms(rows, transform))
@@ -240,7 +242,7 @@ class Chunks(Passes):
 
     def _each(self, numbers: Callable[[Samples], Vector]) -> Vector:
         found = np.empty(self.shape[0])
-        for start, rows in self.pieces(self.n_columns):
+        for start, rows in self.pieces():
             part = numbers(rows)
             found[start : start + len(part)] = part
         return found
@@ -255,7 +257,7 @@ class Chunks(Passes):
 
         def grams() -> Iterator[Matrix]:
             nonlocal worst
-            for start, rows in self.pieces(width_of(frame, self.n_columns)):
+            for start, rows in self.pieces():
                 inside = slice(start, start + shape_of(rows)[0])
                 part = log_w[inside]
                 new[inside], gram, residual = _core.lewis_step(rows, frame, transform, part, p, c)
@@ -265,10 +267,10 @@ class Chunks(Passes):
         return new, sum_in_pairs(grams()), worst
 
     def sketch(self, n_rows: int) -> Matrix:
-        pieces = self.pieces(self.n_columns)
-        return sum_in_pairs(sketch_part(rows, start, n_rows) for start, rows in pieces)
+        parts = (sketch_part(rows, start, n_rows) for start, rows in self.pieces())
+        return sum_in_pairs(parts)
 
-    def take_rows(self, indices: Any) -> FloatArray:
+    def take_rows(self, indices: Any) -> Matrix:
         wanted = np.asarray(indices)
         found = np.empty((len(wanted), self.n_columns))
         for _, start, samples in self._pass():
@@ -277,19 +279,8 @@ class Chunks(Passes):
                 found[here] = as_dense(as_matrix(samples)[wanted[here] - start])
         return found
 
-    def dense(self) -> FloatArray:
+    def dense(self) -> Matrix:
         return np.concatenate([as_dense(as_matrix(rows)) for _, _, rows in self._pass()])
-
-
-def n_leaves(width: int, n_columns: int, n_numbers: int = PIECE) -> int:
-    """Return how many leaves a piece has: a power of two."""
-    most = max(1, n_numbers // (n_columns * _core.rows_leaf()))
-    return 1 << (most.bit_length() - 1)
-
-
-def width_of(frame: Matrix | Vector | None, n_columns: int) -> int:
-    """Return how many numbers a row has in the frame."""
-    return frame.shape[1] if frame is not None and frame.ndim == 2 else n_columns
 
 
 def finite_maxima(samples: Samples, number: int, start: int) -> Vector:

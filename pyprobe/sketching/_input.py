@@ -16,7 +16,6 @@ from pyprobe import _core
 from pyprobe._engine import Engine, select
 from pyprobe.cluster._samples import Samples, as_samples, dtype_of
 from pyprobe.errors import DomainError, ShapeError
-from pyprobe.typing import FloatArray
 
 __all__ = ["Passes", "Tall", "check_exponent", "read_passes", "read_tall"]
 
@@ -74,11 +73,11 @@ class Passes(ABC):
         """Return a sparse sign embedding of the rows: products of columns are nearly kept."""
 
     @abstractmethod
-    def take_rows(self, indices: Any) -> FloatArray:
+    def take_rows(self, indices: Any) -> Matrix:
         """Return some rows as an array, in double precision."""
 
     @abstractmethod
-    def dense(self) -> FloatArray:
+    def dense(self) -> Matrix:
         """Return all rows as an array, in double precision."""
 
 
@@ -121,10 +120,10 @@ class Tall(Passes):
         """Return all of it: an array, or a SciPy matrix of compressed rows."""
         return as_matrix(self.samples)
 
-    def take_rows(self, indices: Any) -> FloatArray:
+    def take_rows(self, indices: Any) -> Matrix:
         return as_dense(self.matrix()[indices])
 
-    def dense(self) -> FloatArray:
+    def dense(self) -> Matrix:
         return as_dense(self.matrix())
 
 
@@ -211,6 +210,13 @@ def _as_torch(found: Any, dtype: Any) -> Any:
     return sys.modules["torch"].from_numpy(found).to(dtype)
 
 
+def _from_torch_csr(tensor: Any) -> Any:
+    import scipy.sparse
+
+    parts = (tensor.values(), tensor.col_indices(), tensor.crow_indices())
+    return scipy.sparse.csr_array(tuple(part.numpy() for part in parts), shape=tuple(tensor.shape))
+
+
 def shape_of(samples: Samples) -> tuple[int, int]:
     """Return rows and columns."""
     if isinstance(samples, np.ndarray):
@@ -229,7 +235,7 @@ def as_matrix(samples: Samples) -> Any:
     return scipy.sparse.csr_array(parts, shape=shape_of(samples))
 
 
-def as_dense(rows: Any) -> FloatArray:
+def as_dense(rows: Any) -> Matrix:
     """Return rows as an array, in double precision."""
     return np.asarray(rows if isinstance(rows, np.ndarray) else rows.toarray(), dtype=np.float64)
 
@@ -261,6 +267,17 @@ def sum_in_pairs(parts: Iterable[Matrix]) -> Matrix:
     return total
 
 
+PIECE = 1 << 20
+"""Numbers that a piece has at most, if it is not a single leaf."""
+
+
+def piece_size(n_columns: int, n_numbers: int = PIECE) -> int:
+    """Return the rows of a piece: those of a power of two of leaves."""
+    leaf = _core.rows_leaf()
+    most = max(1, n_numbers // (n_columns * leaf))
+    return leaf << (most.bit_length() - 1)
+
+
 SKETCH_KEY = 0x9E3779B97F4A7C15
 """Of the places and signs of sketches that make a basis: always the same."""
 NONZEROS = 4
@@ -270,21 +287,15 @@ NONZEROS = 4
 def sketch_part(samples: Samples, start: int, n_rows: int) -> Matrix:
     """Return what rows from number `start` on add to the sketch of all.
 
-    Places and signs belong to the number of the row. `start` must begin a leaf.
+    Places and signs belong to the number of the row. `start` must begin a piece.
     """
-    n, leaf = shape_of(samples)[0], _core.rows_leaf()
+    n, d = shape_of(samples)
+    size = piece_size(d)
     sketch = ("sparse_sign", n_rows, start + n, min(NONZEROS, n_rows), SKETCH_KEY, None)
     return sum_in_pairs(
-        _core.sketch_apply(sketch, cut(samples, at, min(at + leaf, n)), start + at)
-        for at in range(0, n, leaf)
+        _core.sketch_apply(sketch, cut(samples, at, min(at + size, n)), start + at)
+        for at in range(0, n, size)
     )
-
-
-def _from_torch_csr(tensor: Any) -> Any:
-    import scipy.sparse
-
-    parts = (tensor.values(), tensor.col_indices(), tensor.crow_indices())
-    return scipy.sparse.csr_array(tuple(part.numpy() for part in parts), shape=tuple(tensor.shape))
 
 
 def check_exponent(p: Any, *, minimum: float = 0.0, why: str = "") -> float:

@@ -99,7 +99,7 @@ def find_space(
     """Return the column space of `tall`, of `[a; sqrt(ridge) I]` where there is a ridge.
 
     Columns depend on others where what they add is less than the rounding of as many numbers as the
-    rows have, or `n_summed`.
+    rows, or those of their sketch, have been summed from; `n_summed` where that is more.
 
     Raises
     ------
@@ -148,8 +148,8 @@ def scaled_gram(
     `gram_of` may give more rows than there are columns, whose own columns are scaled alike.
     """
     gram_of = gram_of or tall.gram
-    d = tall.shape[1]
     gram = gram_of(None)
+    d = tall.shape[1]  # after a pass: chunks are counted by then
     squares = gram.diagonal()
     scales = np.ones(d)
     inside = (squares > 1e-200) & (squares < 1e200)
@@ -205,13 +205,11 @@ def _sketch(tall: Passes) -> Matrix:
     """Return a sketch of the rows, or the rows where they are few."""
     n, d = tall.shape
     m = SKETCH_ROWS * d
-    if n <= 2 * m:
-        return tall.dense()
-    return tall.sketch(m)
+    return tall.dense() if n <= 2 * m else tall.sketch(m)
 
 
 def _sketched_basis(
-    tall: Passes, rows: Matrix, scales: Vector, ridge: float, n_summed: int
+    tall: Passes, rows: Matrix, scales: Vector, ridge: float, n_summed: int = 0
 ) -> Matrix:
     """Return a matrix (d, rank) that makes the columns a well conditioned basis of their space."""
     d = tall.shape[1]

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from pyprobe.errors import NotFiniteError
 from pyprobe.sketching._input import Matrix, Passes, Vector
-from pyprobe.typing import FloatArray
 
 __all__ = ["TensorRows"]
 
@@ -117,12 +116,13 @@ class TensorRows(Passes):
         from pyprobe.sketching.operators import sketch_operator
 
         operator = sketch_operator("sparse_sign", n_rows, len(self.a), rng=0)
-        total = sum(twin_product(operator, block, rows.start) for rows, block in self._blocks(0))
+        parts = (twin_product(operator, block, rows.start) for rows, block in self._blocks(0))
+        total: Any = sum(parts)
         return np.asarray(total.cpu().numpy())
 
-    def take_rows(self, indices: Any) -> FloatArray:
+    def take_rows(self, indices: Any) -> Matrix:
         at = torch.as_tensor(np.asarray(indices), device=self.a.device)
         return np.asarray(self.a[at].double().cpu().numpy())
 
-    def dense(self) -> FloatArray:
+    def dense(self) -> Matrix:
         return np.asarray(self.a.double().cpu().numpy())

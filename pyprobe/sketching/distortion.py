@@ -9,7 +9,15 @@ import numpy as np
 
 from pyprobe import _core
 from pyprobe.errors import ShapeError
-from pyprobe.sketching._input import Matrix, Tall, Vector, check_exponent, read_passes, read_tall
+from pyprobe.sketching._input import (
+    Matrix,
+    Passes,
+    Tall,
+    Vector,
+    check_exponent,
+    read_passes,
+    read_tall,
+)
 from pyprobe.sketching._space import find_space, inverse_factor
 from pyprobe.sketching.lewis import find_lewis
 from pyprobe.sketching.sampling import RowSample
@@ -28,7 +36,7 @@ def subspace_distortion(a: Any, sample: RowSample, p: float | None = None) -> tu
     Parameters
     ----------
     a : array_like, sparse matrix or torch.Tensor, shape (n, d)
-        All rows.
+        All rows; for p = 2 also in chunks that can be read again, see `leverage_scores`.
     sample : RowSample
         Rows of ``a`` with weights, which make ``||S A x||_p^p = sum of weights_i |a_i x|^p``.
     p : float, optional
@@ -66,25 +74,30 @@ def subspace_distortion(a: Any, sample: RowSample, p: float | None = None) -> tu
             f"'sample' must be a RowSample; got {type(sample).__name__}. sample_rows makes one."
         )
     p = sample.p if p is None else check_exponent(p)
-    tall = read_passes("a", a) if p == 2 else read_tall("a", a)
+    if p == 2:
+        passes = read_passes("a", a)
+        space = find_space(passes)
+        transform = space.to_columns(inverse_factor(space.gram))
+        return _spectrum(passes, sample, transform)[1:]
+    tall = read_tall("a", a)
+    found = find_lewis(tall, p)
+    transform = found.space.to_columns(found.transform)
+    rows, low, _ = _spectrum(tall, sample, transform)
+    return _search(tall, transform, sample, rows, p, spans=low > 0)
+
+
+def _spectrum(tall: Passes, sample: RowSample, transform: Matrix) -> tuple[Matrix, float, float]:
+    """Return the rows of the sample in the coordinates, and the extremes of their norms."""
     if tall.shape[0] != sample.n_rows:
         raise ShapeError(
             f"'a' must have the {sample.n_rows} rows that were sampled from; got shape "
             f"{tall.shape}."
         )
-    if p == 2:
-        space = find_space(tall)
-        transform = space.to_columns(inverse_factor(space.gram))
-    else:
-        found = find_lewis(tall, p)
-        transform = found.space.to_columns(found.transform)
     rows = tall.take_rows(sample.indices) @ transform
     squares = np.linalg.eigvalsh((rows * sample.weights[:, None]).T @ rows)
     rounding = 1e-12 * squares[-1] if len(squares) else 0.0
     low = 0.0 if squares[0] <= rounding else float(np.sqrt(squares[0]))
-    if p == 2:
-        return low, float(np.sqrt(squares[-1]))
-    return _search(tall, transform, sample, rows, p, spans=low > 0)
+    return rows, low, float(np.sqrt(squares[-1]))
 
 
 def _search(

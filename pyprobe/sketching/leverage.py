@@ -14,7 +14,7 @@ from scipy.linalg import qr
 from pyprobe._rng import key as key_of
 from pyprobe._validate import check_choice, check_positive_float, check_positive_int
 from pyprobe.errors import DomainError
-from pyprobe.sketching._input import Passes, Vector, read_passes
+from pyprobe.sketching._input import Passes, Tall, Vector, read_passes
 from pyprobe.sketching._space import find_space, inverse_factor
 from pyprobe.typing import Rng
 
@@ -37,7 +37,9 @@ def leverage_scores(
     ----------
     a : array_like, sparse matrix or torch.Tensor, shape (n, d)
         Rows; dense, or sparse in SciPy's or torch's CSR form. Columns may depend on one another and
-        be of any scale.
+        be of any scale. Or row chunks that can be read again: a list of such matrices, anything
+        with a length that gives one for each index, or a function that begins to read anew each
+        time it is called.
     method : {"auto", "gram", "qr", "sketch_qr", "approx"}
         ``"gram"`` factors the Gram matrix: fastest, for condition numbers up to about 1e5.
         ``"sketch_qr"`` first makes a good basis from a QR decomposition of a sketch: as accurate
@@ -61,16 +63,22 @@ def leverage_scores(
     Raises
     ------
     ShapeError
-        Where ``a`` is not a matrix with a row and a column.
+        Where ``a`` is not a matrix with a row and a column, or a chunk has another number of
+        columns.
+    TypeError
+        Where chunks are of different kinds, or can be read only once: `StreamingCoreset` takes
+        these.
     NotFiniteError
         Where an entry is infinite or NaN; it is named.
     DomainError
-        Where all entries are zero, or ``method="gram"`` meets columns that depend on one another.
+        Where all entries are zero, ``method="gram"`` meets columns that depend on one another, or
+        ``method="qr"`` meets chunks.
 
     Notes
     -----
     O(n d^2) for two passes over the rows, three with a sketch; ``"approx"`` O(n d
-    n_projections). The same bits for any number of threads. Relative errors are about 1e-16 times
+    n_projections). The same bits for any number of threads,
+    and for any chunks. Relative errors are about 1e-16 times
     the square of the condition number of the columns, scaled to one length, with ``"gram"``, and
     times the number itself with ``"sketch_qr"``. A column counts as dependent on others where it
     adds less than the rounding of the float type of ``a`` to them.
@@ -92,6 +100,8 @@ def leverage_scores(
     n_projections = check_positive_int("n_projections", n_projections)
     tall = read_passes("a", a)
     if method == "qr":
+        if not isinstance(tall, Tall):
+            raise DomainError('method="qr" needs all rows at once; use method="sketch_qr".')
         return tall.wrap(_by_qr(tall, ridge))
     scores, _ = ranked_scores(tall, method, ridge=ridge, n_projections=n_projections, rng=rng)
     return tall.wrap(scores)
@@ -124,7 +134,7 @@ def ranked_scores(
     return np.minimum(space.squared_norms(transform), 1.0), space.rank
 
 
-def _by_qr(tall: Passes, ridge: float) -> Vector:
+def _by_qr(tall: Tall, ridge: float) -> Vector:
     """Return the squared norms of the rows of Q."""
     if ridge:
         raise DomainError('\'ridge\' must be 0 with method="qr"; use method="sketch_qr".')

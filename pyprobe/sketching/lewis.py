@@ -96,7 +96,7 @@ def lewis_weights(
     -----
     O(n d^2) a pass, of which 3 to 8 are enough for ``tol=1e-2`` up to p = 4, and about
     ``log(1 / tol) / log((p + 2) / |p - 2|)`` in general; each reads the rows once. With p = 2 they
-    are the leverage scores. The same bits for any number of threads.
+    are the leverage scores. The same bits for any number of threads, and for any chunks.
 
     References
     ----------

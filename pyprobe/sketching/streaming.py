@@ -6,16 +6,17 @@ is full, scores :math:`s_i` of all rows held are made anew, and with T the (m + 
 
 .. math:: \pi_i \leftarrow \min(\pi_i, T s_i),
 
-which leaves m rows. In the end a row weighs :math:`1 / \pi_i`. A row that is kept to the end has been
-below T each time: had its variate been 0, nothing that is computed on the way would have been another
-number. So given the variates of the others its weight is 1 in expectation, whatever the scores were,
-and the same goes for any set of rows together: sums over rows, and products of two of them, are
-unbiased. One variate decides for all reductions, so that their errors do not add up, as those of
-independent draws from draws do. This is priority sampling (Duffield, Lund and Thorup 2007), with a
-threshold that adapts (Ting 2017).
+which leaves m rows. In the end a row weighs :math:`1 / \pi_i`. A row that is kept to the end has
+been below T each time: had its variate been 0, nothing computed on the way would have been another
+number. So, given the variates of the others, its weight is 1 in expectation, whatever the scores
+were, and the same goes for any set of rows together: sums over rows, and products of two of them,
+are unbiased. One variate decides for all reductions, so that their errors do not add up, as those
+of draws from draws do. This is priority sampling (Duffield, Lund and Thorup 2007) with a threshold
+that adapts (Ting 2017).
 
 For p = 2 the scores are leverage scores among all rows so far: the triangular factor of their QR
-decomposition is kept up to date. For other p they are Lewis weights of the rows held, by their weights.
+decomposition is kept up to date. For other p they are Lewis weights of the rows held, each standing
+for as many as it weighs.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ BLOCK = 8192
 class StreamingCoreset:
     """A sample of the rows of a stream that is read once.
 
-    Unlike the other values of this library it changes: `update` takes in rows, `merge` another of its
-    kind. It can be pickled, to go on later or elsewhere.
+    Unlike the other values of this library it changes: `update` takes in rows, `merge` those of
+    another. It can be pickled, to go on later or elsewhere.
 
     Parameters
     ----------
@@ -68,8 +69,8 @@ class StreamingCoreset:
     p : float
         Exponent of the norm to be kept, positive and finite.
     rng : int, numpy.random.Generator, torch.Generator or None
-        Of the draw. Each row has a number of its own: chunks never change a sample. Streams that will
-        be merged need different ones.
+        Of the draw. Each row has a number of its own: chunks never change a sample. Streams that
+        will be merged need different ones.
 
     Raises
     ------
@@ -89,9 +90,9 @@ class StreamingCoreset:
 
     References
     ----------
-    Duffield, Lund and Thorup (2007), Priority sampling for estimation of arbitrary subset sums; Ting
-    (2017), Adaptive threshold sampling and estimation; Cohen, Musco and Pachocki (2016), Online row
-    sampling.
+    Duffield, Lund and Thorup (2007), Priority sampling for estimation of arbitrary subset sums;
+    Ting (2017), Adaptive threshold sampling and unbiased estimation; Cohen, Musco and Pachocki
+    (2016), Online row sampling.
 
     Examples
     --------
@@ -116,7 +117,7 @@ class StreamingCoreset:
         self._n_rows = 0
         self._kept: list[_Held] = []
         self._fresh: list[_Held] = []
-        # Of the rows that have been through a reduction, for p = 2.
+        # Has the products of columns of all rows that have been through a reduction; for p = 2.
         self._factor: Matrix | None = None
         self._final: tuple[_Held, int] | None = None
 
@@ -146,8 +147,8 @@ class StreamingCoreset:
         Parameters
         ----------
         chunk : array_like, sparse matrix or torch.Tensor, shape (k, d)
-            Rows; all chunks have d columns, are dense or all sparse, and of one float type. Empty ones
-            are skipped. Nothing of it is kept but copies of rows.
+            Rows; all chunks have d columns, are dense or all sparse, and of one float type. Empty
+            ones are skipped. Nothing of it is kept but copies of rows.
 
         Raises
         ------
@@ -194,14 +195,14 @@ class StreamingCoreset:
             )
         if self._keys & other._keys:
             raise DomainError(
-                "'other' must have another 'rng': with the same one the draws of both depend on each "
-                "other. Give every stream its own, as rng=np.random.default_rng([seed, number])."
+                "'other' must have another 'rng': with the same one the draws of both depend on "
+                "each other. Give every stream its own, np.random.default_rng([seed, number])."
             )
         self._reader.check_fits(other._reader)
         begin = self._n_rows
         self._kept += [part.shifted(begin) for part in other._kept]
         self._fresh += [part.shifted(begin) for part in other._fresh]
-        self._factor = _triangle(self._factor, other._factor)
+        self._factor = _stacked(self._factor, other._factor)
         self._keys |= other._keys
         self._n_rows += other._n_rows
         self._final = None
@@ -234,8 +235,7 @@ class StreamingCoreset:
 
     def scaled(self) -> Any:
         """Return these rows times ``weights ** (1 / p)``; see `RowSample.scaled`."""
-        kept, _ = self._finish()
-        return times(self.rows(), kept.probabilities ** (-1 / self._p))
+        return times(self.rows(), self.result().weights ** (1 / self._p))
 
     def _wrap(self, found: Any) -> Any:
         wrap = self._reader.wrap
@@ -302,12 +302,11 @@ class _Held:
 def _reduced(
     stream: StreamingCoreset, kept: list[_Held], fresh: list[_Held], factor: Matrix | None
 ) -> tuple[_Held, Matrix | None, int]:
-    """Return the rows that stay, the triangular factor of all rows so far, and their rank."""
+    """Return the rows that stay, what has the products of columns of all, and their rank."""
     held = _Held.joined(kept + fresh)
     if stream.p == 2:
-        new = join([part.samples for part in fresh]) if fresh else None
-        factor = _triangle(factor, None if new is None else as_dense(as_matrix(new)))
-        scores, rank = _leverage(held.samples, factor, stream.n_rows)
+        stack = _stacked(factor, *[as_dense(as_matrix(part.samples)) for part in fresh])
+        scores, factor, rank = _leverage(held.samples, stack, stream.n_rows)
     else:
         scores, rank = _lewis(held, stream.p)
     live = np.flatnonzero(scores)
@@ -321,22 +320,30 @@ def _reduced(
     return replace(held, probabilities=probabilities).taken(stays), factor, rank
 
 
-def _triangle(first: Matrix | None, second: Matrix | None) -> Matrix | None:
-    """Return the triangular factor of the rows of both, or of factors of them."""
-    parts = [part for part in (first, second) if part is not None]
-    return np.asarray(np.linalg.qr(np.vstack(parts), mode="r")) if parts else None
+def _stacked(*parts: Matrix | None) -> Any:
+    """Return rows that have the products of columns of all parts together."""
+    there = [part for part in parts if part is not None]
+    return np.vstack(there) if there else None
 
 
-def _leverage(samples: Samples, factor: Any, n_rows: int) -> tuple[Vector, int]:
-    """Return leverage scores of rows among all, whose triangular factor this is; and the rank."""
-    if not factor.any():
-        return np.zeros(shape_of(samples)[0]), 0
-    all_rows = Tall("a", factor, factor.shape, dtype_of(samples), np.asarray)
+def _leverage(samples: Samples, stack: Matrix, n_rows: int) -> tuple[Vector, Matrix, int]:
+    """Return leverage scores of rows among all, which have the products of columns of a stack.
+
+    Then come the triangular factor of the stack, and its rank.
+    """
+    if not stack.any():
+        return np.zeros(shape_of(samples)[0]), stack[:0], 0
     # The rounding of decompositions of decompositions adds up as a walk does.
-    n_summed = max(20 * factor.shape[1], math.isqrt(n_rows))
+    n_summed = max(20 * stack.shape[1], math.isqrt(n_rows))
+    all_rows = Tall("a", stack, shape_of(stack), dtype_of(samples), np.asarray)
     space = find_space(all_rows, n_summed=n_summed)
+    if space.method == "gram":
+        factor = np.zeros((space.rank, stack.shape[1]))
+        factor[:, space.kept] = np.linalg.cholesky(space.gram).T / space.scales[space.kept]
+    else:
+        factor = np.asarray(np.linalg.qr(stack, mode="r"), dtype=np.float64)
     transform = space.to_columns(inverse_factor(space.gram))
-    return np.minimum(_core.rows_squared_norms(samples, transform), 1.0), space.rank
+    return np.minimum(_core.rows_squared_norms(samples, transform), 1.0), factor, space.rank
 
 
 def _lewis(held: _Held, p: float) -> tuple[Vector, int]:
@@ -344,7 +351,11 @@ def _lewis(held: _Held, p: float) -> tuple[Vector, int]:
 
     A row of weight v stands for v rows, as its multiple by v^(1 / p) does.
     """
-    rows = as_samples("a", times(as_matrix(held.samples), held.probabilities ** (-1 / p)))
+    with np.errstate(over="ignore"):
+        factors = held.probabilities ** (-1 / p)
+    if not np.isfinite(factors).all():
+        raise DomainError(f"weights ** (1 / p) overflow for 'p' = {p:g}; use a larger one.")
+    rows = as_samples("a", times(as_matrix(held.samples), factors))
     if not _core.column_maxima(rows).any():
         return np.zeros(len(held.indices)), 0
     found = find_lewis(Tall("a", rows, shape_of(rows), dtype_of(rows), np.asarray), p)

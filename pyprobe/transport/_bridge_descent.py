@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pyprobe import _core
+from pyprobe.transport._bridge_balance import balance
 from pyprobe.transport._bridge_kinds import Vector
 from pyprobe.transport._bridge_model import (
     FLOOR,
@@ -17,21 +18,17 @@ from pyprobe.transport._bridge_model import (
     Pair,
     Parameters,
     Sample,
-    hessian,
     log_sum,
-    loss,
     some,
 )
 
 __all__ = [
-    "BALANCED",
     "HESSIAN_ROWS",
     "LONGER",
     "PATIENCE",
     "SHORTER",
     "Options",
     "Watch",
-    "balance",
     "descend",
 ]
 
@@ -46,22 +43,23 @@ _LEAST_STEPS, _LATELY, _SLOW = 5, 5, 0.05
 """Iterations at least, the last that count, and the part of the mean fall that is a slow one."""
 _LEAST_FALL = 1e-2
 """The same in nats, for a fit that begins near its end."""
-_NEWTON_STEPS = 2
-BALANCED = 1e-3
-"""Distance of the components' two shares, summed, at which they need no further step."""
 PATIENCE = 3
-"""Iterations that the held-out loss may rise before the fit ends with its lowest."""
+"""Iterations that the held-out loss may rise before the fit ends."""
+_MATTERS = 0.1
+"""Fall of the loss, in nats, that is weighed against a rise on the rows held out."""
 
 
 class Options(NamedTuple):
     """How far a fit goes.
 
-    `reported` is called with the number of an iteration and its loss; 0 before the first.
+    `reported` is called with the number of an iteration and its loss, 0 where it chooses a start,
+    and says whether to go on; `announced` before that, with how often it may be at the most.
     """
 
     max_iter: int
     tol: float
     reported: Callable[[int, float], bool] = lambda _step, _value: True
+    announced: Callable[[int], None] = lambda _most: None
 
 
 class Watch:
@@ -70,7 +68,8 @@ class Watch:
     def __init__(self, model: Model, held_out: Pair | None, options: Options) -> None:
         self.model, self.held_out, self.options = model, held_out, options
         self.best: Parameters | None = None
-        self.lowest = math.inf
+        self.lowest = self.fitted = math.inf
+        self.rows = np.zeros(0), np.zeros(0)
         self.losses: list[float] = []
         self.waited, self.patience = 0, PATIENCE
         self.converged = self.stopped = False
@@ -97,11 +96,41 @@ class Watch:
         return self.options.max_iter - len(self.losses)
 
     def _judge(self, parameters: Parameters, value: float) -> None:
-        seen = value if self.held_out is None else loss(self.model, parameters, *self.held_out)
-        if seen < self.lowest:
+        if self.held_out is None:
+            if value < self.lowest:
+                self.best, self.lowest, self.waited = parameters, value, 0
+            return
+        rows = _log_sums(self.model, parameters, self.held_out)
+        seen = float(
+            self.held_out.sources.weights @ rows[0] - self.held_out.targets.weights @ rows[1]
+        )
+        rise, fall = seen - self.lowest, self.fitted - value
+        if rise < 0 or (fall > _MATTERS and rise * fall < self._variance(rows)):
             self.best, self.lowest, self.waited = parameters, seen, 0
-        elif self.held_out is not None:
+            self.fitted, self.rows = value, rows
+        else:
             self.waited += 1
+
+    def _variance(self, rows: tuple[Vector, Vector]) -> float:
+        """Return the variance of how much the held-out loss differs from that of the best.
+
+        The loss may be taken to fall as on the rows that are fitted, give or take as much. What the
+        others say is then outweighed, where their rise times that fall is less than this.
+        """
+        assert self.held_out is not None
+        variance = 0.0
+        for (_, weights), now, best in zip(self.held_out, rows, self.rows, strict=True):
+            change = now - best
+            variance += float(weights**2 @ (change - weights @ change) ** 2)
+        return variance
+
+
+def _log_sums(model: Model, parameters: Parameters, pair: Pair) -> tuple[Vector, Vector]:
+    """Return what the loss is the difference of the means of, row by row."""
+    return (
+        _core.bridge_log_sums(pair.sources.points, model.of_sources(parameters)),
+        _core.bridge_log_sums(pair.targets.points, model.of_targets(parameters)),
+    )
 
 
 def descend(
@@ -133,12 +162,13 @@ def descend(
         while True:
             new_scales = kind.between(now.scales, scales, part)
             new_shifts = (1 - part) * now.shifts + part * shifts
-            # What a component has of the sources at their mean stays as it is.
-            change = kind.apply(now.scales, x0) - kind.apply(new_scales, x0)
-            change += 2 * (now.shifts - new_shifts)
-            logits = now.logits + (change * x0).sum(1) / (2 * epsilon)
-            moved = Parameters(logits, new_shifts, new_scales)
-            logits, mean = balance(sources, model.of_sources(moved), masses, _NEWTON_STEPS, few)
+            # The logits of a component stay what they are on average over its share.
+            change = kind.form(now.scales - new_scales, c0 + kind.outer(x0), x0.shape[1])
+            change += ((now.shifts - new_shifts) * x0).sum(1)
+            moved = Parameters(now.logits + change / epsilon, new_shifts, new_scales)
+            # As near as it takes: shares that agree at once hold components where they are too
+            # soon, and fits end higher.
+            logits, mean = balance(model, sources, moved, masses, few, rough=True)
             level = log_sum(logits)
             moved = moved._replace(logits=logits - level)
             found = _core.bridge_pass(*targets, model.of_targets(moved), moments=False, gram=False)
@@ -154,44 +184,6 @@ def _is_slow(values: list[float]) -> bool:
     """Return whether the loss falls slowly, beside its mean fall. A single fall may be small."""
     lately = (values[-1 - _LATELY] - values[-1]) / _LATELY
     return lately < max(_LEAST_FALL, _SLOW * (values[0] - values[-1]) / (len(values) - 1))
-
-
-def balance(
-    sources: Sample,
-    logits: tuple[str, Vector, Vector],
-    masses: Vector,
-    steps: int,
-    few: Sample | None = None,
-) -> tuple[Vector, float]:
-    """Move the offsets until components have these masses of the sources, by damped Newton steps.
-
-    Their second derivatives are summed over `few` rows, where those are given. Returns the offsets
-    and the mean log-sum-exp there.
-    """
-    kind, slopes, offsets = logits
-
-    def look(offsets: Vector) -> tuple[float, Vector]:
-        found = _core.bridge_pass(*sources, (kind, slopes, offsets), moments=False, gram=False)
-        return found[0], found[1]
-
-    value, now = look(offsets)
-    for _ in range(steps):
-        gradient = now - masses
-        if np.abs(gradient).sum() < BALANCED:
-            break
-        curved = hessian(few or sources, (kind, slopes, offsets), now)
-        curved += np.diag(1e-6 * now + 1e-9)
-        step = -np.linalg.solve(curved, gradient)
-        step -= step.mean()
-        objective, slope, part = value - masses @ offsets, gradient @ step, 1.0
-        while True:
-            moved = offsets + part * step
-            new_value, new_masses = look(moved)
-            if new_value - masses @ moved <= objective + 1e-4 * part * slope or part < _LEAST_PART:
-                break
-            part *= SHORTER
-        offsets, value, now = moved, new_value, new_masses
-    return offsets, value
 
 
 def _shrunk(

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from pyprobe import _core
 from pyprobe.errors import DomainError
-from pyprobe.transport._bridge_adam import anneal, train
+from pyprobe.transport._bridge_adam import ANNEALING_REPORTS, anneal, train
 from pyprobe.transport._bridge_descent import Options, Watch, descend
 from pyprobe.transport._bridge_kinds import KINDS, Vector
 from pyprobe.transport._bridge_lbfgs import polish
@@ -184,9 +184,11 @@ def fit(
     reported = options.reported
     options = options._replace(reported=lambda step, value: reported(step, value + constant))
     watches: list[tuple[str, Watch]] = []
+    names = _tried(start, model, fitted, n_components) if isinstance(start, str) else ()
+    options.announced(n_init * (options.max_iter + _reports(names)))
     for _ in range(n_init):
         if isinstance(start, str):
-            first = _choose(model, fitted, n_components, start, solver, options.reported, rng)
+            first = _choose(model, fitted, n_components, names, solver, options.reported, rng)
         else:
             first = Start("given", _moved_in(model, start, centres, unit, epsilon))
         watches.append((first.name, Watch(model, held_out, options)))
@@ -277,42 +279,63 @@ def split(pair: Pair, fraction: float, rng: np.random.Generator) -> tuple[Pair, 
     return Pair(*kept), Pair(*out)
 
 
+def _tried(start: str, model: Model, pair: Pair, n: int) -> tuple[str, ...]:
+    """Return the starts that are tried."""
+    if start != "auto":
+        return (start,)
+    if n == 1 or min(len(sample.points) for sample in pair) < 20 * n:
+        return (
+            "broad",
+        )  # few held-out rows would choose wrongly, and one component needs no choice
+    if model.epsilon < SHARP:
+        return ("annealed",)
+    return (*STARTS, *STARTS) if n <= _FEW else tuple(STARTS)
+
+
+def _reports(names: tuple[str, ...]) -> int:
+    """Return how often the making of a start is reported at the most."""
+    if names == ("annealed",):
+        return ANNEALING_REPORTS
+    return _TRIAL_STEPS * len(names) if len(names) > 1 else 0
+
+
 def _choose(
     model: Model,
     pair: Pair,
     n: int,
-    start: str,
+    names: tuple[str, ...],
     solver: str,
     reported: Callable[[int, float], bool],
     rng: np.random.Generator,
 ) -> Start:
     """Make the start, or of several the best after a few iterations on a few rows."""
-    rows = max(trial_rows(n), draw_rows(n, model.epsilon))
-    if start == "auto" and (n == 1 or min(len(sample.points) for sample in pair) < 20 * n):
-        start = "broad"  # few held-out rows would choose wrongly, and one component needs no choice
-    if start == "auto" and model.epsilon < SHARP:
-        start = "annealed"
-    if start == "annealed":
+    if names == ("annealed",):
         first = STARTS["broad"](model, *pair, n, rng)
         first = first._replace(scales=_NARROW * first.scales)
         moved, goes_on = anneal(model, pair, first, rng, reported)
-        return Start(start, moved, stopped=not goes_on)
-    if start != "auto":
-        return Start(start, draw_in(model, pair, STARTS[start](model, *pair, n, rng), rng))
+        return Start("annealed", moved, stopped=not goes_on)
+    if len(names) == 1:
+        (name,) = names
+        return Start(name, draw_in(model, pair, STARTS[name](model, *pair, n, rng), rng))
     # By other rows than end the fit: those would be looked at too often to be trusted.
+    rows = max(trial_rows(n), draw_rows(n, model.epsilon))
     few, judges = (
         Pair(*(some(sample, rows, rng) for sample in part)) for part in split(pair, _JUDGING, rng)
     )
+    options = Options(_TRIAL_STEPS, 0.0, lambda _step, value: reported(0, value))
     trials: list[tuple[float, Start]] = []
-    for name in (*STARTS, *STARTS) if n <= _FEW else STARTS:
+    for name in names:
         first = draw_in(model, pair, STARTS[name](model, *pair, n, rng), rng)
-        watch = Watch(model, judges, Options(_TRIAL_STEPS, 0.0))
+        watch = Watch(model, judges, options)
         _minimize(model, few, Start(name, first), watch, "em", rng)
-        tried = Start(name, first)
+        tried = Start(name, first, stopped=watch.stopped)
         if solver == "em" and n <= _FEW and watch.best is not None:
-            tried = Start(name, watch.best, settled=True)
+            tried = tried._replace(components=watch.best, settled=True)
         trials.append((watch.lowest, tried))
-    return min(trials, key=lambda trial: trial[0])[1]
+        if watch.stopped:
+            break
+    best = min(trials, key=lambda trial: trial[0])[1]
+    return best._replace(stopped=trials[-1][1].stopped)
 
 
 def _minimize(

@@ -23,6 +23,10 @@ class Kind:
         """Return the slopes, one a row, of ``x' S x / 2`` in the products of coordinates."""
         raise NotImplementedError
 
+    def products(self, x: Vector) -> Vector:
+        """Return those products, a row for each point."""
+        raise NotImplementedError
+
     def covariances(self, squares: Vector, means: Vector) -> Vector:
         """Return covariances from means of those products, one a row."""
         raise NotImplementedError
@@ -67,6 +71,12 @@ class Kind:
     def outer(self, x: Vector) -> Vector:
         """Return ``x_k x_k'``, as a covariance."""
         return x**2
+
+    def form(self, scales: Vector, moments: Vector, dim: int) -> Vector:
+        """Return the means of ``x' S_k x / 2`` over points with these second moments."""
+        products = 0.5 * self.repeats(dim) * scales * moments
+        found: Vector = products.reshape(len(products), -1).sum(1)
+        return found
 
     def repeats(self, dim: int) -> int:  # noqa: ARG002
         """Return for how many coordinates a number of the scales stands."""
@@ -114,6 +124,10 @@ class Spherical(Kind):
     def quadratic(self, scales: Vector) -> Vector:
         return 0.5 * scales[:, None]
 
+    def products(self, x: Vector) -> Vector:
+        found: Vector = (x**2).sum(1, keepdims=True)
+        return found
+
     def covariances(self, squares: Vector, means: Vector) -> Vector:
         found: Vector = np.maximum(squares[:, 0] - (means**2).sum(1), 0) / means.shape[1]
         return found
@@ -149,6 +163,9 @@ class Diagonal(Kind):
     def quadratic(self, scales: Vector) -> Vector:
         return 0.5 * scales
 
+    def products(self, x: Vector) -> Vector:
+        return x**2
+
     def covariances(self, squares: Vector, means: Vector) -> Vector:
         found: Vector = np.maximum(squares - means**2, 0)
         return found
@@ -171,6 +188,11 @@ class Full(Kind):
         # x_i x_j with i < j stands for two entries.
         rows, columns = np.triu_indices(scales.shape[1])
         return np.where(rows == columns, 0.5, 1.0) * scales[:, rows, columns]
+
+    def products(self, x: Vector) -> Vector:
+        rows, columns = np.triu_indices(x.shape[1])
+        found: Vector = x[:, rows] * x[:, columns]
+        return found
 
     def covariances(self, squares: Vector, means: Vector) -> Vector:
         n, dim = means.shape

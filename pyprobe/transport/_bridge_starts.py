@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyprobe import _core
-from pyprobe.transport._bridge_descent import Options, Watch, balance, descend
+from pyprobe.transport._bridge_balance import balance
 from pyprobe.transport._bridge_kinds import KINDS, Vector
 from pyprobe.transport._bridge_model import FLOOR, Model, Pair, Parameters, Sample, log_sum, some
 
@@ -21,7 +21,7 @@ _DRAW_ROWS, _DRAW_NOISE = 1000, 8.0
 And so many in units of the noise: by as much the masses on other rows differ from those on these.
 """
 _COOLING = 2.5
-_PARTS, _BALANCE_STEPS, _DRAW_STEPS = (1.0, 0.25, 0.06, 0.015), 10, 4
+_PART = 0.25
 _LLOYD_STEPS = 5
 
 
@@ -78,25 +78,27 @@ def clustered_start(
     components = Parameters(
         np.log(masses), centres - model.kind.apply(stacked, np.tile(mean, (n, 1))), stacked
     )
-    kind, slopes, _ = model.of_sources(components)
+    _, slopes, _ = model.of_sources(components)
     rows = some(sources, trial_rows(n), rng)
     heat = max(1.0, float(np.std(rows.points[:200] @ slopes[:dim])))
-    offsets = np.zeros(n)
+    logits = np.zeros(n)
     while True:
-        offsets, _ = balance(rows, (kind, slopes / heat, offsets / heat), masses, 4)
-        offsets = heat * (offsets - offsets.mean())
+        # Logits over the heat are those of so much more noise.
+        warm = Model(model.kind, heat * model.epsilon)
+        moved = components._replace(logits=logits / heat)
+        logits, _ = balance(warm, rows, moved, masses, rough=heat > 1.0)
+        logits = heat * (logits - logits.mean())
         if heat == 1.0:
-            return components._replace(logits=offsets)
+            return components._replace(logits=logits)
         heat = max(1.0, heat / _COOLING)
 
 
 def draw_in(model: Model, pair: Pair, start: Parameters, rng: np.random.Generator) -> Parameters:
-    """Return the start, or what does best of what lies between it and the bridge of one component.
+    """Return components a part of the way from the bridge of one component to the start.
 
     Where the noise is small beside the data, components far apart win and lose all that they have
-    with small changes of their weights: the fit would end with one of them. Near the single one
-    they come apart slowly, or not at all: it is a saddle. So what counts is the loss after a few
-    iterations, not that at the start.
+    with small changes of their weights, and the first to win would keep it. Nearer the single one
+    they come apart slowly; at it, not at all: it is a saddle.
     """
     kind, epsilon = model
     n = len(start.shifts)
@@ -108,20 +110,13 @@ def draw_in(model: Model, pair: Pair, start: Parameters, rng: np.random.Generato
     shift = x1 - kind.apply(scale, x0)
     masses = _core.bridge_pass(*pair.targets, model.of_targets(start), moments=False, gram=False)[1]
     masses = 0.5 * masses + 0.5 / n
-    best, lowest = start, math.inf
-    for part in _PARTS:
-        moved = Parameters(
-            part * start.logits,
-            shift + part * (start.shifts - shift),
-            kind.between(np.repeat(scale, n, axis=0), start.scales, part),
-        )
-        logits, _ = balance(pair.sources, model.of_sources(moved), masses, _BALANCE_STEPS)
-        moved = moved._replace(logits=logits - log_sum(logits))
-        watch = Watch(model, None, Options(_DRAW_STEPS, -math.inf))
-        descend(model, pair, moved, watch, rng)
-        if watch.lowest < lowest:
-            best, lowest = moved, watch.lowest
-    return best
+    moved = Parameters(
+        _PART * start.logits,
+        shift + _PART * (start.shifts - shift),
+        kind.between(np.repeat(scale, n, axis=0), start.scales, _PART),
+    )
+    logits, _ = balance(model, pair.sources, moved, masses)
+    return moved._replace(logits=logits - log_sum(logits))
 
 
 def _nearest(points: Vector, centres: Vector) -> npt.NDArray[np.intp]:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from pyprobe import _core
 from pyprobe.transport import _bridge_fit
-from pyprobe.transport._bridge_descent import BALANCED, LONGER, SHORTER, Options, Watch
+from pyprobe.transport._bridge_balance import BALANCED
+from pyprobe.transport._bridge_descent import LONGER, SHORTER, Options, Watch
 from pyprobe.transport._bridge_fit import collapsed, split
 from pyprobe.transport._bridge_kinds import KINDS, Vector
 from pyprobe.transport._bridge_lbfgs import Coordinates

@@ -45,7 +45,6 @@ from pyprobe.errors import (
     ShapeError,
 )
 from pyprobe.progress import Callback, Progress, ends
-from pyprobe.transport._bridge_adam import ANNEALING_REPORTS
 from pyprobe.transport._bridge_costs import (
     KLEstimate,
     backward_weights,
@@ -353,7 +352,9 @@ class LightSchrodingerBridge(_io.Frozen):
         validation_fraction : float, default 0.1
             Part of either sample that is held out. The fit ends where the loss on it has ceased to
             fall, and returns the bridge with the lowest: on finite samples the loss has no lower
-            bound, since a component can shrink onto a single point. 0 fits all rows to `tol`.
+            bound, since a component can shrink onto a single point. A rise there counts for less
+            than a fall on the fitted rows while their product is below the variance of the rise.
+            0 fits all rows to `tol`.
         max_iter : int, default 200
             The most iterations.
         tol : float, default 1e-5
@@ -367,7 +368,9 @@ class LightSchrodingerBridge(_io.Frozen):
         callback : callable, optional
             Called with a `pyprobe.progress.Progress` after every iteration, whose value is the
             loss; returning ``True`` ends the fit with the best bridge so far. While a start is
-            annealed, it is called 60 times more, with the loss of a batch at the noise so far.
+            annealed, it is called 60 times more, with the loss of a batch at the noise so far; and
+            where several starts are tried, up to 20 times for each, with the loss on the rows of
+            the trial.
 
         Returns
         -------
@@ -390,7 +393,7 @@ class LightSchrodingerBridge(_io.Frozen):
         Notes
         -----
         An iteration of ``"em"`` makes every component the Gaussian Schrödinger bridge between its
-        shares of the two samples, shortened until the loss falls, with Newton's method on the
+        shares of the two samples, shortened until the loss falls, with damped Newton steps on the
         weights. When five lower the loss by less than a twentieth of what five did on average, or
         by less than 0.05, L-BFGS goes on, in coordinates which those bridges make round. An
         iteration costs O((n + m) k d) operations, with full scales O((n + m) k d^2 + k d^3), and
@@ -484,12 +487,14 @@ class LightSchrodingerBridge(_io.Frozen):
         _check_strength(strength, sources, targets)
         _warn_of_constants(sources, targets)
 
-        begin, steps, total = time.perf_counter(), 0, n_init * max_iter
+        begin, steps, total = time.perf_counter(), 0, 0
 
-        def report(iteration: int, value: float) -> bool:
-            nonlocal steps, total
-            if iteration == 0 and steps == 0:  # starts are annealed: all of them are
-                total += n_init * ANNEALING_REPORTS
+        def announce(most: int) -> None:
+            nonlocal total
+            total = most
+
+        def report(_iteration: int, value: float) -> bool:
+            nonlocal steps
             steps += 1
             if callback is None:
                 return True
@@ -507,7 +512,7 @@ class LightSchrodingerBridge(_io.Frozen):
             solver=solver,
             validation_fraction=fraction,
             n_init=n_init,
-            options=Options(max_iter, tol, report),
+            options=Options(max_iter, tol, report, announce),
             rng=np.random.default_rng(_rng.key(rng)),
         )
         assert found.info is not None  # it has just been fitted

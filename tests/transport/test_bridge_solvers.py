@@ -196,16 +196,20 @@ def test_all_solvers_find_a_known_bridge(covariance):
     x0, others, fresh = rng.normal(size=(3, 4000, 2))
     x1, ends = truth.sample(others, rng=rng), truth.sample(fresh, rng=rng)
     # The start leaves all to the solver: it is 3 nats off.
-    options = {"epsilon": 0.5, "n_components": 8, "covariance": covariance, "rng": 0}
-    options["start"] = "broad"
+    options = {"epsilon": 0.5, "n_components": 8, "covariance": covariance, "start": "broad"}
     for solver in ("em", "lbfgs", "adam", "matching"):
         if (solver, covariance) == ("matching", "full"):
             continue
-        bridge = fit(x0, x1, solver=solver, max_iter=40 if solver != "em" else 200, **options)
-        excess = truth.log_prob(ends, given=fresh) - bridge.log_prob(ends, given=fresh)
-        # Nats; 40 parameters over twice the rows are 0.005, and matching sees them with more noise.
-        assert excess.mean() < (0.05 if solver == "matching" else 0.02)
-        assert bridge.info.solver == solver
+        excess = []
+        # Matching sees the rows with more noise, of its own: one fit of it says little.
+        for seed in range(3 if solver == "matching" else 1):
+            options |= {"rng": seed, "max_iter": 40 if solver != "em" else 200}
+            bridge = fit(x0, x1, solver=solver, **options)
+            assert bridge.info.solver == solver
+            log_prob = bridge.log_prob(ends, given=fresh)
+            excess.append((truth.log_prob(ends, given=fresh) - log_prob).mean())
+        # Nats; 40 parameters over twice the rows are 0.005.
+        assert np.mean(excess) < (0.05 if solver == "matching" else 0.02)
 
 
 def test_one_full_component_by_lbfgs_is_the_gaussian_bridge():

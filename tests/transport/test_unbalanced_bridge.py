@@ -420,6 +420,7 @@ def test_a_component_without_rows_costs_no_digits():
 
 
 @pytest.mark.filterwarnings("ignore::pyprobe.errors.NumericalWarning")
+@pytest.mark.filterwarnings("ignore::pyprobe.errors.ConvergenceWarning")
 def test_a_mass_that_overflows_is_refused_and_one_above_all_is_said():
     x0, x1 = np.random.default_rng(0).normal(size=(2, 600, 2))
     options = {"epsilon": 0.1, "n_components": 2, "rng": 0}
@@ -427,9 +428,10 @@ def test_a_mass_that_overflows_is_refused_and_one_above_all_is_said():
     x1[0] += 1000.0
     with pytest.raises(DomainError, match="the mass of the plan overflows"):
         fit(x0, x1, unbalanced=(5.0, 0.1), **options)
-    x1[0] -= 990.0
+    # Nearer, but after a single iteration, which leaves it where no component is.
+    x1[0] -= 980.0
     with pytest.warns(NumericalWarning, match="carries a mass of .* from samples of mass 1"):
-        plan = fit(x0, x1, unbalanced=(5.0, 0.1), **options)
+        plan = fit(x0, x1, unbalanced=(5.0, 0.1), max_iter=1, **options)
     assert 1.5 < plan.mass < math.inf
 
 

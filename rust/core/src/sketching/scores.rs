@@ -10,6 +10,9 @@ use crate::simd::{self, vectorize};
 use crate::special::math;
 use crate::{Control, Error};
 
+/// Rows whose norms are a task.
+const NORMS: usize = 1024;
+
 /// The squared norms of the rows of `F transform`.
 ///
 /// With `transform` the inverse of the Cholesky factor of the Gram matrix these are the leverage
@@ -24,7 +27,7 @@ pub fn squared_norms<T: Lanes>(
 ) -> Result<Vec<f64>, Error> {
     let transform = Transform::new(frame, transform)?;
     let mut out = vec![0.0; frame.n_rows()];
-    for_each_chunk(&mut out, frame.panel(), control, |start, out| {
+    for_each_chunk(&mut out, NORMS, control, |start, out| {
         let mut buffer = Vec::new();
         let x = frame.rows(start..start + out.len(), &mut buffer);
         transform.squared_norms(x, out);
