@@ -16,6 +16,7 @@ from pyprobe import _core
 from pyprobe._autograd import check_eager
 from pyprobe.cluster._samples import as_samples
 from pyprobe.errors import NotFiniteError
+from pyprobe.sketching.operators import padded_length, sketch_samples
 
 if TYPE_CHECKING:
     from pyprobe.sketching.operators import SketchOperator
@@ -57,7 +58,7 @@ class _Product(torch.autograd.Function):
             plain = columns.float() if a.dtype is torch.float16 else columns
             plain = plain.float() if a.dtype is torch.bfloat16 else plain
             samples = as_samples(name, plain.numpy())
-            found = torch.from_numpy(operator.of_samples(name, samples, start))
+            found = torch.from_numpy(sketch_samples(operator, name, samples, start))
         else:
             found = twin_product(operator, columns, start)
             if not found.isfinite().all():
@@ -97,7 +98,7 @@ def twin_product(operator: SketchOperator, a: Tensor, start: int) -> Tensor:
     """Return what the rows `a` of shape (c, d) from `start` on add to the sketch, in float64."""
     a, stop = a.double(), start + len(a)
     if operator.kind == "srht":
-        padded = a.new_zeros(_padded(operator), a.shape[1])
+        padded = a.new_zeros(padded_length(operator.n_input), a.shape[1])
         padded[start:stop] = a * _signs(operator, a.device)[start:stop, None]
         kept = _kept(operator, a.device)
         return _walsh_hadamard(padded)[kept] / math.sqrt(operator.n_rows)
@@ -117,7 +118,7 @@ def twin_transposed_product(operator: SketchOperator, y: Tensor) -> Tensor:
     """Return the product of the transposed sketch with `y` of shape (m, k), in float64."""
     y = y.double()
     if operator.kind == "srht":
-        padded = y.new_zeros(_padded(operator), y.shape[1])
+        padded = y.new_zeros(padded_length(operator.n_input), y.shape[1])
         padded[_kept(operator, y.device)] = y / math.sqrt(operator.n_rows)
         signs = _signs(operator, y.device)
         return _walsh_hadamard(padded)[: operator.n_input] * signs[:, None]
@@ -138,10 +139,6 @@ def _walsh_hadamard(x: Tensor) -> Tensor:
         x = torch.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], dim=1)
         half *= 2
     return x.reshape(shape)
-
-
-def _padded(operator: SketchOperator) -> int:
-    return 1 << (operator.n_input - 1).bit_length()
 
 
 def _kept(operator: SketchOperator, device: torch.device) -> Tensor:

@@ -1,6 +1,6 @@
 //! Sensitivities: the largest part that a row can have in a sum of powers over all rows.
 //!
-//! For p >= 1 and rows f_j of weight c_j, `s_i = max over x of |f_i x|^p / sum_j c_j |f_j x|^p`, which is
+//! For p >= 1 and rows `f_j` of weight `c_j`, `s_i = max over x of |f_i x|^p / sum_j c_j |f_j x|^p`, which is
 //! `1 / min N(x)`, `N(x) = sum_j c_j |f_j x|^p`, over `f_i x = 1`. Every x bounds it from below. From
 //! above, by Hölder's inequality, does every z with `F' z = f_i`: `s_i <= (sum_j c_j |z_j / c_j|^q)^(p/q)`
 //! with `1/p + 1/q = 1`, the largest `|z_j| / c_j` for p = 1. A step of iterated least squares makes both.
@@ -20,7 +20,7 @@ const TILE: usize = 256;
 /// Rows of a frame multiplied with a tile.
 const GROUP: usize = 64;
 
-/// For every row f_i of the frame times `transform`, the sum of `weights_j |f_i . points_j|^p`.
+/// For every row `f_i` of the frame times `transform`, the sum of `weights_j |f_i . points_j|^p`.
 ///
 /// O(n m r); the control counts rows.
 ///
