@@ -18,12 +18,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import lapack
+from scipy.linalg import lapack, qr_multiply
 
 from pyprobe import _core
+from pyprobe.cluster._samples import Samples
 from pyprobe.errors import DomainError
+from pyprobe.sketching._conjugate import conjugate_gradients
 from pyprobe.sketching._input import Tall
+from pyprobe.sketching._shortest import Dependence, find_dependence
 from pyprobe.sketching._space import power_of_two, scaled_gram
+from pyprobe.sketching._sparse_rows import column_lengths, estimate_costs, normal_equations
 from pyprobe.sketching.operators import SketchOperator, sketch_operator, sketch_samples
 from pyprobe.typing import Rng
 
@@ -45,6 +49,8 @@ _GRAM = 1e-11
 """Inverse condition number of the scaled Gram matrix from which on it is used as it is."""
 _MAX_STEPS = 8
 _MAX_CG = 100
+_MAX_PROBE = 60
+"""Passes after which conjugate gradients on the columns as they are are given up."""
 _CG_TOL = 1e-10
 _WIDE = 512
 """Columns beyond which thirty passes over the data cost less than a product with d by d."""
@@ -107,8 +113,8 @@ class Whitening(NamedTuple):
     start: Matrix
     """Q' b, shape (rank, k): the solution is P times it."""
     condition: float
-    null: Matrix
-    """Orthonormal, shape (d, d - rank): what the matrix takes to zero."""
+    null: Dependence
+    """Of the columns that it takes not."""
 
 
 def solve_exactly(
@@ -121,48 +127,97 @@ def solve_exactly(
     """Return the least squares solution; a sketch is used where `kind` names it or it must be."""
     a = problem.a
     n, d = a.shape
-    dense = isinstance(a.samples, np.ndarray)
-    by_product = d <= (_WIDE if dense else _WIDE_SPARSE)
-    if kind is None and n > d and (dense or by_product):
-        gram, scales, _ = scaled_gram(
-            a, lambda scales: _core.sketch_normal_equations(a.samples, scales, problem.b)
-        )
-        factor, failed = lapack.dpotrf(gram[:d])
-        size = np.abs(gram[:d]).sum(axis=0).max()
-        inverse = 0.0 if failed else float(lapack.dpocon(factor, size)[0])
-        if inverse > _GRAM:
-            start = scales[:, None] * lapack.dpotrs(factor, gram[d:].T)[0]
-            return _by_cholesky(problem, factor, scales, start, inverse, watch)
-    else:
-        maxima = a.check_finite()
-        if not maxima.any():
-            raise DomainError("'a' must not be all zero.")
-        scales = power_of_two(maxima)
-    scales = np.where(scales > 0, scales, 1.0)
+    by_product = d <= (_WIDE if isinstance(a.samples, np.ndarray) else _WIDE_SPARSE)
+    found, scales = _without_sketch(problem, watch) if kind is None and n > d else (None, None)
+    if found is not None:
+        return found
+    hard = scales is not None
+    scales = _scales(a) if scales is None else np.where(scales > 0, scales, 1.0)
     m = n_rows or max(64, (8 if by_product else 12) * d)
     if kind is None and n <= 2 * m:
-        found = whiten(scales * a.dense(), problem.b, scales, a.dtype)
-        solver = Solver(lambda g: found.basis @ (found.basis.T @ g), _rounding(found.condition))
-        return _finish(problem, found, solver, None, watch)
+        white = whiten(scales * a.dense(), problem.b, scales, a.dtype)
+        solver = Solver(lambda g: white.basis @ (white.basis.T @ g), _rounding(white.condition))
+        return _finish(problem, white, solver, None, watch)
     operator = sketch_operator(kind or "sparse_sign", m, n, rng=rng)
     rows = sketch_samples(operator, "a", a.samples) * scales
-    found = whiten(rows, sketch_samples(operator, "b", problem.b), scales, a.dtype)
-    solver = (_by_product if by_product else _by_conjugate_gradients)(problem, found)
-    return _finish(problem, found, solver, operator, watch)
+    targets = sketch_samples(operator, "b", problem.b)
+    white = (None if hard else _whiten_fast(rows, targets, scales)) or whiten(
+        rows, targets, scales, a.dtype
+    )
+    solver = (_by_product if by_product else _by_conjugate_gradients)(problem, white)
+    return _finish(problem, white, solver, operator, watch)
+
+
+def _without_sketch(
+    problem: Problem, watch: Callable[[int, float], bool]
+) -> tuple[Solution | None, Vector | None]:
+    """Return the solution where the columns are well conditioned.
+
+    Beside it come the scales of the columns where these are known to be not.
+    """
+    samples = problem.a.samples
+    make: Callable[[Samples, Vector | None, Matrix], Matrix] = _core.sketch_normal_equations
+    if not isinstance(samples, np.ndarray):
+        costs = estimate_costs(samples[0])
+        few = problem.a.shape[1] <= _WIDE_SPARSE
+        if not few and costs.passes < min(costs.gram, costs.sketch):
+            found = _by_columns(problem, watch)
+            if found is not None:
+                return found, None
+        if not few and costs.gram > costs.sketch:
+            return None, None
+        if costs.in_pairs:
+            make = _normal_equations_of_pairs
+    gram, scales, _ = scaled_gram(problem.a, lambda scales: make(samples, scales, problem.b))
+    factor, inverse = _cholesky(gram)
+    if inverse <= _GRAM:
+        return None, scales
+    return _by_cholesky(problem, factor, scales, gram, inverse, watch), scales
+
+
+def _normal_equations_of_pairs(samples: Samples, scales: Vector | None, b: Matrix) -> Matrix:
+    return normal_equations(samples[0], scales, b)
+
+
+def _cholesky(gram: Matrix) -> tuple[Matrix, float]:
+    """Factor the first rows, a square matrix; return its inverse condition number beside."""
+    square = gram[: gram.shape[1]]
+    factor, failed = lapack.dpotrf(square)
+    size = np.abs(square).sum(axis=0).max()
+    return factor, 0.0 if failed else float(lapack.dpocon(factor, size)[0])
+
+
+def _scales(a: Tall) -> Vector:
+    """Return powers of two that bring the largest entries of the columns near 1."""
+    maxima = a.check_finite()
+    if not maxima.any():
+        raise DomainError("'a' must not be all zero.")
+    return np.where(maxima > 0, power_of_two(maxima), 1.0)
 
 
 def whiten(rows: Matrix, targets: Matrix, scales: Vector, dtype: np.dtype[Any]) -> Whitening:
     """Return the whitening of `rows`, which stand for all, with columns scaled already."""
-    q, factor = np.linalg.qr(rows)
+    products, factor = qr_multiply(rows, targets.T, mode="right")
     u, values, vt = np.linalg.svd(factor, full_matrices=True)
     # Sums of many rows are rounded, and so were the entries when they were stored.
     least = max(_EPS * max(rows.shape), 4 * float(np.finfo(dtype).eps))
     rank = int((values > least * values[0]).sum())
     basis = scales[:, None] * (vt[:rank].T / values[:rank])
-    start = u[:, :rank].T @ (q.T @ targets)
-    null = scales[:, None] * vt[rank:].T
-    null = np.linalg.qr(null / np.abs(null).max(axis=0, initial=0.0))[0]
+    start = u[:, :rank].T @ products.T
+    null = find_dependence(vt[rank:].T, scales, least)
     return Whitening(basis, start, float(values[0] / values[rank - 1]), null)
+
+
+def _whiten_fast(rows: Matrix, targets: Matrix, scales: Vector) -> Whitening | None:
+    """Return the whitening from the normal equations, where they are well conditioned enough."""
+    gram = _core.sketch_normal_equations(rows, None, targets)
+    factor, inverse = _cholesky(gram)
+    if inverse <= _GRAM:
+        return None
+    turned = lapack.dtrtri(factor)[0]
+    d = len(scales)
+    null = find_dependence(np.zeros((d, 0)), scales, 0.0)
+    return Whitening(scales[:, None] * turned, turned.T @ gram[d:].T, inverse**-0.5, null)
 
 
 def _rounding(condition: float) -> float:
@@ -179,7 +234,7 @@ def _by_cholesky(
     problem: Problem,
     factor: Matrix,
     scales: Vector,
-    start: Matrix,
+    gram: Matrix,
     inverse: float,
     watch: Callable[[int, float], bool],
 ) -> Solution:
@@ -188,6 +243,7 @@ def _by_cholesky(
         return np.asarray(scales[:, None] * solved)
 
     condition = inverse**-0.5
+    start = scales[:, None] * lapack.dpotrs(factor, gram[len(scales) :].T)[0]
     refined = _refine(problem, start, Solver(newton, _rounding(1 / inverse)), condition, watch)
     return Solution(refined, len(scales), "cholesky", condition, None)
 
@@ -196,8 +252,7 @@ def _by_product(problem: Problem, found: Whitening) -> Solver:
     """Factor the Gram matrix of the whitened columns, whose condition number is near 1."""
     basis = found.basis
     gram = _core.rows_gram(problem.a.samples, basis)
-    factor, failed = lapack.dpotrf(gram)
-    inverse = 0.0 if failed else lapack.dpocon(factor, np.abs(gram).sum(axis=0).max())[0]
+    factor, inverse = _cholesky(gram)
     if inverse < 1e-6:  # too few rows in the sketch
         return _by_conjugate_gradients(problem, found)
 
@@ -210,33 +265,62 @@ def _by_product(problem: Problem, found: Whitening) -> Solver:
 
 def _by_conjugate_gradients(problem: Problem, found: Whitening) -> Solver:
     """Solve with the Gram matrix of the whitened columns in passes over the data."""
-    basis, nothing = found.basis, np.zeros_like(problem.b)
+    basis = found.basis
+    return _in_passes(problem, lambda y: basis @ y, lambda g: basis.T @ g)
 
-    def multiply(y: Matrix) -> Matrix:
-        gradient, _ = _core.sketch_residual(problem.a.samples, nothing, -(basis @ y))
-        return np.asarray(basis.T @ gradient)
+
+def _in_passes(
+    problem: Problem, spread: Callable[[Matrix], Matrix], gather: Callable[[Matrix], Matrix]
+) -> Solver:
+    """Solve by conjugate gradients in the columns ``A P``; `spread` is P, and `gather` P'."""
+    multiply = _multiply(problem, spread, gather)
 
     def newton(gradient: Matrix) -> Matrix:
-        left = basis.T @ gradient
-        y, direction = np.zeros_like(left), left
-        squares = np.square(left).sum(axis=0)
+        right = gather(gradient)
+        squares = np.square(right).sum(axis=0)
         # Shorter than that is rounding, whatever the step was.
         enough = np.maximum(squares * _CG_TOL**2, np.square(0.1 * _EPS * problem.norms))
-        for _ in range(_MAX_CG):
-            if (squares <= enough).all():
-                break
-            product = multiply(direction)
-            curvature = (direction * product).sum(axis=0)
-            length = np.divide(squares, curvature, out=np.zeros_like(squares), where=curvature > 0)
-            y = y + length * direction
-            left = left - length * product
-            before, squares = squares, np.square(left).sum(axis=0)
-            ratio = np.divide(squares, before, out=np.zeros_like(squares), where=before > 0)
-            direction = left + ratio * direction
-        return np.asarray(basis @ y)
+        return spread(conjugate_gradients(multiply, right, enough, _MAX_CG).y)
 
     # The last step has to be short itself: nobody knows how good the one before was.
     return Solver(newton, 0.5)
+
+
+def _multiply(
+    problem: Problem, spread: Callable[[Matrix], Matrix], gather: Callable[[Matrix], Matrix]
+) -> Callable[[Matrix], Matrix]:
+    def multiply(y: Matrix) -> Matrix:
+        nothing = np.zeros((len(problem.b), y.shape[1]))
+        return gather(_core.sketch_residual(problem.a.samples, nothing, -spread(y))[0])
+
+    return multiply
+
+
+def _by_columns(problem: Problem, watch: Callable[[int, float], bool]) -> Solution | None:
+    """Solve by conjugate gradients in the columns, scaled to length 1, if they converge soon.
+
+    A right side of random numbers comes first, which has a part in every direction: with columns
+    that depend on one another it does not converge, and else it shows their condition number.
+    """
+    maxima = problem.a.check_finite()
+    if not maxima.all():
+        return None
+    lengths = power_of_two(maxima)
+    lengths /= column_lengths(problem.a.samples[0], lengths)
+    scales = lengths[:, None]
+
+    def change(y: Matrix) -> Matrix:
+        return np.asarray(scales * y)
+
+    random = np.random.default_rng(0).normal(size=(len(lengths), 1))
+    tolerance = _CG_TOL**2 * np.square(random).sum(axis=0)
+    run = conjugate_gradients(_multiply(problem, change, change), random, tolerance, _MAX_PROBE)
+    if not run.converged or run.condition > 1 / _GRAM:
+        return None
+    start, condition = np.zeros((len(lengths), problem.b.shape[1])), run.condition**0.5
+    solver = _in_passes(problem, change, change)
+    refined = _refine(problem, start, solver, condition, watch)
+    return Solution(refined, len(lengths), "conjugate_gradients", condition, None)
 
 
 def _finish(
@@ -248,7 +332,7 @@ def _finish(
 ) -> Solution:
     """Refine from the solution of the whitened problem, and take the shortest of the solutions."""
     refined = _refine(problem, found.basis @ found.start, solver, found.condition, watch)
-    x = refined.x - found.null @ (found.null.T @ refined.x)
+    x = found.null.shortest(refined.x)
     method = "qr" if operator is None else "sketch"
     rank = found.basis.shape[1]
     return Solution(refined._replace(x=x), rank, method, found.condition, operator)

@@ -386,7 +386,7 @@ def _solve_sketched(
         sigma = left * math.sqrt((1 - fraction) / (m - d))
         errors = np.linalg.norm(found.basis / scales[:, None], axis=1)[:, None]
         errors = scales[:, None] * errors * sigma
-    x = x - found.null @ (found.null.T @ x)
+    x = found.null.shortest(x)
     squares = problem.residual(x)[1]
     refined = Refined(x, squares, 0, 0.0, True)
     return Solution(refined, rank, "sketch_and_solve", found.condition, operator), errors
