@@ -186,7 +186,7 @@ def as_rows(name: str, a: Any) -> tuple[Samples, Callable[[Any], Any]]:
     """Return `a` as the kernels take it, and what makes results of its library and type."""
     if select(a) is not Engine.NATIVE_TORCH:
         samples = as_samples(name, a)
-        return samples, partial(_as_numpy, dtype=dtype_of(samples))
+        return samples, partial(as_numpy_type, dtype=dtype_of(samples))
     torch = sys.modules["torch"]
     plain = a.detach()
     if plain.layout is torch.sparse_csr:
@@ -199,14 +199,16 @@ def as_rows(name: str, a: Any) -> tuple[Samples, Callable[[Any], Any]]:
     else:
         plain = plain.numpy()
     kind = a.dtype if a.dtype.is_floating_point else torch.float64
-    return as_samples(name, plain), partial(_as_torch, dtype=kind)
+    return as_samples(name, plain), partial(as_torch_type, dtype=kind)
 
 
-def _as_numpy(found: Any, dtype: Any) -> Any:
+def as_numpy_type(found: Any, dtype: Any) -> Any:
+    """Return an array in a float type."""
     return found.astype(dtype, copy=False)
 
 
-def _as_torch(found: Any, dtype: Any) -> Any:
+def as_torch_type(found: Any, dtype: Any) -> Any:
+    """Return an array as a tensor of a float type."""
     return sys.modules["torch"].from_numpy(found).to(dtype)
 
 

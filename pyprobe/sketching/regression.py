@@ -14,12 +14,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import fdtri
 
 from pyprobe._engine import Engine, select
+from pyprobe._rng import key as key_of
 from pyprobe._validate import (
     as_float_array,
     check_callback,
@@ -31,7 +33,7 @@ from pyprobe._validate import (
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, PyprobeError, ShapeError
 from pyprobe.progress import Callback, Progress, ends
-from pyprobe.sketching._input import Tall, read_tall
+from pyprobe.sketching._input import Tall, as_numpy_type, as_torch_type, read_tall
 from pyprobe.sketching._least_squares import (
     Matrix,
     Problem,
@@ -61,8 +63,9 @@ class LstsqInfo:
     Attributes
     ----------
     method : str
-        ``"cholesky"`` of the normal equations, ``"sketch"`` (a sketch makes the columns well
-        conditioned), ``"qr"`` of all rows, or ``"sketch_and_solve"``.
+        ``"cholesky"`` of the normal equations, ``"conjugate_gradients"`` on the columns, scaled to
+        one length, ``"sketch"`` (a sketch makes the columns well conditioned), ``"qr"`` of all
+        rows, or ``"sketch_and_solve"``.
     sketch : str or None
         The kind of the sketch.
     n_rows : int or None
@@ -96,7 +99,9 @@ class LstsqResult:
     Attributes
     ----------
     x : ndarray or torch.Tensor, shape (d,) or (d, k)
-        The solution; the shortest one where the columns depend on one another.
+        The solution; where the columns depend on one another, that of the least Euclidean norm,
+        of all that differ by what `a`, with its columns scaled to one length, takes to zero up to
+        rounding. In the wider float type of `a` and `b`, integers counting as float64.
     residual_norm : float, or ndarray of shape (k,)
         The norm of ``b - a x``, from a pass over the rows.
     rank : int
@@ -146,12 +151,14 @@ def sketched_lstsq(
         kinds: where a row of `a` is far from all others, they move single coordinates by much more
         than their standard errors.
     n_rows : int, optional
-        Rows of the sketch, more than d.
+        Rows of the sketch: more than d, and at most the power of two that n is padded to.
     epsilon : float, optional
         Chooses `n_rows` so that the bound holds with probability 0.99: exactly so for a Gaussian
-        sketch in ``"l2"``, calibrated for the others. Default 0.25 where `n_rows` is not given.
+        sketch in ``"l2"``, calibrated for the others. Less than 1; default 0.25 where `n_rows` is
+        not given.
     rng : int, numpy.random.Generator, torch.Generator or None
-        The seed of the sketch. Exact solutions depend on it in the last digits only.
+        The seed of the sketch. Exact solutions depend on it in the last digits only; without one
+        they repeat.
     callback : callable, optional
         Called with a `Progress` after each step of refinement, whose value is the length of A
         times the step over that of b. Returning ``True`` ends it there.
@@ -168,10 +175,11 @@ def sketched_lstsq(
     NotFiniteError
         If an entry is infinite or NaN; it is named.
     DomainError
-        If `n_rows` is d or less, `epsilon` asks for as many rows as there are, all entries of `a`
-        are zero, or a sketch cannot keep what `guarantee` promises.
+        If `n_rows` is d or less, or beyond the power of two that n is padded to, `epsilon` is 1 or
+        more or asks for as many rows as there are, all entries of `a` are zero, or a sketch cannot
+        keep what `guarantee` promises.
     TypeError
-        If tensors come with NumPy arrays, or are not on the CPU.
+        If tensors come with NumPy arrays, or are not on the CPU, or `rng` is none of its types.
     PyprobeError
         If a gradient is asked for.
 
@@ -189,8 +197,11 @@ def sketched_lstsq(
     ``"exact"`` makes the normal equations and refines their solution where the condition number
     allows it, up to about 1e5: O(n d^2) once, and two or three passes. Else a sketch of 8 d rows
     makes the columns well conditioned first, which takes that time twice; for more than 512
-    columns, and sparse matrices, by conjugate gradients instead, in about thirty passes. Fewer than
-    16 d rows are decomposed as they are. ``info.method`` says which it was.
+    columns, and more than 64 sparse ones, by conjugate gradients instead, in about thirty passes.
+    Sparse rows make the normal equations of their pairs of entries where these are few. Where even
+    that costs more than passes over more than 64 columns, conjugate gradients on the columns as
+    they are come first, and are given up after 60 passes. Fewer than 16 d rows are decomposed as
+    they are where the normal equations do not do. ``info.method`` says which it was.
 
     Sketches cost what `sketch_operator` says, and O(m d^2). Standard errors are those of regression
     on the sketched rows, :math:`\hat\sigma\, |(SA)^+_{j}|` with :math:`\hat\sigma^2 = |S(b - Ax)|^2
@@ -222,26 +233,39 @@ def sketched_lstsq(
     check_choice("guarantee", guarantee, GUARANTEES)
     check_choice("sketch", sketch, ("auto", *KINDS))
     check_callback("callback", callback)
-    a, problem, vector, exponents = _read(a, b)
+    seed = 0 if rng is None and guarantee == "exact" else key_of(rng)
+    a, problem, form = _read(a, b)
     if guarantee == "exact":
         if epsilon is not None:
             raise DomainError("'epsilon' is for guarantee='l2' and 'linf'; 'exact' has no error.")
-        m = None if n_rows is None else _check_rows(n_rows, a.shape[1])
+        m = None if n_rows is None else _check_rows(n_rows, a.shape)
         kind = ("sparse_sign" if m else None) if sketch == "auto" else sketch
-        _check_kind(a, kind or "sparse_sign", "exact", m)
-        seed = 0 if rng is None else rng  # the last digits are to repeat, too
+        _check_kind(a, kind or "sparse_sign", "exact")
         found = solve_exactly(problem, kind, m, seed, _watch(callback))
         errors = None
     else:
         kind = _choose_kind(a, sketch, guarantee)
         m = _choose_rows(n_rows, epsilon, a.shape, guarantee)
-        _check_kind(a, kind, guarantee, m)
-        found, errors = _solve_sketched(problem, kind, m, rng, guarantee)
-    return _result(a, found, errors, vector, exponents)
+        _check_kind(a, kind, guarantee)
+        found, errors = _solve_sketched(problem, kind, m, seed, guarantee)
+    return _result(found, errors, form)
 
 
-def _read(a: Any, b: Any) -> tuple[Tall, Problem, bool, Any]:
-    """Return the checked arguments, whether b is a vector, and the powers of two it was given."""
+class _Form(NamedTuple):
+    """What makes results of what was computed."""
+
+    vector: bool
+    """Whether b is one."""
+    exponents: Any
+    """Of the powers of two that the columns of b were divided by."""
+    dtype: np.dtype[Any]
+    """The wider float type of a and b."""
+    wrap: Callable[[Any], Any]
+
+
+def _read(a: Any, b: Any) -> tuple[Tall, Problem, _Form]:
+    """Return the checked arguments, and the form of results."""
+    kinds = None
     if select(a, b, names=("a", "b")) is not Engine.NATIVE:
         for name, tensor in (("a", a), ("b", b)):
             if not tensor.is_cpu:
@@ -253,15 +277,21 @@ def _read(a: Any, b: Any) -> tuple[Tall, Problem, bool, Any]:
                     f"sketched_lstsq has no derivatives, and '{name}' requires a gradient. Use "
                     ".detach(), or torch.linalg.lstsq on a sketch of both."
                 )
+        torch = sys.modules["torch"]
+        kinds = [t.dtype if t.dtype.is_floating_point else torch.float64 for t in (a, b)]
         b = b.detach().numpy()
     tall = read_tall("a", a)
-    targets = as_float_array("b", b).astype(np.float64, copy=False)
+    targets = as_float_array("b", b)
+    dtype = np.promote_types(tall.dtype, targets.dtype)
+    wrap = partial(as_numpy_type, dtype=dtype)
+    if kinds is not None:
+        wrap = partial(as_torch_type, dtype=sys.modules["torch"].promote_types(*kinds))
     n = tall.shape[0]
     if targets.ndim not in (1, 2) or targets.shape[0] != n or targets.size == 0:
         raise ShapeError(
             f"'b' must have shape ({n},) or ({n}, k) to match 'a'; got {targets.shape}."
         )
-    columns = np.ascontiguousarray(targets.reshape(n, -1))
+    columns = np.ascontiguousarray(targets.reshape(n, -1), dtype=np.float64)
     norms = _norms(columns)
     exponents = np.zeros(columns.shape[1], dtype=np.int64)
     if not ((norms > 1e-140) & (norms < 1e140)).all():
@@ -269,7 +299,7 @@ def _read(a: Any, b: Any) -> tuple[Tall, Problem, bool, Any]:
         exponents = np.frexp(np.abs(columns).max(axis=0))[1].astype(np.int64)
         columns = np.ldexp(columns, -exponents)
         norms = _norms(columns)
-    return tall, Problem(tall, columns, norms), targets.ndim == 1, exponents
+    return tall, Problem(tall, columns, norms), _Form(targets.ndim == 1, exponents, dtype, wrap)
 
 
 def _norms(columns: Matrix) -> Vector:
@@ -285,7 +315,7 @@ def _choose_kind(a: Tall, sketch: str, guarantee: str) -> str:
     return "srht" if isinstance(a.samples, np.ndarray) else "gaussian"
 
 
-def _check_kind(a: Tall, kind: str, guarantee: str, m: int | None) -> None:
+def _check_kind(a: Tall, kind: str, guarantee: str) -> None:
     """Raise where a kind of sketch does not do for these data."""
     if guarantee == "linf" and kind in ("countsketch", "sparse_sign"):
         raise DomainError(
@@ -293,24 +323,25 @@ def _check_kind(a: Tall, kind: str, guarantee: str, m: int | None) -> None:
             "columns are sparse, so two rows that meet change single coordinates by far more than "
             "the bound, even where the error is small in length. Use guarantee='l2'."
         )
-    if kind == "srht":
-        if not isinstance(a.samples, np.ndarray):
-            raise DomainError(
-                "'sketch' must not be 'srht' for a sparse matrix, on which it costs as much as on "
-                "a dense one. Use 'gaussian' or 'sparse_sign', or pass a.toarray()."
-            )
-        most = padded_length(a.shape[0])
-        if m is not None and m > most:
-            raise DomainError(
-                f"'n_rows' must be at most {most} for an SRHT of {a.shape[0]} rows; got {m}."
-            )
+    if kind == "srht" and not isinstance(a.samples, np.ndarray):
+        raise DomainError(
+            "'sketch' must not be 'srht' for a sparse matrix, on which it costs as much as on "
+            "a dense one. Use 'gaussian' or 'sparse_sign', or pass a.toarray()."
+        )
 
 
-def _check_rows(n_rows: Any, d: int) -> int:
-    m = check_positive_int("n_rows", n_rows)
+def _check_rows(n_rows: Any, shape: tuple[int, int]) -> int:
+    m, (n, d) = check_positive_int("n_rows", n_rows), shape
     if m < least_rows(d):
         raise DomainError(
             f"'n_rows' must be at least {least_rows(d)} for the {d} columns of 'a'; got {m}."
+        )
+    most = padded_length(n)
+    if m > most:
+        raise DomainError(
+            f"'n_rows' must be at most {most}, the power of two to which the {n} rows of 'a' are "
+            f"padded; got {m}. A sketch of more rows saves nothing: use guarantee='exact' without "
+            "'n_rows'."
         )
     return m
 
@@ -323,8 +354,13 @@ def _choose_rows(
     if n_rows is not None:
         if epsilon is not None:
             raise DomainError("'epsilon' chooses 'n_rows': pass one of the two.")
-        return _check_rows(n_rows, d)
+        return _check_rows(n_rows, shape)
     eps = check_positive_float("epsilon", _EPSILON if epsilon is None else epsilon)
+    if eps >= 1:
+        raise DomainError(
+            f"'epsilon' must be less than 1; got {eps:g}. It is a part of the length of the "
+            "residual, and an error as long as that is no bound. Use n_rows for a small sketch."
+        )
     if guarantee == "linf":
         # The largest of d normal errors, each with the standard error |r| |A^+| / sqrt(m - d).
         m = d + math.ceil(2 * d * math.log(2 * d / _FAILURE) / eps**2)
@@ -359,11 +395,11 @@ def _rows_for_length(d: int, eps: float) -> int:
 
 
 def _solve_sketched(
-    problem: Problem, kind: str, m: int, rng: Rng, guarantee: str
+    problem: Problem, kind: str, m: int, seed: int, guarantee: str
 ) -> tuple[Solution, Matrix | None]:
     """Solve the least squares of the sketched rows."""
     a, b = problem.a, problem.b
-    operator = sketch_operator(kind, m, a.shape[0], rng=rng)
+    operator = sketch_operator(kind, m, a.shape[0], rng=seed)
     rows, targets = sketch_samples(operator, "a", a.samples), sketch_samples(operator, "b", b)
     maxima = np.abs(rows).max(axis=0)
     if not maxima.any():
@@ -404,9 +440,7 @@ def _watch(callback: Callback | None) -> Callable[[int, float], bool]:
     return watch
 
 
-def _result(
-    a: Tall, found: Solution, errors: Matrix | None, vector: bool, exponents: Any
-) -> LstsqResult:
+def _result(found: Solution, errors: Matrix | None, form: _Form) -> LstsqResult:
     fit, operator = found.refined, found.operator
     if not (fit.converged or fit.stopped):
         warn(
@@ -417,15 +451,15 @@ def _result(
 
     def shaped(values: Matrix) -> Any:
         with np.errstate(over="ignore"):
-            values = np.ldexp(values, exponents)
-            plain = values[:, 0] if vector else values
-            if not np.isfinite(plain.astype(a.dtype)).all():
+            values = np.ldexp(values, form.exponents)
+            plain = values[:, 0] if form.vector else values
+            if not np.isfinite(plain.astype(form.dtype)).all():
                 raise DomainError(
                     "'a' and 'b' have a solution too large for their type; scale them."
                 )
-        return a.wrap(np.ascontiguousarray(plain))
+        return form.wrap(np.ascontiguousarray(plain))
 
-    norms = np.ldexp(np.sqrt(fit.squares), exponents)
+    norms = np.ldexp(np.sqrt(fit.squares), form.exponents)
     info = LstsqInfo(
         method=found.method,
         sketch=None if operator is None else operator.kind,
@@ -438,7 +472,7 @@ def _result(
     )
     return LstsqResult(
         x=shaped(fit.x),
-        residual_norm=float(norms[0]) if vector else norms,
+        residual_norm=float(norms[0]) if form.vector else norms,
         rank=found.rank,
         standard_error=None if errors is None else shaped(errors),
         info=info,

@@ -7,6 +7,7 @@ import scipy.sparse
 from scipy import stats
 
 import pyprobe
+from pyprobe.cluster._samples import as_samples
 from pyprobe.errors import (
     ConvergenceWarning,
     DomainError,
@@ -14,7 +15,7 @@ from pyprobe.errors import (
     PyprobeError,
     ShapeError,
 )
-from pyprobe.sketching import _least_squares, sketch_operator, sketched_lstsq
+from pyprobe.sketching import _least_squares, _sparse_rows, sketch_operator, sketched_lstsq
 
 EPS = np.finfo(float).eps
 
@@ -112,6 +113,27 @@ def test_dependent_columns_give_the_shortest_solution(seed):
     assert np.abs(null.T @ rough.x).max() < 1e-9
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-12, 1e-30])
+def test_the_shortest_solution_is_so_among_columns_of_any_scale(size, seed):
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=3000)
+    b = 3 * z + 1 + rng.normal(size=3000)
+    one = np.ones(3000)
+    mean, slope = np.linalg.lstsq(np.column_stack([one, z]), b)[0]
+    pair = mean * np.array([1.0, 7.0]) / 50  # of all with x[0] + 7 x[1] = mean
+    x = sketched_lstsq(np.column_stack([one, 7 * one, size * z]), b).x
+    np.testing.assert_allclose(x, [*pair, slope / size], rtol=1e-11)
+    # Two dependences, which a basis of the null space may mix.
+    apart = np.column_stack([one, size * z, 7 * one, 2 * size * z])
+    x = sketched_lstsq(apart, b).x
+    short = slope / size * np.array([1.0, 2.0]) / 5
+    np.testing.assert_allclose(x, [pair[0], short[0], pair[1], short[1]], rtol=1e-11)
+    # One group whose members differ in length.
+    x = sketched_lstsq(np.column_stack([size * one, one, 7 * one, z]), b).x
+    expected = mean * np.array([size, 1.0, 7.0]) / (50 + size**2)
+    np.testing.assert_allclose(x, [*expected, slope], rtol=1e-11)
+
+
 @pytest.mark.parametrize("condition", [1.0, 1e9])
 def test_columns_of_any_scale_are_as_well_solved(condition, seed):
     a, b = problem(seed, condition=condition)
@@ -159,6 +181,103 @@ def test_sparse_data_give_the_solution_of_dense_ones(d, condition, seed):
     rounding = EPS * np.linalg.norm(np.abs(dense) @ np.abs(found.x))
     expected = np.linalg.norm(b - dense @ by_qr(dense, b))
     np.testing.assert_allclose(found.residual_norm, expected, rtol=1e-13, atol=rounding)
+
+
+def rows_of_few_entries(seed, n, d, entries):
+    """Random places and numbers, and the identity below: every column has an entry."""
+    rng = np.random.default_rng(seed)
+    a = scipy.sparse.csr_array(
+        (
+            rng.normal(size=n * entries),
+            rng.integers(0, d, size=n * entries),
+            np.arange(0, n * entries + 1, entries),
+        ),
+        shape=(n, d),
+    )
+    return scipy.sparse.csr_array(scipy.sparse.vstack([a, scipy.sparse.eye_array(d)]))
+
+
+@pytest.mark.parametrize("method", ["cholesky", "conjugate_gradients"])
+def test_short_rows_need_no_sketch(method, seed, monkeypatch):
+    if method == "conjugate_gradients":
+        monkeypatch.setattr(_sparse_rows, "_PASSES", 0)  # as if passes cost nothing
+    d = 300
+    a = rows_of_few_entries(seed, 20 * d, d, 4)
+    b = np.random.default_rng(seed).normal(size=(a.shape[0], 2))
+    found = sketched_lstsq(a, b)
+    assert found.info.method == method
+    assert found.info.converged
+    assert found.rank == d
+    dense = a.toarray()
+    gram = dense.T @ dense
+    # Of scaled columns; what is said is an estimate.
+    lengths = np.sqrt(np.diag(gram))
+    condition = np.sqrt(np.linalg.cond(gram / lengths / lengths[:, None]))
+    assert condition / 3 < found.info.condition < 8 * condition
+    exact = scipy.linalg.cho_solve(scipy.linalg.cho_factor(gram), dense.T @ b)
+    np.testing.assert_allclose(found.x, exact, rtol=0, atol=1e-13 * np.abs(exact).max())
+    np.testing.assert_allclose(
+        found.residual_norm, np.linalg.norm(b - dense @ exact, axis=0), rtol=1e-12
+    )
+    # Columns of any scale, and float32.
+    exponents = np.where(np.arange(d) % 2, 400, -400)
+    scaled = a @ scipy.sparse.diags_array(np.ldexp(1.0, exponents))
+    other = sketched_lstsq(scaled, b)
+    assert other.info.method == method
+    np.testing.assert_allclose(
+        np.ldexp(other.x, exponents[:, None]), exact, rtol=0, atol=1e-13 * np.abs(exact).max()
+    )
+
+
+def test_the_pairs_of_entries_make_the_normal_equations(seed, monkeypatch):
+    a = rows_of_few_entries(seed, 500, 20, 3)
+    b = np.random.default_rng(seed).normal(size=(520, 2))
+    scales = np.ldexp(1.0, np.arange(20))
+    monkeypatch.setattr(_sparse_rows, "_BLOCK", 1)  # many blocks
+    found = _sparse_rows.normal_equations(as_samples("a", a)[0], scales, b)
+    dense = a.toarray() * scales
+    expected = np.vstack([dense.T @ dense, b.T @ dense])
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
+
+
+def test_columns_that_depend_are_no_matter_for_conjugate_gradients_alone(seed, monkeypatch):
+    # Whatever the way costs, it is tried and given up: the rank is that of the matrix.
+    monkeypatch.setattr(_sparse_rows, "_PASSES", 0)
+    a = rows_of_few_entries(seed, 6000, 100, 4).tolil()
+    a[:, [3]] = a[:, [4]] + a[:, [5]]
+    a = scipy.sparse.csr_array(a)
+    b = np.random.default_rng(seed).normal(size=a.shape[0])
+    found = sketched_lstsq(a, b)
+    assert found.rank == 99
+    assert found.info.method == "sketch"
+    np.testing.assert_allclose(found.x, np.linalg.pinv(a.toarray(), rcond=1e-12) @ b, atol=1e-11)
+
+
+@pytest.mark.parametrize("condition", [1e4, 1e9])
+def test_sketches_of_sparse_rows_are_as_exact(condition, seed):
+    a = rows_of_few_entries(seed, 4000, 100, 10)
+    a = a @ scipy.sparse.csr_array(np.diag(np.logspace(0, -np.log10(condition), 100)))
+    a = scipy.sparse.csr_array(a @ (np.eye(100) + np.diag(np.ones(99), 1)))
+    b = np.random.default_rng(seed).normal(size=a.shape[0])
+    dense = a.toarray()
+    found = sketched_lstsq(a, b, sketch="sparse_sign")
+    assert found.info.method == "sketch"
+    theirs = backward_error(dense, b, by_qr(dense, b))
+    assert backward_error(dense, b, found.x) < 3 * theirs + 2 * EPS
+
+
+def test_the_wider_float_type_is_that_of_the_solution(seed):
+    a, b = problem(seed)
+    for one, other in ((a.astype(np.float32), b), (a, b.astype(np.float32))):
+        assert sketched_lstsq(one, other).x.dtype == np.float64
+    single = a.astype(np.float32)
+    assert sketched_lstsq(single, np.arange(3000)).x.dtype == np.float64
+    found = sketched_lstsq(single, b)
+    np.testing.assert_array_equal(found.x, sketched_lstsq(single.astype(float), b).x)
+    torch = pytest.importorskip("torch")
+    mixed = sketched_lstsq(torch.from_numpy(single), torch.from_numpy(b))
+    assert mixed.x.dtype == torch.float64
+    np.testing.assert_array_equal(mixed.x.numpy(), found.x)
 
 
 def test_float32_and_integers_are_solved_in_double_precision(seed):
@@ -363,7 +482,11 @@ def test_entries_that_are_not_finite_are_named(options, seed):
         ({"guarantee": "linf", "epsilon": 0.05}, "needs a sketch of .* rows, and 'a' has 3000"),
         ({"guarantee": "linf", "sketch": "countsketch"}, "'srht' or 'gaussian'.*'countsketch'"),
         ({"guarantee": "linf", "sketch": "sparse_sign"}, "single coordinates by far more"),
-        ({"guarantee": "linf", "n_rows": 4097}, "at most 4096 for an SRHT of 3000 rows; got 4097"),
+        ({"guarantee": "linf", "n_rows": 4097}, "at most 4096, .* the 3000 rows .*; got 4097"),
+        ({"guarantee": "l2", "n_rows": 4097}, "at most 4096, .* the 3000 rows .*; got 4097"),
+        ({"n_rows": 10**6}, "at most 4096, .* the 3000 rows .* guarantee='exact'"),
+        ({"guarantee": "l2", "epsilon": 2}, "'epsilon' must be less than 1; got 2"),
+        ({"guarantee": "linf", "epsilon": 1.0}, "'epsilon' must be less than 1; got 1"),
     ],
 )
 def test_bad_options_say_what_would_do(options, message, seed):
@@ -392,6 +515,9 @@ def test_shapes_that_do_not_fit_are_named(seed):
         sketched_lstsq(0 * a, b, guarantee="l2")
     with pytest.raises(TypeError, match="'callback' must be a function"):
         sketched_lstsq(a, b, callback=1)
+    for guarantee in ("exact", "l2", "linf"):
+        with pytest.raises(TypeError, match=r"'rng' must be None, an int, .*; got str"):
+            sketched_lstsq(a, b, guarantee=guarantee, rng="a")
 
 
 def test_what_a_guarantee_cannot_keep_is_refused(seed):
