@@ -114,7 +114,7 @@ class Whitening(NamedTuple):
     """Q' b, shape (rank, k): the solution is P times it."""
     condition: float
     null: Dependence
-    """Of the columns that it takes not."""
+    """What the matrix takes to zero."""
 
 
 def solve_exactly(
@@ -198,13 +198,13 @@ def _scales(a: Tall) -> Vector:
 def whiten(rows: Matrix, targets: Matrix, scales: Vector, dtype: np.dtype[Any]) -> Whitening:
     """Return the whitening of `rows`, which stand for all, with columns scaled already."""
     products, factor = qr_multiply(rows, targets.T, mode="right")
-    u, values, vt = np.linalg.svd(factor, full_matrices=True)
+    u, values, vt = np.linalg.svd(factor, full_matrices=False)
     # Sums of many rows are rounded, and so were the entries when they were stored.
     least = max(_EPS * max(rows.shape), 4 * float(np.finfo(dtype).eps))
     rank = int((values > least * values[0]).sum())
     basis = scales[:, None] * (vt[:rank].T / values[:rank])
     start = u[:, :rank].T @ products.T
-    null = find_dependence(vt[rank:].T, scales, least)
+    null = find_dependence(vt, rank, scales, least)
     return Whitening(basis, start, float(values[0] / values[rank - 1]), null)
 
 
@@ -216,7 +216,7 @@ def _whiten_fast(rows: Matrix, targets: Matrix, scales: Vector) -> Whitening | N
         return None
     turned = lapack.dtrtri(factor)[0]
     d = len(scales)
-    null = find_dependence(np.zeros((d, 0)), scales, 0.0)
+    null = find_dependence(np.eye(d), d, scales, 0.0)
     return Whitening(scales[:, None] * turned, turned.T @ gram[d:].T, inverse**-0.5, null)
 
 

@@ -128,6 +128,12 @@ def test_the_shortest_solution_is_so_among_columns_of_any_scale(size, seed):
     x = sketched_lstsq(apart, b).x
     short = slope / size * np.array([1.0, 2.0]) / 5
     np.testing.assert_allclose(x, [pair[0], short[0], pair[1], short[1]], rtol=1e-11)
+    # More that depend than do not.
+    many = np.column_stack([one, 7 * one, one, size * z, 2 * size * z, one])
+    x = sketched_lstsq(many, b).x
+    ones = mean * np.array([1.0, 7.0, 1.0, 1.0]) / 52
+    expected = [ones[0], ones[1], ones[2], short[0], short[1], ones[3]]
+    np.testing.assert_allclose(x, expected, rtol=1e-11)
     # One group whose members differ in length.
     x = sketched_lstsq(np.column_stack([size * one, one, 7 * one, z]), b).x
     expected = mean * np.array([size, 1.0, 7.0]) / (50 + size**2)
