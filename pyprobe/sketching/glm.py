@@ -15,7 +15,9 @@ what a quadratic leaves over:
    r_i(t) = -\bigl(A(\eta_i + t) - A - A' t - \tfrac12 A'' t^2\bigr),
 
 where :math:`\delta = \theta - \theta_0` and :math:`L_0, g_0, H_0` are those of *all* rows at the
-mode :math:`\theta_0`. It is unbiased for every theta, and exact to second order at the mode.
+mode :math:`\theta_0`. It is exact to second order at the mode, and unbiased as far as every
+remainder reaches: far off, where the sampled curvature might outweigh that of all rows, each goes
+on along its tangent, so that the quadratic wins and the log-likelihood falls.
 """
 
 from __future__ import annotations
@@ -51,8 +53,9 @@ from pyprobe.sketching._glm_data import (
     as_precision,
     cells,
     cumulant,
+    tamed_cumulant,
 )
-from pyprobe.sketching._glm_fit import MAX_ITER, Mode, find_mode, pulls, remainders
+from pyprobe.sketching._glm_fit import MAX_ITER, Mode, find_mode, precision_factor, pulls, remainders
 from pyprobe.sketching._input import read_tall
 from pyprobe.sketching.leverage import ranked_scores
 from pyprobe.sketching.lewis import find_lewis
@@ -67,6 +70,7 @@ __all__ = ["GLMCoreset", "GLMCoresetCheck", "GLMCoresetInfo"]
 
 _KIND = "GLMCoreset"
 _EVEN_SHARE = 0.2  # of the rows, drawn whatever their score: a guard away from the mode
+_REACH = 4.0, 20.0  # posterior standard deviations of eta, beyond the draws of a posterior
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,12 +101,19 @@ class GLMCoresetInfo:
 
 
 class _Polynomial(NamedTuple):
-    """The log-likelihood is ``constant + slope . D + D' curvature D / 2 - sum_i w_i A(eta_i)``."""
+    """The log-likelihood is ``constant + slope . D + D' curvature D / 2 - sum_i w_i A(eta_i)``.
+
+    D is theta less the center, and eta_i is given there.
+    """
 
     constant: float
     slope: Vector
     curvature: Vector
     eta: Vector
+    reach: Vector
+    """How far each eta goes from here before A goes on along a parabola,"""
+    tail: Vector
+    """of this curvature."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -284,8 +295,8 @@ class GLMCoreset(_io.Frozen):
             scores = _guarded(sizes, n_samples)
         else:
             pull, scores = pulls(data, mode, squares), _loss_scores(data)
-        indices, probabilities = _draw(scores, n_samples, key)
-        pulled = np.sqrt(1 - probabilities) * pull[indices] / probabilities
+        indices, probabilities, unseen = _draw(scores, n_samples, key)
+        expected = np.sqrt(unseen @ pull**2 / data.shape[1])
         return cls(
             family=family,
             x=data.rows(indices),
@@ -300,7 +311,7 @@ class GLMCoreset(_io.Frozen):
             center_hessian=mode.hessian,
             prior_precision=precision,
             control_variate=control_variate,
-            info=_info(mode, n_samples, float(np.linalg.norm(pulled) / np.sqrt(data.shape[1]))),
+            info=_info(mode, n_samples, float(expected)),
         )
 
     def log_likelihood(self, theta: ArrayLike) -> Array:
@@ -342,12 +353,10 @@ class GLMCoreset(_io.Frozen):
             found: Tensor = _twin("log_likelihood")(self, theta)
             return found
         points, given = self._points(theta)
-        constant, slope, curvature, eta = self._polynomial
+        constant, slope, curvature, *_ = self._polynomial
         values: Vector = constant + points @ slope + ((points @ curvature) * points).sum(axis=1) / 2
-        for part in cells(len(points), len(eta)):
-            values[part] -= (
-                cumulant(self.family, points[part] @ self._rows.T + eta, 0) @ self.weights
-            )
+        for part in cells(len(points), len(self.weights)):
+            values[part] -= self._cumulant(points[part], 0) @ self.weights
         return values.reshape(given.shape[:-1]).astype(given.dtype)
 
     def gradient(self, theta: ArrayLike) -> Array:
@@ -367,11 +376,10 @@ class GLMCoreset(_io.Frozen):
             found: Tensor = _twin("gradient")(self, theta)
             return found
         points, given = self._points(theta)
-        _, slope, curvature, eta = self._polynomial
+        _, slope, curvature, *_ = self._polynomial
         slopes = slope + points @ curvature
-        for part in cells(len(points), len(eta)):
-            mean = cumulant(self.family, points[part] @ self._rows.T + eta, 1)
-            slopes[part] -= (mean * self.weights) @ self._rows
+        for part in cells(len(points), len(self.weights)):
+            slopes[part] -= (self._cumulant(points[part], 1) * self.weights) @ self._rows
         return slopes.reshape(given.shape).astype(given.dtype)
 
     def hessian(self, theta: ArrayLike) -> Array:
@@ -391,10 +399,10 @@ class GLMCoreset(_io.Frozen):
             found: Tensor = _twin("hessian")(self, theta)
             return found
         points, given = self._points(theta)
-        _, _, curvature, eta = self._polynomial
+        curvature = self._polynomial.curvature
         curvatures = np.empty((len(points), self.dim, self.dim))
         for i, point in enumerate(points):
-            variance = cumulant(self.family, self._rows @ point + eta, 2) * self.weights
+            variance = self._cumulant(point, 2) * self.weights
             curvatures[i] = curvature - (self._rows * variance[:, None]).T @ self._rows
         return curvatures.reshape(*given.shape, self.dim).astype(given.dtype)
 
@@ -506,13 +514,36 @@ class GLMCoreset(_io.Frozen):
         if not self.control_variate:
             data = Data(family=self.family, x=rows, y=self.y, offset=self.offset)
             constant = float((w * self.y) @ eta + w @ data.bases)
-            return _Polynomial(constant, (w * self.y) @ rows, np.zeros((self.dim, self.dim)), eta)
+            flat, endless = np.zeros((self.dim, self.dim)), np.full(len(eta), np.inf)
+            return _Polynomial(constant, (w * self.y) @ rows, flat, eta, endless, curvature)
         return _Polynomial(
             self.center_value + float(w @ value),
             self.center_gradient + (w * slope) @ rows,
             self.center_hessian + (rows * (w * curvature)[:, None]).T @ rows,
             eta,
+            self._reach,
+            curvature,
         )
+
+    @property
+    def _reach(self) -> Vector:
+        """How far eta may go from the center before a row's remainder goes on along its tangent.
+
+        T posterior standard deviations of eta. Where T is 1 / (2 e sqrt(d)) with the expected error
+        e, the slope of the noise, e sqrt(d) T^2 (it is cubic), is half the slope T of the
+        posterior. Rows that are kept for certain have no noise, and no end.
+        """
+        data = Data(family=self.family, x=self._rows, y=self.y, offset=self.offset)
+        squares = data.squares(precision_factor(self.prior_precision - self.center_hessian))
+        least, most = _REACH
+        steep = 2 * self.info.expected_error * np.sqrt(self.dim)
+        widths = most if steep * most <= 1 else max(least, 1 / steep)
+        return np.where(self.weights > 1, widths * np.sqrt(squares), np.inf)
+
+    def _cumulant(self, points: Vector, order: int) -> Vector:
+        """Return a derivative of A at each row, given differences from the center."""
+        _, _, _, eta, reach, tail = self._polynomial
+        return tamed_cumulant(self.family, eta, points @ self._rows.T, reach, tail, order)
 
     def _points(self, theta: Any, name: str = "theta") -> tuple[Vector, FloatArray]:
         """Return differences from the center, one a row, and what was given."""
@@ -593,11 +624,18 @@ def _loss_scores(data: Data) -> Vector:
     return scores
 
 
-def _draw(scores: Vector, n_samples: int, key: int) -> tuple[npt.NDArray[np.int64], Vector]:
+def _draw(
+    scores: Vector, n_samples: int, key: int
+) -> tuple[npt.NDArray[np.int64], Vector, Vector]:
+    """Return the rows drawn, their probabilities p, and 1 / p - 1 of all rows."""
     if not scores.any():  # nothing is left beside the quadratic
-        return np.empty(0, dtype=np.int64), np.empty(0)
+        return np.empty(0, dtype=np.int64), np.empty(0), np.zeros(len(scores))
     drawn = draw(scores, n_samples, "bernoulli", key)
-    return drawn.indices, drawn.probabilities
+    scores = scores / scores.max()
+    if n_samples >= np.count_nonzero(scores):
+        return drawn.indices, drawn.probabilities, np.zeros(len(scores))
+    level = _core.water_level(scores, float(n_samples))
+    return drawn.indices, drawn.probabilities, np.maximum(1 / (level * scores) - 1, 0)
 
 
 def _info(mode: Mode, n_samples: int, expected_error: float) -> GLMCoresetInfo:
