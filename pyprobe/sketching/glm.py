@@ -44,7 +44,7 @@ from pyprobe._validate import (
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, ShapeError
 from pyprobe.progress import Callback, Progress, ends
-from pyprobe.sketching._glm_check import GLMCoresetCheck, compare, posterior_draws
+from pyprobe.sketching._glm_check import GLMCoresetCheck, compare, distance, posterior_draws
 from pyprobe.sketching._glm_data import (
     FAMILIES,
     Data,
@@ -89,8 +89,8 @@ class GLMCoresetInfo:
         Rows asked for; the number that is drawn is random, this is its mean.
     expected_error : float
         How far the posterior mean is expected to be off, a root mean square over coordinates in
-        posterior standard deviations; to leading order in the width of the posterior, and estimated
-        from the rows drawn.
+        posterior standard deviations; to leading order in the width of the posterior, over all
+        draws of rows with the probabilities of this one.
     """
 
     converged: bool
@@ -335,9 +335,17 @@ class GLMCoreset(_io.Frozen):
 
         Notes
         -----
+        Near the center it is the quadratic of all rows and the weighted remainders of those kept.
+        From 4 to 20 posterior standard deviations of its eta on, the farther the less the
+        `expected_error` is, a remainder goes on along its tangent; that of a row of weight 1 does
+        not, which is known and not estimated. So far off the quadratic wins: the log-likelihood
+        falls in every direction in which that of all rows curves, and a sampler finds its way back.
+        But there it says little of the data: start samplers at ``center``.
+
         Cost O(m d + d^2) for each vector. Tensors: differentiable to any order, in reverse and
-        forward mode, and under ``torch.func``. Beyond eta = 500 the exponential of the Poisson
-        family goes on along its tangent, so that values and gradients stay finite.
+        forward mode, and under ``torch.func``; second derivatives jump where tangents begin. Of
+        rows without an end the exponential of the Poisson family goes on along its tangent beyond
+        eta = 500, so that values and gradients stay finite.
 
         Examples
         --------
@@ -468,7 +476,7 @@ class GLMCoreset(_io.Frozen):
                 )
             thetas = points + self.center
         differences = data.values(thetas) - np.asarray(self.log_likelihood(thetas))
-        return compare(thetas, differences, proposal)
+        return compare(thetas, differences, proposal, distance(self, thetas))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the coreset to `path`, as a NumPy archive without pickle.
