@@ -55,7 +55,14 @@ from pyprobe.sketching._glm_data import (
     cumulant,
     tamed_cumulant,
 )
-from pyprobe.sketching._glm_fit import MAX_ITER, Mode, find_mode, precision_factor, pulls, remainders
+from pyprobe.sketching._glm_fit import (
+    MAX_ITER,
+    Mode,
+    find_mode,
+    precision_factor,
+    pulls,
+    remainders,
+)
 from pyprobe.sketching._input import read_tall
 from pyprobe.sketching.leverage import ranked_scores
 from pyprobe.sketching.lewis import find_lewis
@@ -339,8 +346,8 @@ class GLMCoreset(_io.Frozen):
         From 4 to 20 posterior standard deviations of its eta on, the farther the less the
         `expected_error` is, a remainder goes on along its tangent; that of a row of weight 1 does
         not, which is known and not estimated. So far off the quadratic wins: the log-likelihood
-        falls in every direction in which that of all rows curves, and a sampler finds its way back.
-        But there it says little of the data: start samplers at ``center``.
+        goes to -inf in every direction in which that of all rows does, and a sampler finds its way
+        back. But there it says little of the data: start samplers at ``center``.
 
         Cost O(m d + d^2) for each vector. Tensors: differentiable to any order, in reverse and
         forward mode, and under ``torch.func``; second derivatives jump where tangents begin. Of
@@ -632,9 +639,7 @@ def _loss_scores(data: Data) -> Vector:
     return scores
 
 
-def _draw(
-    scores: Vector, n_samples: int, key: int
-) -> tuple[npt.NDArray[np.int64], Vector, Vector]:
+def _draw(scores: Vector, n_samples: int, key: int) -> tuple[npt.NDArray[np.int64], Vector, Vector]:
     """Return the rows drawn, their probabilities p, and 1 / p - 1 of all rows."""
     if not scores.any():  # nothing is left beside the quadratic
         return np.empty(0, dtype=np.int64), np.empty(0), np.zeros(len(scores))

@@ -311,7 +311,7 @@ def test_far_off_the_log_likelihood_falls_for_ever_in_every_direction(family, n_
 
 @pytest.mark.parametrize("family", ["logistic", "poisson"])
 def test_a_remainder_goes_on_along_its_tangent_beyond_its_reach(family):
-    # A single row of weight w over a quadratic: its log-likelihood by the textbook's formulas.
+    # Rows that are all the same: the sample is one row with the sum of its weights.
     x, y = problem(family, n=400, d=1)
     coreset = GLMCoreset.fit(x, y, family=family, n_samples=40, rng=0)
     weight, eta = coreset.weights.sum(), coreset.center
