@@ -467,7 +467,7 @@ class GLMCoreset(_io.Frozen):
         """
         data = as_data(self.family, x, y, offset)
         self._check_same(data)
-        proposal = 1.0
+        proposal, off = 1.0, 0.0
         if draws is None:
             n_draws = check_positive_int("n_draws", n_draws, minimum=10)
             generator = np.random.default_rng(_rng.key(rng))
@@ -482,8 +482,10 @@ class GLMCoreset(_io.Frozen):
                     f"{given.shape}."
                 )
             thetas = points + self.center
+            if self.control_variate:  # the posterior of a plain sample is elsewhere, by itself
+                off = distance(self, thetas)
         differences = data.values(thetas) - np.asarray(self.log_likelihood(thetas))
-        return compare(thetas, differences, proposal, distance(self, thetas))
+        return compare(thetas, differences, proposal, off)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the coreset to `path`, as a NumPy archive without pickle.
