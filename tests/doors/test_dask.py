@@ -157,6 +157,10 @@ def test_what_cannot_be_read_is_told(one_machine):
         pyprobe.dask.leverage_scores(lazy[:0])
     with pytest.raises(DomainError, match='"qr" needs all rows at once'):
         pyprobe.dask.leverage_scores(lazy, method="qr")
+    masked = da.from_array(np.ma.masked_less(a, -1.0), chunks=(4000, 3))
+    for method in ("auto", "approx"):
+        with pytest.raises(TypeError, match="masked array, whose mask would be lost"):
+            pyprobe.dask.leverage_scores(masked, method=method)
     broken = a.copy()
     broken[4005, 2] = np.nan
     with pytest.raises(NotFiniteError, match="row 5, column 2 of chunk 1, whose first row is 4000"):

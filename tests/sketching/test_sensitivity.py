@@ -138,6 +138,28 @@ def test_they_depend_on_the_space_alone(p):
     assert not thirds[202:].any()
 
 
+@pytest.mark.parametrize("p", [8.0, 16.0, 32.0])
+@pytest.mark.parametrize("method", ["onestep", "exact"])
+def test_rows_that_are_tiny_have_their_power_of_the_part(p, method):
+    # A row times t has t^p of the part, as far as it counts for nothing in the sum; the weights
+    # that make the point come to 1 %.
+    a = np.random.default_rng(12).standard_normal((100, 3))
+    a[7] *= 1e-6
+    found = lp_sensitivities(a, p, method=method)
+    smaller = a.copy()
+    smaller[7] *= 1e-4
+    again = lp_sensitivities(smaller, p, method=method)
+    assert (found > 0).all()
+    np.testing.assert_allclose(np.delete(again, 7), np.delete(found, 7), rtol=1e-3)
+    np.testing.assert_allclose(again[7], found[7] * 1e-4**p, rtol=1e-2)
+
+
+def test_powers_that_vanish_are_told():
+    a = np.random.default_rng(13).standard_normal((200, 4))
+    with pytest.raises(DomainError, match="do not span the columns, or their powers vanish"):
+        lp_sensitivities(a, 512.0, method="exact")
+
+
 def test_groups_are_above_and_in_sum_not_far():
     a = np.vstack([coherent(150, 4, seed=6), chebyshev(100, 3)])
     exact = lp_sensitivities(a, 1.0, method="exact")
