@@ -266,7 +266,8 @@ class Among:
                     f"'n_coreset' must be at least the rank of 'a', {lewis.info.rank}; got "
                     f"{n_coreset}: fewer rows cannot stand for all."
                 )
-            drawn = draw(lewis.w, n_coreset, "bernoulli", key)
+            # Not by the variates of a sample of the same seed, which may follow by these scores.
+            drawn = draw(lewis.w, n_coreset, "bernoulli", key ^ 3)
             indices, weights = drawn.indices, drawn.weights
         transform = lewis.space.to_columns(lewis.transform)
         return cls(tall, p, lewis, tall.take_rows(indices) @ transform, weights)

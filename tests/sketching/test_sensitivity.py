@@ -7,8 +7,17 @@ from scipy.optimize import linprog, minimize
 from scipy.special import gamma
 
 import pyprobe
+from pyprobe._rng import key as key_of
 from pyprobe.errors import DomainError, NotFiniteError, ShapeError
-from pyprobe.sketching import leverage_scores, lewis_weights, lp_sensitivities, total_sensitivity
+from pyprobe.sketching import (
+    leverage_scores,
+    lewis_weights,
+    lp_sensitivities,
+    sample_rows,
+    total_sensitivity,
+)
+from pyprobe.sketching._input import read_tall
+from pyprobe.sketching.sensitivity import Among
 
 EXPONENTS = [1.0, 1.5, 3.0, 4.0, 8.0]
 
@@ -169,6 +178,18 @@ def test_groups_are_above_and_in_sum_not_far():
         # Bounds from above, which for p = 1 may be some percent away.
         assert found.sum() <= group_size * exact.sum() * 1.005
         assert (found <= lewis_weights(a, 1.0, tol=1e-8) * 1.03).all()
+
+
+def test_a_coreset_has_other_variates_than_a_sample_of_its_seed():
+    # Else sums over samples by these scores are biased: by 1 %, with sixty rows and sixty rows.
+    a = np.random.default_rng(14).standard_normal((2000, 3))
+    for seed in range(5):
+        points = Among.of(read_tall("a", a), 1.0, 200, key_of(seed)).points
+        sample = sample_rows(a, 200, p=1, rng=seed)
+        among = Among.of(read_tall("a", a), 1.0, None, 0).points
+        kept = {tuple(row) for row in among[sample.indices].round(9)}
+        common = sum(tuple(row) in kept for row in points.round(9))
+        assert common < 60  # about 20 of 200
 
 
 def test_a_coreset_stands_for_all_rows():
