@@ -163,6 +163,8 @@ def taken(blocks: Any, lengths: Any, indices: Any) -> tuple[Any, ...]:
         first, last = np.searchsorted(indices, (start, stop))
         if first < last:
             parts.append(delayed(rows_of)(block, indices[first:last] - start))
+    if not parts:  # no row was kept: none, of their kind
+        parts.append(delayed(rows_of)(blocks[0], indices))
     return tuple(dask.compute(*parts))
 
 

@@ -6,7 +6,7 @@ A sketch is linear, so its derivative is its transpose: reverse mode, to any ord
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,7 @@ from pyprobe import _core
 from pyprobe._autograd import check_eager
 from pyprobe.cluster._samples import as_samples
 from pyprobe.errors import NotFiniteError
-
-if TYPE_CHECKING:
-    from pyprobe.sketching.operators import SketchOperator
+from pyprobe.sketching.operators import SketchOperator, padded_length
 
 __all__ = ["product", "transposed_product", "twin_product", "twin_transposed_product"]
 
@@ -97,7 +95,7 @@ def twin_product(operator: SketchOperator, a: Tensor, start: int) -> Tensor:
     """Return what the rows `a` of shape (c, d) from `start` on add to the sketch, in float64."""
     a, stop = a.double(), start + len(a)
     if operator.kind == "srht":
-        padded = a.new_zeros(_padded(operator), a.shape[1])
+        padded = a.new_zeros(padded_length(operator.n_input), a.shape[1])
         padded[start:stop] = a * _signs(operator, a.device)[start:stop, None]
         kept = _kept(operator, a.device)
         return _walsh_hadamard(padded)[kept] / math.sqrt(operator.n_rows)
@@ -117,7 +115,7 @@ def twin_transposed_product(operator: SketchOperator, y: Tensor) -> Tensor:
     """Return the product of the transposed sketch with `y` of shape (m, k), in float64."""
     y = y.double()
     if operator.kind == "srht":
-        padded = y.new_zeros(_padded(operator), y.shape[1])
+        padded = y.new_zeros(padded_length(operator.n_input), y.shape[1])
         padded[_kept(operator, y.device)] = y / math.sqrt(operator.n_rows)
         signs = _signs(operator, y.device)
         return _walsh_hadamard(padded)[: operator.n_input] * signs[:, None]
@@ -138,10 +136,6 @@ def _walsh_hadamard(x: Tensor) -> Tensor:
         x = torch.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], dim=1)
         half *= 2
     return x.reshape(shape)
-
-
-def _padded(operator: SketchOperator) -> int:
-    return 1 << (operator.n_input - 1).bit_length()
 
 
 def _kept(operator: SketchOperator, device: torch.device) -> Tensor:

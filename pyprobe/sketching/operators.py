@@ -31,7 +31,7 @@ from pyprobe._validate import (
 )
 from pyprobe.cluster._samples import Samples, as_samples
 from pyprobe.errors import DomainError, ShapeError
-from pyprobe.sketching._input import column_maxima
+from pyprobe.sketching._input import column_maxima, shape_of
 from pyprobe.typing import Rng
 
 __all__ = ["KINDS", "SketchOperator", "SketchTranspose", "padded_length", "sketch_operator"]
@@ -230,7 +230,7 @@ class SketchOperator:
             return _torch.product(self, a, start, name)
         vector = np.ndim(a) == 1 and not hasattr(a, "toarray")
         samples = as_samples(name, as_float_array(name, a)[:, None] if vector else a)
-        self._check_rows(name, _shape(samples)[:1] if vector else _shape(samples), start, whole)
+        self._check_rows(name, shape_of(samples)[:1] if vector else shape_of(samples), start, whole)
         found = self.of_samples(name, samples, start)
         dtype = samples.dtype if isinstance(samples, np.ndarray) else samples[0][2].dtype
         return (found[:, 0] if vector else found).astype(dtype, copy=False)
@@ -299,12 +299,6 @@ class SketchTranspose:
         matrix = np.ascontiguousarray(rows.reshape(shape[0], -1), dtype=np.float64)
         found = self.T._transposed(matrix)
         return found.reshape(-1, *shape[1:]).astype(rows.dtype, copy=False)
-
-
-def _shape(samples: Samples) -> tuple[int, ...]:
-    if isinstance(samples, np.ndarray):
-        return samples.shape
-    return len(samples[0][0]) - 1, samples[0][3]
 
 
 def check_entries(name: str, samples: Samples) -> None:
