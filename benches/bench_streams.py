@@ -25,6 +25,7 @@ from _timing import (
     peak_rise,
     write_section,
 )
+from dask import delayed
 
 import pyprobe.dask
 from pyprobe.sketching import StreamingCoreset, sample_rows
@@ -114,7 +115,7 @@ def costs(n: int, rounds: int) -> str:
         f"A sample of {M} of {n} rows of {D} numbers, {a.nbytes / 1e6:.0f} MB, which lie in memory "
         "for the times; for the memory, by which the peak of a process rises, chunks are made as "
         "they are read, and the array of them. All three samples of two passes are the same, row "
-        f"for row and bit for bit, that of Dask on two workers too: {through_dask(parts, a)}."
+        f"for row and bit for bit, that of Dask on two workers too: {through_dask(a)}."
     )
     return heading + "\n\n" + markdown(["p", "rows", "time", "to one array", "memory"], table)
 
@@ -124,10 +125,11 @@ def peak_of(run: Callable[[int, float], Any], n: int, p: float) -> float:
     return peak_rise(partial(run, n, p))
 
 
-def through_dask(parts: list[np.ndarray], a: np.ndarray) -> str:
+def through_dask(a: np.ndarray) -> str:
     """Say whether the samples are the same."""
     rows = min(len(a), 200_000)
-    lazy = da.concatenate([da.from_array(part, chunks=(7777, D)) for part in parts])[:rows]
+    parts = [da.from_delayed(delayed(block)(i), (CHUNK, D), float) for i in range(rows // CHUNK)]
+    lazy = da.concatenate(parts).rechunk((7777, D))
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None

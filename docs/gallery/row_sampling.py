@@ -98,11 +98,13 @@ plt.show()
 # %%
 # How to read it
 # --------------
-# On the smooth table all scores but the uniform ones do well. On the other a uniform sample loses a
-# direction, and its distortion is 1 or more whatever its size. The slopes of the rest are those of the
-# rates, and steeper where rows are heavy: these are kept for certain, weigh 1, and add no error at all.
+# On the smooth table uniform rows are behind at small sizes only, and all scores are alike. On the
+# other a uniform sample loses directions, and no size that is shown mends it. The slopes of the rest are
+# those of the rates, and steeper where rows are heavy: these are kept for certain, weigh 1, and add no
+# error at all.
 #
 # Lewis weights are never far from the best, which is why :func:`pyprobe.sketching.sample_rows` takes
-# them where p is not 2. Leverage scores are made for p = 2, and their roots lie between the two.
-# Sensitivities say how small a sample could be at all, but single ones can miss directions that very
-# many rows share; ``scores="sensitivity"`` adds the leverage scores to them for this reason.
+# them where p is not 2. Leverage scores are made for p = 2; below it they fall behind where rows are of
+# many sizes, and their roots less so. Sensitivities say how small a sample could be at all, but alone
+# they can miss directions that very many rows share; ``scores="sensitivity"`` adds the leverage scores
+# to them for this reason.

@@ -32,6 +32,7 @@ from pyprobe.sketching._input import (
     sketch_part,
     sum_in_pairs,
 )
+from pyprobe.typing import FloatArray
 
 __all__ = [
     "Chunks",
@@ -206,22 +207,22 @@ class Chunks(Passes):
 
     def pieces(self) -> Iterator[tuple[int, Samples]]:
         """Read all in pieces that are branches of the tree over leaves."""
-        size = piece_size(self.n_columns)
-        held: list[Samples] = []
-        begin = n_held = 0
+        size, begin = piece_size(self.n_columns), 0
+        waiting = _Waiting(size)
         for _, _, samples in self._pass():
             n, at = shape_of(samples)[0], 0
             while at < n:
-                stop = min(n, at + size - n_held)
-                part = cut(samples, at, stop)
-                n_held, at = n_held + shape_of(part)[0], stop
-                # What waits for more rows must not keep the chunk alive.
-                held.append(part if n_held == size else copied(part))
-                if n_held == size:
-                    yield begin, join(held)
-                    begin, n_held, held = begin + size, 0, []
-        if held:
-            yield begin, join(held)
+                stop = min(n, at + size - waiting.n_rows)
+                part, at = cut(samples, at, stop), stop
+                if shape_of(part)[0] < size:
+                    waiting.add(part)
+                    if waiting.n_rows < size:
+                        continue
+                    part = waiting.taken()
+                yield begin, part
+                begin += size
+        if waiting.n_rows:
+            yield begin, waiting.taken()
 
     def check_finite(self) -> Vector:
         maxima = np.zeros(self.n_columns)
@@ -281,6 +282,35 @@ class Chunks(Passes):
 
     def dense(self) -> Matrix:
         return np.concatenate([as_dense(as_matrix(rows)) for _, _, rows in self._pass()])
+
+
+class _Waiting:
+    """Copies of rows that wait until a piece is full; they must not keep their chunk alive."""
+
+    __slots__ = ("_buffer", "_parts", "n_rows", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.n_rows = 0
+        self._buffer: FloatArray | None = None
+        self._parts: list[Samples] = []
+
+    def add(self, part: Samples) -> None:
+        start, self.n_rows = self.n_rows, self.n_rows + shape_of(part)[0]
+        if not isinstance(part, np.ndarray):
+            self._parts.append(copied(part))
+            return
+        if self._buffer is None:
+            self._buffer = np.empty((self.size, part.shape[1]), part.dtype)
+        self._buffer[start : self.n_rows] = part
+
+    def taken(self) -> Samples:
+        """Return the rows, good until others are added."""
+        n, self.n_rows = self.n_rows, 0
+        if self._buffer is not None:
+            return self._buffer[:n]
+        parts, self._parts = self._parts, []
+        return join(parts)
 
 
 def finite_maxima(samples: Samples, number: int, start: int) -> Vector:

@@ -24,7 +24,12 @@ from pyprobe import _core
 from pyprobe.errors import DomainError
 from pyprobe.sketching._input import Tall
 from pyprobe.sketching._space import power_of_two, scaled_gram
-from pyprobe.sketching.operators import SketchOperator, padded_length, sketch_operator
+from pyprobe.sketching.operators import (
+    SketchOperator,
+    padded_length,
+    sketch_operator,
+    sketch_samples,
+)
 from pyprobe.typing import Rng
 
 __all__ = [
@@ -147,8 +152,8 @@ def solve_exactly(
         solver = Solver(lambda g: found.basis @ (found.basis.T @ g), _rounding(found.condition))
         return _finish(problem, found, solver, None, watch)
     operator = sketch_operator(kind or "sparse_sign", m, n, rng=rng)
-    rows = operator.of_samples("a", a.samples) * scales
-    found = whiten(rows, operator.of_samples("b", problem.b), scales, a.dtype)
+    rows = sketch_samples(operator, "a", a.samples) * scales
+    found = whiten(rows, sketch_samples(operator, "b", problem.b), scales, a.dtype)
     solver = (_by_product if by_product else _by_conjugate_gradients)(problem, found)
     return _finish(problem, found, solver, operator, watch)
 

@@ -6,7 +6,7 @@ A sketch is linear, so its derivative is its transpose: reverse mode, to any ord
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,10 @@ from pyprobe import _core
 from pyprobe._autograd import check_eager
 from pyprobe.cluster._samples import as_samples
 from pyprobe.errors import NotFiniteError
-from pyprobe.sketching.operators import SketchOperator, padded_length
+from pyprobe.sketching.operators import padded_length, sketch_samples
+
+if TYPE_CHECKING:
+    from pyprobe.sketching.operators import SketchOperator
 
 __all__ = ["product", "transposed_product", "twin_product", "twin_transposed_product"]
 
@@ -55,7 +58,7 @@ class _Product(torch.autograd.Function):
             plain = columns.float() if a.dtype is torch.float16 else columns
             plain = plain.float() if a.dtype is torch.bfloat16 else plain
             samples = as_samples(name, plain.numpy())
-            found = torch.from_numpy(operator.of_samples(name, samples, start))
+            found = torch.from_numpy(sketch_samples(operator, name, samples, start))
         else:
             found = twin_product(operator, columns, start)
             if not found.isfinite().all():

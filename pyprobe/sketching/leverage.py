@@ -15,7 +15,7 @@ from pyprobe._rng import key as key_of
 from pyprobe._validate import check_choice, check_positive_float, check_positive_int
 from pyprobe.errors import DomainError
 from pyprobe.sketching._input import Passes, Tall, Vector, read_passes
-from pyprobe.sketching._space import find_space, inverse_factor
+from pyprobe.sketching._space import SKETCH_ROWS, find_space, inverse_factor
 from pyprobe.typing import Rng
 
 __all__ = ["leverage_scores"]
@@ -144,5 +144,7 @@ def _by_qr(tall: Tall, ridge: float) -> Vector:
     rows = tall.dense() / np.where(maxima > 0, maxima, 1.0)
     q, factor, _ = qr(rows, mode="economic", pivoting=True, check_finite=False)
     diagonal = np.abs(np.diag(factor))
-    rank = int((diagonal > np.finfo(tall.dtype).eps * max(rows.shape) * diagonal[0]).sum())
+    # What is left of a dependent column is a few roundings, however many rows there are.
+    n_rounded = min(max(rows.shape), SKETCH_ROWS * rows.shape[1])
+    rank = int((diagonal > np.finfo(tall.dtype).eps * n_rounded * diagonal[0]).sum())
     return np.asarray(np.minimum(np.square(q[:, :rank]).sum(axis=1), 1.0))

@@ -34,7 +34,14 @@ from pyprobe.errors import DomainError, ShapeError
 from pyprobe.sketching._input import column_maxima, shape_of
 from pyprobe.typing import Rng
 
-__all__ = ["KINDS", "SketchOperator", "SketchTranspose", "padded_length", "sketch_operator"]
+__all__ = [
+    "KINDS",
+    "SketchOperator",
+    "SketchTranspose",
+    "padded_length",
+    "sketch_operator",
+    "sketch_samples",
+]
 
 KINDS = ("srht", "gaussian", "sparse_sign", "countsketch")
 
@@ -231,7 +238,7 @@ class SketchOperator:
         vector = np.ndim(a) == 1 and not hasattr(a, "toarray")
         samples = as_samples(name, as_float_array(name, a)[:, None] if vector else a)
         self._check_rows(name, shape_of(samples)[:1] if vector else shape_of(samples), start, whole)
-        found = self.of_samples(name, samples, start)
+        found = sketch_samples(self, name, samples, start)
         dtype = samples.dtype if isinstance(samples, np.ndarray) else samples[0][2].dtype
         return (found[:, 0] if vector else found).astype(dtype, copy=False)
 
@@ -240,19 +247,6 @@ class SketchOperator:
         if len(shape) not in (1, 2) or (n != self.n_input if whole else n + start > self.n_input):
             rows = f"{self.n_input}" if whole else f"c, with {start} + c at most {self.n_input}"
             raise ShapeError(f"'{name}' must have {rows} rows, in one or two axes; got {shape}.")
-
-    def of_samples(self, name: str, samples: Samples, start: int = 0) -> Matrix:
-        """Return the part of rows as the kernels take them, in double precision."""
-        if self.kind == "srht" and not isinstance(samples, np.ndarray) and not self.allow_dense:
-            raise DomainError(
-                f"'{name}' is sparse, and an SRHT costs as much as on a dense matrix. Pass "
-                "allow_dense=True, or use kind='sparse_sign'."
-            )
-        found = _core.sketch_apply(self._record(), samples, start)
-        if not np.isfinite(found).all():
-            check_entries(name, samples)
-            raise DomainError(f"'{name}' has entries so large that their sums overflow; scale it.")
-        return found
 
     def _transposed(self, y: Matrix) -> Matrix:
         return _core.sketch_apply_transpose(self._record(), y)
@@ -299,6 +293,21 @@ class SketchTranspose:
         matrix = np.ascontiguousarray(rows.reshape(shape[0], -1), dtype=np.float64)
         found = self.T._transposed(matrix)
         return found.reshape(-1, *shape[1:]).astype(rows.dtype, copy=False)
+
+
+def sketch_samples(operator: SketchOperator, name: str, samples: Samples, start: int = 0) -> Matrix:
+    """Return the part of rows that are as the kernels take them, in double precision."""
+    sparse = not isinstance(samples, np.ndarray)
+    if operator.kind == "srht" and sparse and not operator.allow_dense:
+        raise DomainError(
+            f"'{name}' is sparse, and an SRHT costs as much as on a dense matrix. Pass "
+            "allow_dense=True, or use kind='sparse_sign'."
+        )
+    found = _core.sketch_apply(operator._record(), samples, start)  # noqa: SLF001  # the same room
+    if not np.isfinite(found).all():
+        check_entries(name, samples)
+        raise DomainError(f"'{name}' has entries so large that their sums overflow; scale it.")
+    return found
 
 
 def check_entries(name: str, samples: Samples) -> None:

@@ -43,7 +43,7 @@ from pyprobe.sketching._least_squares import (
     whiten,
 )
 from pyprobe.sketching._space import power_of_two
-from pyprobe.sketching.operators import KINDS, padded_length, sketch_operator
+from pyprobe.sketching.operators import KINDS, padded_length, sketch_operator, sketch_samples
 from pyprobe.typing import Rng
 
 __all__ = ["LstsqInfo", "LstsqResult", "sketched_lstsq"]
@@ -364,7 +364,7 @@ def _solve_sketched(
     """Solve the least squares of the sketched rows."""
     a, b = problem.a, problem.b
     operator = sketch_operator(kind, m, a.shape[0], rng=rng)
-    rows, targets = operator.of_samples("a", a.samples), operator.of_samples("b", b)
+    rows, targets = sketch_samples(operator, "a", a.samples), sketch_samples(operator, "b", b)
     maxima = np.abs(rows).max(axis=0)
     if not maxima.any():
         raise DomainError("'a' must not be all zero.")

@@ -84,9 +84,10 @@ class StreamingCoreset:
     Notes
     -----
     Memory: ``3 n_samples`` rows, or ``n_samples + 8192`` where that is more, and for p = 2 a matrix
-    of shape (d, d). O(d^2) a row for p = 2, and 10 to 20 times that for other p. With p = 2 the
-    scores are those of `leverage_scores` on all rows, and the sample is as good as that of
-    `sample_rows` at the same size. With other p they are estimated from the rows held.
+    of shape (d, d). O(d^2) a row: for p = 2 about three times the time of `sample_rows` on rows in
+    memory, for other p about twice. With p = 2 the scores are those of `leverage_scores` on all
+    rows, and the sample is as good as that of `sample_rows` at the same size. With other p they are
+    estimated from the rows held.
 
     References
     ----------

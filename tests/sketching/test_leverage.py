@@ -179,3 +179,17 @@ def test_bad_input_is_named():
         leverage_scores(a, ridge=-1.0)
     with pytest.raises(DomainError, match=r"depend on one another.*method=\"auto\""):
         leverage_scores(np.column_stack([a, a]), method="gram")
+
+
+@pytest.mark.parametrize("method", ["qr", "sketch_qr"])
+def test_many_rows_hide_no_column(method):
+    # Powers of a grid, of condition number 1e11, whose scores are those of Legendre polynomials.
+    n, d = 50_000, 16
+    grid = np.linspace(0, 1, n)
+    q, _ = np.linalg.qr(np.polynomial.legendre.legvander(2 * grid - 1, d - 1))
+    found = leverage_scores(np.vander(grid, d), method=method)
+    np.testing.assert_allclose(found, np.square(q).sum(axis=1), rtol=1e-3)
+    # And a column that the others make stays found.
+    a = np.column_stack([q[:, :5], q[:, :5] @ [1.0, -2.0, 0.5, 3.0, 1e-3]])
+    found = leverage_scores(a, method=method)
+    np.testing.assert_allclose(found, np.square(q[:, :5]).sum(axis=1), rtol=1e-8)

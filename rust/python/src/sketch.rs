@@ -143,6 +143,9 @@ pub fn sketch_walsh_hadamard<'py>(
     Ok(out.into_pyarray(py))
 }
 
+/// The gradient (d, k) and the squared norms (k,).
+type Residual<'py> = (Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<f64>>);
+
 /// `x' (b - x beta)`, shape (d, k), and the squared norms of the columns of `b - x beta`.
 #[pyfunction]
 pub fn sketch_residual<'py>(
@@ -150,13 +153,13 @@ pub fn sketch_residual<'py>(
     x: Samples<'py>,
     b: PyReadonlyArray2<'py, f64>,
     beta: PyReadonlyArray2<'py, f64>,
-) -> PyResult<(Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<f64>>)> {
+) -> PyResult<Residual<'py>> {
     fn run<'py, T: Lanes + Element>(
         py: Python<'py>,
         x: &Matrix<'py, T>,
         b: &PyReadonlyArray2<'py, f64>,
         beta: &PyReadonlyArray2<'py, f64>,
-    ) -> PyResult<(Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<f64>>)> {
+    ) -> PyResult<Residual<'py>> {
         let (rows, b, beta) = (x.rows()?, b.as_array(), beta.as_array());
         let work = entries(rows).saturating_mul(1 + b.ncols() / 4);
         let found = gate::run(py, work, |control| sketching::residual(rows, b, beta, control))?;

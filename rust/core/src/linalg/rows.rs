@@ -184,9 +184,8 @@ impl<'a, T: Lanes> Rows<'a, T> {
                         }
                     }
                 }
-                if bad {
-                    let all = self.not_finite(name);
-                    return Err(all.expect("an entry of this row is not finite"));
+                if bad && let Some(error) = self.not_finite(name) {
+                    return Err(error);
                 }
             }
             Ok(maxima)

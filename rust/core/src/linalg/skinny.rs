@@ -214,13 +214,13 @@ impl Gram<'_> {
                 let (s, k) = (&mut s[v * lanes..], v * lanes);
                 match step {
                     1 => {
-                        gram_tile::<S, M, 1, WEIGHTED>(simd, x, (n, d), weights, (j, k), s, stride)
+                        gram_tile::<S, M, 1, WEIGHTED>(simd, x, (n, d), weights, (j, k), s, stride);
                     }
                     2 => {
-                        gram_tile::<S, M, 2, WEIGHTED>(simd, x, (n, d), weights, (j, k), s, stride)
+                        gram_tile::<S, M, 2, WEIGHTED>(simd, x, (n, d), weights, (j, k), s, stride);
                     }
                     _ => {
-                        gram_tile::<S, M, 3, WEIGHTED>(simd, x, (n, d), weights, (j, k), s, stride)
+                        gram_tile::<S, M, 3, WEIGHTED>(simd, x, (n, d), weights, (j, k), s, stride);
                     }
                 }
                 v += step;

@@ -121,7 +121,7 @@ mod tests {
             for i in 0..n {
                 for j in (0..d).step_by(1 + d / 7) {
                     let sum: f64 = (0..n)
-                        .map(|k| if (i & k).count_ones() % 2 == 0 { 1.0 } else { -1.0 } * x[k * d + j])
+                        .map(|k| if (i & k).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 } * x[k * d + j])
                         .sum();
                     assert_eq!(found[i * d + j], sum, "n={n} d={d}");
                 }

@@ -44,7 +44,9 @@ fn add(mut a: Vec<f64>, b: Vec<f64>) -> Vec<f64> {
 }
 
 fn scale(values: &mut [f64], factor: f64) {
-    values.iter_mut().for_each(|value| *value *= factor);
+    for value in values {
+        *value *= factor;
+    }
 }
 
 /// The shape of what a transposed sketch of `m` rows is multiplied with.

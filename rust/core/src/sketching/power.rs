@@ -20,15 +20,15 @@ pub(super) enum Power {
 
 impl Power {
     pub(super) fn new(p: f64) -> Self {
-        if p == 1.5 {
-            Self::ThreeHalves
-        } else if p == 0.0 {
-            Self::None
-        } else if (1.0..=8.0).contains(&p) && p.fract() == 0.0 {
-            let half = p as u32 / 2;
-            if p as u32 % 2 == 0 { Self::Squares(half) } else { Self::Odd(half) }
-        } else {
-            Self::Any(0.5 * p)
+        // Twice the exponent, where that is a small whole number.
+        let doubled = 2.0 * p;
+        let whole = (0.0..=16.0).contains(&doubled) && doubled.fract() == 0.0;
+        match (whole, doubled as u32) {
+            (true, 0) => Self::None,
+            (true, 3) => Self::ThreeHalves,
+            (true, n) if n.is_multiple_of(4) => Self::Squares(n / 4),
+            (true, n) if n.is_multiple_of(2) => Self::Odd(n / 4),
+            _ => Self::Any(0.5 * p),
         }
     }
 

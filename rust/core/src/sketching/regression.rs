@@ -99,7 +99,9 @@ pub fn residual<T: Lanes>(
     let length = if single { d.next_multiple_of(8) } else { d };
     let mut minus = if single { padded(beta.t()) } else { padded(beta) };
     minus.truncate(length * stride);
-    minus.iter_mut().for_each(|value| *value = -*value);
+    for value in &mut minus {
+        *value = -*value;
+    }
     let size = (BLOCK / (d + stride)).clamp(16, 512);
     let part = |range: Range<usize>| {
         // The gradient, and the squared norms as its last row.

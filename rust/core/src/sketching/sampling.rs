@@ -144,7 +144,7 @@ pub fn pivotal(
         for (row, &u) in rows.zip(&uniforms) {
             let p = probabilities[row];
             if p >= 1.0 {
-                kept.push(row as i64);
+                kept.push(row as u64);
                 continue;
             }
             let sum = carried + p;
@@ -156,7 +156,7 @@ pub fn pivotal(
             } else {
                 let (settled, other) =
                     if u * (2.0 - sum) < 1.0 - carried { (row, carrier) } else { (carrier, row) };
-                kept.push(settled as i64);
+                kept.push(settled as u64);
                 carrier = other;
                 carried = sum - 1.0;
             }
@@ -164,10 +164,10 @@ pub fn pivotal(
         control.advance(BLOCK as u64);
     }
     if carried > 0.5 {
-        kept.push(carrier as i64); // 1 but for rounding
+        kept.push(carrier as u64); // 1 but for rounding
     }
     kept.sort_unstable();
-    Ok(kept)
+    Ok(kept.into_iter().map(u64::cast_signed).collect())
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ impl SparseSign {
             for last in m - zeta as u64..m {
                 let word = stream.next_u64();
                 // 63 bits for the place, whose bias is below 2^-31, and one for the sign.
-                let drawn = (u128::from(word >> 1) * u128::from(last + 1) >> 63) as u32;
+                let drawn = ((u128::from(word >> 1) * u128::from(last + 1)) >> 63) as u32;
                 let taken = places[row * zeta..].iter().any(|&(place, _)| place == drawn);
                 let sign = f64::from(1 - 2 * (word & 1) as i32);
                 places.push((if taken { last as u32 } else { drawn }, sign));

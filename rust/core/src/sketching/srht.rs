@@ -155,7 +155,7 @@ impl Srht<'_> {
                 for (sums, &row) in sums.chunks_exact_mut(d).zip(self.rows) {
                     let (q, s) = (row as usize / size, row as usize % size);
                     let values = &block[s * d..(s + 1) * d];
-                    if (q & k).count_ones() % 2 == 0 {
+                    if (q & k).count_ones().is_multiple_of(2) {
                         sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
                     } else {
                         sums.iter_mut().zip(values).for_each(|(sum, value)| *sum -= value);
@@ -187,7 +187,9 @@ impl Srht<'_> {
             let first = at / k;
             let signs = srht_signs(first..first + chunk.len() / k, self.key);
             for (row, sign) in chunk.chunks_exact_mut(k).zip(signs) {
-                row.iter_mut().for_each(|value| *value *= sign);
+                for value in row {
+                    *value *= sign;
+                }
             }
             Ok(())
         })?;
