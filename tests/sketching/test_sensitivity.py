@@ -1,5 +1,7 @@
 """Sensitivities: beside linear programs and an optimizer, between bounds, and in sum."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -172,10 +174,12 @@ def test_rows_that_are_tiny_have_their_power_of_the_part(p, method):
     np.testing.assert_allclose(again[7], found[7] * 1e-4**p, rtol=1e-2)
 
 
-def test_powers_that_vanish_are_told():
-    a = np.random.default_rng(13).standard_normal((200, 4))
-    with pytest.raises(DomainError, match="do not span the columns, or their powers vanish"):
-        lp_sensitivities(a, 512.0, method="exact")
+def test_rows_that_do_not_stand_for_all_columns_are_told():
+    tall = read_tall("a", np.random.default_rng(13).standard_normal((200, 4)))
+    among = Among.of(tall, 1.5, None, 0)
+    lost = dataclasses.replace(among, points=among.points * [1.0, 1.0, 1.0, 0.0])
+    with pytest.raises(DomainError, match=r"do not span the columns.*raise 'n_coreset'"):
+        lost.exact(among.rows(), 1e-3, None)
 
 
 def test_groups_are_above_and_in_sum_not_far():
