@@ -151,7 +151,7 @@ def rows_for(target: float, median: Callable[[int], float], low: int, high: int)
 
 def calibration(n: int, n_squares: int, n_others: int, m: int = 400) -> str:
     rows = []
-    for p, constant in ((2.0, 2.25), (1.0, 5.0), (1.25, 5.0), (1.5, 4.0), (3.0, 4.0), (4.0, 4.0)):
+    for p, constant in ((2.0, 2.75), (1.0, 5.0), (1.25, 5.0), (1.5, 4.0), (3.0, 4.0), (4.0, 4.0)):
         line: list[Any] = [f"{p:g}", f"{math.sqrt(constant):.3g}"]
         for make in CALIBRATED.values():
             a = make(n if p == 2 else n // 10)

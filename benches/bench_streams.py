@@ -8,6 +8,7 @@ One thread on every side but that of Dask. `--write` puts the results into docs/
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -106,16 +107,17 @@ def costs(n: int, rounds: int) -> str:
                 [
                     f"{p:g}",
                     name,
-                    f"{1e3 * timing.median:.0f} ms",
-                    f"{median_ratio(timing.wall, first.wall):.2f}",
+                    f"{1e3 * statistics.median(timing.cpu):.0f} ms",
+                    f"{median_ratio(timing.cpu, first.cpu):.2f}",
                     f"{peak:.0f} MB",
                 ]
             )
     heading = (
         f"A sample of {M} of {n} rows of {D} numbers, {a.nbytes / 1e6:.0f} MB, which lie in memory "
-        "for the times; for the memory, by which the peak of a process rises, chunks are made as "
-        "they are read, and the array of them. All three samples of two passes are the same, row "
-        f"for row and bit for bit, that of Dask on two workers too: {through_dask(a)}."
+        "for the times, of a processor; for the memory, by which the peak of a process rises, "
+        "chunks are made as they are read, and the array of them. All samples of two passes are "
+        "the same, row for row and bit for bit, and that of Dask on two workers too: "
+        f"{through_dask(a)}."
     )
     return heading + "\n\n" + markdown(["p", "rows", "time", "to one array", "memory"], table)
 

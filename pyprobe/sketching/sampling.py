@@ -281,7 +281,7 @@ def size_for(epsilon: float | None, rank: int | None, p: float, kind: str, guara
             "scores of your own, or uniform ones."
         )
     if guarantee == "calibrated":
-        constant = 2.25 if p == 2 else (4.0 if p >= 1.5 else 5.0)
+        constant = 2.75 if p == 2 else (4.0 if p >= 1.5 else 5.0)
         return math.ceil(constant * rank / epsilon**2)
     if p != 2 or kind != "leverage":
         raise DomainError(

@@ -160,7 +160,7 @@ def test_sizes_from_epsilon_say_what_they_are():
     a = np.random.default_rng(5).standard_normal((20_000, 6))
     sample = sample_rows(a, epsilon=0.2, scheme="pivotal", rng=0)
     assert sample.guarantee == "calibrated"
-    assert len(sample) == np.ceil(2.25 * 6 / 0.2**2)
+    assert len(sample) == np.ceil(2.75 * 6 / 0.2**2)
     assert len(sample_rows(a, epsilon=0.2, p=1, scheme="pivotal", rng=0)) == 750
     proven = sample_rows(a, epsilon=0.2, guarantee="theorem", rng=0)
     assert proven.guarantee == "theorem"

@@ -47,18 +47,24 @@ pub fn water_level(
     size: f64,
     control: &Control,
 ) -> Result<f64, Error> {
-    let owned = scores.to_vec();
+    let copy: Vec<f64>;
+    let scores = if let Some(slice) = scores.to_slice() {
+        slice
+    } else {
+        copy = scores.to_vec();
+        &copy
+    };
     let mut level = 0.0;
     for _ in 0..PASSES {
         // Those at or above 1 stay there: the level only rises.
-        let (rest, full) = below(&owned, 1.0 / level, control)?;
+        let (rest, full) = below(scores, 1.0 / level, control)?;
         let next = (size - full) / rest;
         if next <= level {
             return Ok(level);
         }
         level = next;
     }
-    let mut sorted = owned;
+    let mut sorted = scores.to_vec();
     sorted.sort_unstable_by(|a, b| b.total_cmp(a));
     let mut rest = vec![0.0; sorted.len() + 1];
     for (i, score) in sorted.iter().enumerate().rev() {
