@@ -285,8 +285,9 @@ class Among:
     def bound_factor(self) -> float:
         """What Lewis weights are multiplied by to bound sensitivities from above."""
         # The weights come to 1 % or so; a bound must hold.
-        slack = math.exp(self.p * self.lewis.info.residual)
-        return slack * max(1.0, math.pow(self.lewis.info.rank, self.p / 2 - 1))
+        slack = self.p * self.lewis.info.residual
+        growth = max(0.0, (self.p / 2 - 1) * math.log(self.lewis.info.rank))
+        return math.exp(min(slack + growth, 700.0))  # beyond it the bound is 1 anyway
 
     def one_step(self) -> Vector:
         """Return the lower bounds."""
