@@ -24,7 +24,12 @@ from pyprobe import _core
 from pyprobe.errors import DomainError
 from pyprobe.sketching._input import Tall
 from pyprobe.sketching._space import power_of_two, scaled_gram
-from pyprobe.sketching.operators import SketchOperator, sketch_operator, sketch_samples
+from pyprobe.sketching.operators import (
+    SketchOperator,
+    padded_length,
+    sketch_operator,
+    sketch_samples,
+)
 from pyprobe.typing import Rng
 
 __all__ = [
@@ -140,6 +145,8 @@ def solve_exactly(
         scales = power_of_two(maxima)
     scales = np.where(scales > 0, scales, 1.0)
     m = n_rows or max(64, (8 if by_product else 12) * d)
+    if n_rows is None and kind == "srht":
+        m = min(m, padded_length(n))
     if kind is None and n <= 2 * m:
         found = whiten(scales * a.dense(), problem.b, scales, a.dtype)
         solver = Solver(lambda g: found.basis @ (found.basis.T @ g), _rounding(found.condition))

@@ -275,9 +275,10 @@ class GLMCoreset(_io.Frozen):
         -----
         It is good where the posterior is near the mode: `check` says whether it is. Cost O(n d^2)
         for each step of Newton's method, of which there are 5 to 10, and memory for some vectors of
-        length n; float32 and CSR rows are read in blocks, and computed with in float64. The draw is
-        the same for any number of threads; the mode depends on those of NumPy's linear algebra in
-        its last bits.
+        length n; float32 and CSR rows are read in blocks, and computed with in float64. Only a
+        plain sample copies the rows, where responses or an offset go beside them. The draw is the
+        same for any number of threads; the mode depends on those of NumPy's linear algebra in its
+        last bits.
 
         References
         ----------
@@ -636,9 +637,19 @@ def _loss_scores(data: Data) -> Vector:
         columns = np.column_stack([dense, data.y - data.offset])
         shares, _ = ranked_scores(read_tall("x", columns))
     else:
-        shares = find_lewis(read_tall("x", data.x), 1.0).w
+        x = data.x
+        if data.offset.any():  # a column more, whose coefficient is 1
+            join = np.column_stack if isinstance(x, np.ndarray) else _beside
+            x = join([x, data.offset[:, None]])
+        shares = find_lewis(read_tall("x", x), 1.0).w
     scores: Vector = shares / shares.sum() + 1 / len(shares)
     return scores
+
+
+def _beside(parts: list[Any]) -> Any:
+    import scipy.sparse
+
+    return scipy.sparse.hstack(parts, format="csr")
 
 
 def _draw(scores: Vector, n_samples: int, key: int) -> tuple[npt.NDArray[np.int64], Vector, Vector]:

@@ -273,6 +273,24 @@ def test_a_sample_of_no_rows_says_how_far_it_is_off():
 # The check
 
 
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array])
+def test_a_plain_sample_keeps_rows_whose_offset_makes_them_heavy(kind):
+    x, y = problem("logistic", n=2000, d=3)
+    offset = np.zeros(2000)
+    offset[17], y[17] = 500.0, 0.0  # half of the loss, whatever theta is
+    for seed in range(5):
+        coreset = GLMCoreset.fit(
+            kind(x),
+            y,
+            family="logistic",
+            n_samples=60,
+            offset=offset,
+            control_variate=False,
+            rng=seed,
+        )
+        assert coreset.weights[coreset.indices == 17] == [1.0]
+
+
 def test_the_check_says_what_the_posteriors_differ_by():
     x, y = problem("logistic", n=600, d=4)
     verdicts = set()
@@ -583,7 +601,7 @@ def test_far_out_a_poisson_likelihood_stays_finite_on_tensors_too():
         ({"x": np.ones((0, 3))}, ShapeError, "'x' must have a row and a column at least"),
         ({"x": np.ones((5, 0))}, ShapeError, "'x' must have a row and a column at least"),
         ({"x": np.ones((5, 3)) * 1j}, TypeError, "'x' must hold real numbers; got dtype complex"),
-        ({"x": np.array([[1, np.nan]])}, NotFiniteError, r"row 0, column 1"),
+        ({"x": np.array([[1, np.nan]])}, NotFiniteError, r"'x' must be finite.*row 0, column 1"),
         (
             {"x": scipy.sparse.csr_array(np.array([[1.0, 0], [0, np.inf]]))},
             NotFiniteError,
