@@ -146,7 +146,7 @@ def test_the_log_likelihood_is_unbiased_away_from_the_mode(family, control_varia
         GLMCoreset.fit(x, y, family=family, n_samples=40, control_variate=control_variate, rng=rng)
         for _ in range(300)
     ]
-    theta = fits[0].center / 2  # far away, in posterior standard deviations
+    theta = fits[0].center / 2  # far away in posterior sds, but within the reach of each row
     found = np.array([fit.log_likelihood(theta) for fit in fits])
     error = found.std() / np.sqrt(len(found))
     truth = log_likelihood(family, x, y, theta)
