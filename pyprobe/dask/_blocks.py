@@ -18,6 +18,8 @@ from pyprobe.sketching._input import (
     Matrix,
     Passes,
     Vector,
+    as_dense,
+    as_matrix,
     as_rows,
     piece_size,
     sketch_part,
@@ -150,7 +152,7 @@ class Blocks(Passes):
 
     def dense(self) -> Matrix:
         # Only where they are few: find_space takes all rows where a sketch would have half as many.
-        return np.asarray(self.array.compute(), dtype=np.float64)
+        return as_dense(as_matrix(_samples(self.array.compute())))
 
 
 def taken(blocks: Any, lengths: Any, indices: Any) -> tuple[Any, ...]:
@@ -161,6 +163,8 @@ def taken(blocks: Any, lengths: Any, indices: Any) -> tuple[Any, ...]:
         first, last = np.searchsorted(indices, (start, stop))
         if first < last:
             parts.append(delayed(rows_of)(block, indices[first:last] - start))
+    if not parts:  # no row was kept: none, of their kind
+        parts.append(delayed(rows_of)(blocks[0], indices))
     return tuple(dask.compute(*parts))
 
 
@@ -224,7 +228,8 @@ def _values(part: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def _samples(block: Any) -> Any:
-    return as_rows("a", np.asarray(block))[0]
+    # As it is where it is an array: one with a mask is refused, not read without it.
+    return as_rows("a", block if isinstance(block, np.ndarray) else np.asarray(block))[0]
 
 
 def _numbers(values: Any) -> Any:

@@ -31,7 +31,7 @@ def glm_coreset_factor(coreset: GLMCoreset, theta: Tensor, *, name: str = "likel
     Parameters
     ----------
     coreset : GLMCoreset
-        Of `pyprobe.sketching`. For a posterior it must have its control variate.
+        Of `pyprobe.sketching`, with its control variate.
     theta : Tensor, shape (..., d)
         The coefficients. The batch dimensions are those of the plates around, such as the particles
         of an ELBO.
@@ -40,8 +40,9 @@ def glm_coreset_factor(coreset: GLMCoreset, theta: Tensor, *, name: str = "likel
 
     Raises
     ------
-    ShapeError  if the last dimension of `theta` is not d.
-    TypeError   if `coreset` is something else, or `theta` no tensor of floats.
+    ShapeError   if the last dimension of `theta` is not d.
+    DomainError  if the coreset has no control variate: its posterior would be off by many widths.
+    TypeError    if `coreset` is something else, or `theta` no tensor of floats.
 
     Notes
     -----
@@ -49,6 +50,9 @@ def glm_coreset_factor(coreset: GLMCoreset, theta: Tensor, *, name: str = "likel
     posterior is, so that float32 keeps its digits. Add that constant to an evidence, or to an ELBO
     that is compared with another model's. Use the factor outside plates over data: each of their
     rows would count all the data once more. Cost O(m d + d^2).
+
+    Start a sampler at the center, ``NUTS(model, init_strategy=init_to_value(values={"theta":
+    torch.tensor(coreset.center)}))``: it is the mode, or near it, and the coreset is good there.
 
     Examples
     --------
@@ -70,6 +74,12 @@ def glm_coreset_factor(coreset: GLMCoreset, theta: Tensor, *, name: str = "likel
         raise TypeError(
             "'coreset' must be a GLMCoreset of pyprobe.sketching; got "
             f"{type(coreset).__name__}. Any other weighted sample goes into a weighted_plate."
+        )
+    if not coreset.control_variate:
+        raise DomainError(
+            "'coreset' must have its control variate: the posterior of a plain weighted sample is "
+            f"off by about {coreset.info.expected_error:.2g} standard deviations. Fit it with "
+            "control_variate=True; to optimize, minimize its log_likelihood."
         )
     _check_tensor("theta", theta)
     value: Any = coreset.log_likelihood(theta.double())

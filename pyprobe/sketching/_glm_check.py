@@ -13,11 +13,12 @@ from pyprobe.sketching._glm_data import Vector
 if TYPE_CHECKING:
     from pyprobe.sketching.glm import GLMCoreset
 
-__all__ = ["GLMCoresetCheck", "compare", "posterior_draws"]
+__all__ = ["GLMCoresetCheck", "compare", "distance", "posterior_draws"]
 
 _FAITHFUL, _USABLE = 0.9, 0.3
 _FREEDOM, _SURPLUS = 5.0, 50
 _STEPS, _NEAR = 20, 1e-2
+_FAR = 3.0  # root mean square of draws, in standard deviations; that of a posterior is near 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,7 +33,8 @@ class GLMCoresetCheck:
         less. ``"unknown"``: the draws made here are too few in effect, because the posterior is far
         from Gaussian; pass those of a sampler.
     reason : str
-        A sentence with the numbers, and a way out where one is needed.
+        A sentence with the numbers, and a way out where one is needed; another one where the draws
+        lie far from the center.
     n_effective : float
         Effective sample size of the importance weights, at most n_draws.
     n_draws : int
@@ -100,7 +102,16 @@ def _own_mode(coreset: GLMCoreset) -> tuple[Vector, Vector]:
     return theta, factor
 
 
-def compare(thetas: Vector, differences: Vector, proposal: float) -> GLMCoresetCheck:
+def distance(coreset: GLMCoreset, thetas: Vector) -> float:
+    """Return how far draws lie from the center, a root mean square in standard deviations."""
+    delta = thetas - coreset.center
+    precision = coreset.prior_precision - coreset.center_hessian
+    return float(np.sqrt(((delta @ precision) * delta).sum(axis=1).mean() / coreset.dim))
+
+
+def compare(
+    thetas: Vector, differences: Vector, proposal: float, distance: float
+) -> GLMCoresetCheck:
     """Judge by log-weights at draws; `proposal` is the share of proposals that counted."""
     n = len(thetas)
     weights = _weights(differences)
@@ -111,6 +122,11 @@ def compare(thetas: Vector, differences: Vector, proposal: float) -> GLMCoresetC
     with np.errstate(divide="ignore", invalid="ignore"):  # a single draw counts, or all are equal
         shift, log_ratio = (means - full) / deviations, np.log(deviations / spread)
     verdict, reason = _verdict(n_effective, n, proposal)
+    if distance > _FAR:
+        reason += (
+            f" The draws lie {distance:.3g} posterior standard deviations from the center: start "
+            "the sampler at coreset.center, and give the fit the prior of the model."
+        )
     return GLMCoresetCheck(
         verdict=verdict,
         reason=reason,

@@ -30,6 +30,7 @@ __all__ = [
     "as_precision",
     "cells",
     "cumulant",
+    "tamed_cumulant",
 ]
 
 Vector: TypeAlias = npt.NDArray[np.float64]
@@ -65,6 +66,28 @@ def cumulant(family: str, eta: Vector, order: int) -> Vector:
     if order == 2:
         return variance
     return variance * (1 - 2 * s if order == 3 else 1 - 6 * variance)
+
+
+def tamed_cumulant(
+    family: str, eta: Vector, steps: Vector, reach: Vector, curvature: Vector, order: int
+) -> Vector:
+    """Return a derivative, of order 0 to 2, of A(eta + step) where each step is within its reach.
+
+    Beyond, A goes on along a parabola with the value and the slope that it has there, and the given
+    curvature.
+    """
+    inner = np.clip(steps, -reach, reach)
+    beyond = steps - inner
+    value = cumulant(family, eta + inner, order)
+    if not beyond.any():
+        return value
+    if order == 0:
+        value += beyond * (cumulant(family, eta + inner, 1) + curvature * beyond / 2)
+    elif order == 1:
+        value += curvature * beyond
+    else:
+        value = np.where(beyond == 0, value, curvature)
+    return value
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

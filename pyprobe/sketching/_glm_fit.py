@@ -11,7 +11,7 @@ from scipy.linalg import LinAlgError, cho_solve, cholesky
 from pyprobe.errors import DomainError
 from pyprobe.sketching._glm_data import Data, Vector, cumulant
 
-__all__ = ["MAX_ITER", "Mode", "find_mode", "pulls", "remainders"]
+__all__ = ["MAX_ITER", "Mode", "find_mode", "precision_factor", "pulls", "remainders"]
 
 MAX_ITER = 60
 
@@ -59,7 +59,7 @@ def find_mode(data: Data, precision: Vector, report: Callable[[int, float], bool
     n_iter = 0
     while True:
         gradient, hessian = data.derivatives(eta)
-        factor = _factor(precision - hessian)
+        factor = precision_factor(precision - hessian)
         if converged or ends or n_iter == MAX_ITER:
             break
         uphill = gradient - precision @ theta
@@ -128,7 +128,8 @@ def _by_quadrature(family: str, eta: Vector, squares: Vector) -> tuple[Vector, V
     return np.sqrt(mean_square), deviation * np.abs(mean_slope)
 
 
-def _factor(precision: Vector) -> Vector:
+def precision_factor(precision: Vector) -> Vector:
+    """Return the lower Cholesky factor of a posterior precision, whatever the columns' scales."""
     scale = np.sqrt(np.diag(precision))
     if not (np.isfinite(scale).all() and scale.min() > 0):
         column = int(np.argmin(np.where(np.isfinite(scale), scale, -1.0)))

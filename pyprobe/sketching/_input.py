@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pyprobe import _core
 from pyprobe._engine import Engine, select
 from pyprobe.cluster._samples import Samples, as_samples, dtype_of
-from pyprobe.errors import DomainError, ShapeError
+from pyprobe.errors import DomainError, NotFiniteError, ShapeError
 
 __all__ = ["Passes", "Tall", "check_exponent", "read_passes", "read_tall"]
 
@@ -92,7 +92,7 @@ class Tall(Passes):
     wrap: Callable[[Any], Any]
 
     def check_finite(self) -> Vector:
-        return _core.column_maxima(self.samples)
+        return column_maxima(self.name, self.samples)
 
     def gram(self, frame: Matrix | Vector | None = None) -> Matrix:
         return _core.rows_gram(self.samples, frame)
@@ -235,6 +235,14 @@ def as_matrix(samples: Samples) -> Any:
     indptr, indices, values, _ = samples[0]
     parts = (values, indices.view(np.int32), indptr.view(np.int64))
     return scipy.sparse.csr_array(parts, shape=shape_of(samples))
+
+
+def column_maxima(name: str, samples: Samples) -> Vector:
+    """Return the largest modulus of every column; raise, by this name, where it is not finite."""
+    try:
+        return _core.column_maxima(samples)
+    except NotFiniteError as error:  # in which the kernel calls all rows 'a'
+        raise NotFiniteError(str(error).replace("'a'", f"'{name}'", 1)) from None
 
 
 def as_dense(rows: Any) -> Matrix:

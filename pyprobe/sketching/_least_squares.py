@@ -28,7 +28,12 @@ from pyprobe.sketching._input import Tall
 from pyprobe.sketching._shortest import Dependence, find_dependence
 from pyprobe.sketching._space import power_of_two, scaled_gram
 from pyprobe.sketching._sparse_rows import column_lengths, estimate_costs, normal_equations
-from pyprobe.sketching.operators import SketchOperator, sketch_operator, sketch_samples
+from pyprobe.sketching.operators import (
+    SketchOperator,
+    padded_length,
+    sketch_operator,
+    sketch_samples,
+)
 from pyprobe.typing import Rng
 
 __all__ = [
@@ -134,6 +139,8 @@ def solve_exactly(
     hard = scales is not None
     scales = _scales(a) if scales is None else np.where(scales > 0, scales, 1.0)
     m = n_rows or max(64, (8 if by_product else 12) * d)
+    if n_rows is None and kind == "srht":
+        m = min(m, padded_length(n))
     if kind is None and n <= 2 * m:
         white = whiten(scales * a.dense(), problem.b, scales, a.dtype)
         solver = Solver(lambda g: white.basis @ (white.basis.T @ g), _rounding(white.condition))

@@ -15,7 +15,9 @@ what a quadratic leaves over:
    r_i(t) = -\bigl(A(\eta_i + t) - A - A' t - \tfrac12 A'' t^2\bigr),
 
 where :math:`\delta = \theta - \theta_0` and :math:`L_0, g_0, H_0` are those of *all* rows at the
-mode :math:`\theta_0`. It is unbiased for every theta, and exact to second order at the mode.
+mode :math:`\theta_0`. It is exact to second order at the mode, and unbiased as far as every
+remainder reaches: far off, where the sampled curvature might outweigh that of all rows, each goes
+on along its tangent, so that the quadratic wins and the log-likelihood falls.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from pyprobe._validate import (
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, ShapeError
 from pyprobe.progress import Callback, Progress, ends
-from pyprobe.sketching._glm_check import GLMCoresetCheck, compare, posterior_draws
+from pyprobe.sketching._glm_check import GLMCoresetCheck, compare, distance, posterior_draws
 from pyprobe.sketching._glm_data import (
     FAMILIES,
     Data,
@@ -51,8 +53,16 @@ from pyprobe.sketching._glm_data import (
     as_precision,
     cells,
     cumulant,
+    tamed_cumulant,
 )
-from pyprobe.sketching._glm_fit import MAX_ITER, Mode, find_mode, pulls, remainders
+from pyprobe.sketching._glm_fit import (
+    MAX_ITER,
+    Mode,
+    find_mode,
+    precision_factor,
+    pulls,
+    remainders,
+)
 from pyprobe.sketching._input import read_tall
 from pyprobe.sketching.leverage import ranked_scores
 from pyprobe.sketching.lewis import find_lewis
@@ -67,6 +77,7 @@ __all__ = ["GLMCoreset", "GLMCoresetCheck", "GLMCoresetInfo"]
 
 _KIND = "GLMCoreset"
 _EVEN_SHARE = 0.2  # of the rows, drawn whatever their score: a guard away from the mode
+_REACH = 4.0, 20.0  # posterior standard deviations of eta, beyond the draws of a posterior
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,8 +96,8 @@ class GLMCoresetInfo:
         Rows asked for; the number that is drawn is random, this is its mean.
     expected_error : float
         How far the posterior mean is expected to be off, a root mean square over coordinates in
-        posterior standard deviations; to leading order in the width of the posterior, and estimated
-        from the rows drawn.
+        posterior standard deviations; to leading order in the width of the posterior, over all
+        draws of rows with the probabilities of this one.
     """
 
     converged: bool
@@ -97,12 +108,19 @@ class GLMCoresetInfo:
 
 
 class _Polynomial(NamedTuple):
-    """The log-likelihood is ``constant + slope . D + D' curvature D / 2 - sum_i w_i A(eta_i)``."""
+    """The log-likelihood is ``constant + slope . D + D' curvature D / 2 - sum_i w_i A(eta_i)``.
+
+    D is theta less the center, and eta_i is given there.
+    """
 
     constant: float
     slope: Vector
     curvature: Vector
     eta: Vector
+    reach: Vector
+    """How far each eta goes from here before A goes on along a parabola,"""
+    tail: Vector
+    """of this curvature."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -257,9 +275,10 @@ class GLMCoreset(_io.Frozen):
         -----
         It is good where the posterior is near the mode: `check` says whether it is. Cost O(n d^2)
         for each step of Newton's method, of which there are 5 to 10, and memory for some vectors of
-        length n; float32 and CSR rows are read in blocks, and computed with in float64. The draw is
-        the same for any number of threads; the mode depends on those of NumPy's linear algebra in
-        its last bits.
+        length n; float32 and CSR rows are read in blocks, and computed with in float64. Only a
+        plain sample copies the rows, where responses or an offset go beside them. The draw is the
+        same for any number of threads; the mode depends on those of NumPy's linear algebra in its
+        last bits.
 
         References
         ----------
@@ -284,8 +303,8 @@ class GLMCoreset(_io.Frozen):
             scores = _guarded(sizes, n_samples)
         else:
             pull, scores = pulls(data, mode, squares), _loss_scores(data)
-        indices, probabilities = _draw(scores, n_samples, key)
-        pulled = np.sqrt(1 - probabilities) * pull[indices] / probabilities
+        indices, probabilities, unseen = _draw(scores, n_samples, key)
+        expected = np.sqrt(unseen @ pull**2 / data.shape[1])
         return cls(
             family=family,
             x=data.rows(indices),
@@ -300,7 +319,7 @@ class GLMCoreset(_io.Frozen):
             center_hessian=mode.hessian,
             prior_precision=precision,
             control_variate=control_variate,
-            info=_info(mode, n_samples, float(np.linalg.norm(pulled) / np.sqrt(data.shape[1]))),
+            info=_info(mode, n_samples, float(expected)),
         )
 
     def log_likelihood(self, theta: ArrayLike) -> Array:
@@ -324,9 +343,17 @@ class GLMCoreset(_io.Frozen):
 
         Notes
         -----
+        Near the center it is the quadratic of all rows and the weighted remainders of those kept.
+        From 4 to 20 posterior standard deviations of its eta on, the farther the less the
+        `expected_error` is, a remainder goes on along its tangent; that of a row of weight 1 does
+        not, which is known and not estimated. So far off the quadratic wins: the log-likelihood
+        goes to -inf in every direction in which that of all rows does, and a sampler finds its way
+        back. But there it says little of the data: start samplers at ``center``.
+
         Cost O(m d + d^2) for each vector. Tensors: differentiable to any order, in reverse and
-        forward mode, and under ``torch.func``. Beyond eta = 500 the exponential of the Poisson
-        family goes on along its tangent, so that values and gradients stay finite.
+        forward mode, and under ``torch.func``; second derivatives jump where tangents begin. Of
+        rows without an end the exponential of the Poisson family goes on along its tangent beyond
+        eta = 500, so that values and gradients stay finite.
 
         Examples
         --------
@@ -342,12 +369,10 @@ class GLMCoreset(_io.Frozen):
             found: Tensor = _twin("log_likelihood")(self, theta)
             return found
         points, given = self._points(theta)
-        constant, slope, curvature, eta = self._polynomial
+        constant, slope, curvature, *_ = self._polynomial
         values: Vector = constant + points @ slope + ((points @ curvature) * points).sum(axis=1) / 2
-        for part in cells(len(points), len(eta)):
-            values[part] -= (
-                cumulant(self.family, points[part] @ self._rows.T + eta, 0) @ self.weights
-            )
+        for part in cells(len(points), len(self.weights)):
+            values[part] -= self._cumulant(points[part], 0) @ self.weights
         return values.reshape(given.shape[:-1]).astype(given.dtype)
 
     def gradient(self, theta: ArrayLike) -> Array:
@@ -367,11 +392,10 @@ class GLMCoreset(_io.Frozen):
             found: Tensor = _twin("gradient")(self, theta)
             return found
         points, given = self._points(theta)
-        _, slope, curvature, eta = self._polynomial
+        _, slope, curvature, *_ = self._polynomial
         slopes = slope + points @ curvature
-        for part in cells(len(points), len(eta)):
-            mean = cumulant(self.family, points[part] @ self._rows.T + eta, 1)
-            slopes[part] -= (mean * self.weights) @ self._rows
+        for part in cells(len(points), len(self.weights)):
+            slopes[part] -= (self._cumulant(points[part], 1) * self.weights) @ self._rows
         return slopes.reshape(given.shape).astype(given.dtype)
 
     def hessian(self, theta: ArrayLike) -> Array:
@@ -391,10 +415,10 @@ class GLMCoreset(_io.Frozen):
             found: Tensor = _twin("hessian")(self, theta)
             return found
         points, given = self._points(theta)
-        _, _, curvature, eta = self._polynomial
+        curvature = self._polynomial.curvature
         curvatures = np.empty((len(points), self.dim, self.dim))
         for i, point in enumerate(points):
-            variance = cumulant(self.family, self._rows @ point + eta, 2) * self.weights
+            variance = self._cumulant(point, 2) * self.weights
             curvatures[i] = curvature - (self._rows * variance[:, None]).T @ self._rows
         return curvatures.reshape(*given.shape, self.dim).astype(given.dtype)
 
@@ -444,7 +468,7 @@ class GLMCoreset(_io.Frozen):
         """
         data = as_data(self.family, x, y, offset)
         self._check_same(data)
-        proposal = 1.0
+        proposal, off = 1.0, 0.0
         if draws is None:
             n_draws = check_positive_int("n_draws", n_draws, minimum=10)
             generator = np.random.default_rng(_rng.key(rng))
@@ -459,8 +483,10 @@ class GLMCoreset(_io.Frozen):
                     f"{given.shape}."
                 )
             thetas = points + self.center
+            if self.control_variate:  # the posterior of a plain sample is elsewhere, by itself
+                off = distance(self, thetas)
         differences = data.values(thetas) - np.asarray(self.log_likelihood(thetas))
-        return compare(thetas, differences, proposal)
+        return compare(thetas, differences, proposal, off)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the coreset to `path`, as a NumPy archive without pickle.
@@ -506,13 +532,36 @@ class GLMCoreset(_io.Frozen):
         if not self.control_variate:
             data = Data(family=self.family, x=rows, y=self.y, offset=self.offset)
             constant = float((w * self.y) @ eta + w @ data.bases)
-            return _Polynomial(constant, (w * self.y) @ rows, np.zeros((self.dim, self.dim)), eta)
+            flat, endless = np.zeros((self.dim, self.dim)), np.full(len(eta), np.inf)
+            return _Polynomial(constant, (w * self.y) @ rows, flat, eta, endless, curvature)
         return _Polynomial(
             self.center_value + float(w @ value),
             self.center_gradient + (w * slope) @ rows,
             self.center_hessian + (rows * (w * curvature)[:, None]).T @ rows,
             eta,
+            self._reach,
+            curvature,
         )
+
+    @property
+    def _reach(self) -> Vector:
+        """How far eta may go from the center before a row's remainder goes on along its tangent.
+
+        T posterior standard deviations of eta. Where T is 1 / (2 e sqrt(d)) with the expected error
+        e, the slope of the noise, e sqrt(d) T^2 (it is cubic), is half the slope T of the
+        posterior. Rows that are kept for certain have no noise, and no end.
+        """
+        data = Data(family=self.family, x=self._rows, y=self.y, offset=self.offset)
+        squares = data.squares(precision_factor(self.prior_precision - self.center_hessian))
+        least, most = _REACH
+        steep = 2 * self.info.expected_error * np.sqrt(self.dim)
+        widths = most if steep * most <= 1 else max(least, 1 / steep)
+        return np.where(self.weights > 1, widths * np.sqrt(squares), np.inf)
+
+    def _cumulant(self, points: Vector, order: int) -> Vector:
+        """Return a derivative of A at each row, given differences from the center."""
+        _, _, _, eta, reach, tail = self._polynomial
+        return tamed_cumulant(self.family, eta, points @ self._rows.T, reach, tail, order)
 
     def _points(self, theta: Any, name: str = "theta") -> tuple[Vector, FloatArray]:
         """Return differences from the center, one a row, and what was given."""
@@ -588,16 +637,31 @@ def _loss_scores(data: Data) -> Vector:
         columns = np.column_stack([dense, data.y - data.offset])
         shares, _ = ranked_scores(read_tall("x", columns))
     else:
-        shares = find_lewis(read_tall("x", data.x), 1.0).w
+        x = data.x
+        if data.offset.any():  # a column more, whose coefficient is 1
+            join = np.column_stack if isinstance(x, np.ndarray) else _beside
+            x = join([x, data.offset[:, None]])
+        shares = find_lewis(read_tall("x", x), 1.0).w
     scores: Vector = shares / shares.sum() + 1 / len(shares)
     return scores
 
 
-def _draw(scores: Vector, n_samples: int, key: int) -> tuple[npt.NDArray[np.int64], Vector]:
+def _beside(parts: list[Any]) -> Any:
+    import scipy.sparse
+
+    return scipy.sparse.hstack(parts, format="csr")
+
+
+def _draw(scores: Vector, n_samples: int, key: int) -> tuple[npt.NDArray[np.int64], Vector, Vector]:
+    """Return the rows drawn, their probabilities p, and 1 / p - 1 of all rows."""
     if not scores.any():  # nothing is left beside the quadratic
-        return np.empty(0, dtype=np.int64), np.empty(0)
+        return np.empty(0, dtype=np.int64), np.empty(0), np.zeros(len(scores))
     drawn = draw(scores, n_samples, "bernoulli", key)
-    return drawn.indices, drawn.probabilities
+    scores = scores / scores.max()
+    if n_samples >= np.count_nonzero(scores):
+        return drawn.indices, drawn.probabilities, np.zeros(len(scores))
+    level = _core.water_level(scores, float(n_samples))
+    return drawn.indices, drawn.probabilities, np.maximum(1 / (level * scores) - 1, 0)
 
 
 def _info(mode: Mode, n_samples: int, expected_error: float) -> GLMCoresetInfo:

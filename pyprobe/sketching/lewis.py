@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from pyprobe._validate import check_bool, check_callback, check_positive_float, check_positive_int
-from pyprobe.errors import ConvergenceWarning
+from pyprobe.errors import ConvergenceWarning, DomainError
 from pyprobe.progress import Callback, Progress, ends
 from pyprobe.sketching._input import Matrix, Passes, check_exponent, read_passes
 from pyprobe.sketching._space import Space, find_space, inverse_factor
@@ -85,7 +85,8 @@ def lewis_weights(
     ShapeError, NotFiniteError
         As `leverage_scores`.
     DomainError
-        Where ``p`` is not positive and finite, or all entries are zero.
+        Where ``p`` is not positive and finite, or so small (below 0.03 or so) that powers of
+        weights are no numbers; or all entries are zero.
 
     Warns
     -----
@@ -177,8 +178,23 @@ def find_lewis(
         best, stalled = (residual, 0) if residual < best else (best, stalled + 1)
         if stalled == PATIENCE:
             c, stalled = c / 2, 0
-        log_w, transform = new, inverse_factor(space.from_frame(gram))
+        try:
+            transform = inverse_factor(space.from_frame(gram))
+        except np.linalg.LinAlgError:
+            raise _out_of_range(p) from None
+        log_w = new
     # The residual is that of the weights before the last step, and these are what is returned.
     info = LewisInfo(converged=residual <= tol, n_iter=n_iter, residual=residual, rank=rank)
     w = np.exp(np.where(new == -np.inf, -np.inf, log_w))
+    # Leverage scores sum to the rank, and are the weights up to the residual.
+    total = float(w.sum())
+    if not (total > 0 and abs(math.log(total / rank)) <= residual + 1e-3):
+        raise _out_of_range(p)
     return LewisWeights(w, info, space, transform)
+
+
+def _out_of_range(p: float) -> DomainError:
+    return DomainError(
+        f"'p' = {p:g} is too small for these rows: powers w ** (1 - 2 / p) of their weights are "
+        "beyond the floating-point numbers. Use a larger one."
+    )

@@ -31,6 +31,7 @@ from pyprobe._validate import (
 )
 from pyprobe.cluster._samples import Samples, as_samples
 from pyprobe.errors import DomainError, ShapeError
+from pyprobe.sketching._input import column_maxima, shape_of
 from pyprobe.typing import Rng
 
 __all__ = [
@@ -231,10 +232,12 @@ class SketchOperator:
             from pyprobe.sketching import _torch
 
             self._check_rows(name, tuple(a.shape), start, whole)
+            if a.numel() == 0:  # no columns
+                return a.new_zeros(self.n_rows, *a.shape[1:])
             return _torch.product(self, a, start, name)
         vector = np.ndim(a) == 1 and not hasattr(a, "toarray")
         samples = as_samples(name, as_float_array(name, a)[:, None] if vector else a)
-        self._check_rows(name, _shape(samples)[:1] if vector else _shape(samples), start, whole)
+        self._check_rows(name, shape_of(samples)[:1] if vector else shape_of(samples), start, whole)
         found = sketch_samples(self, name, samples, start)
         dtype = samples.dtype if isinstance(samples, np.ndarray) else samples[0][2].dtype
         return (found[:, 0] if vector else found).astype(dtype, copy=False)
@@ -280,18 +283,16 @@ class SketchTranspose:
         if select(y) is not Engine.NATIVE:
             from pyprobe.sketching import _torch
 
+            if y.numel() == 0:  # no columns
+                return y.new_zeros(self.T.n_input, *y.shape[1:])
             return _torch.transposed_product(self.T, y)
         rows = as_float_array("y", y)
+        if rows.size == 0:  # no columns
+            return np.zeros((self.T.n_input, *shape[1:]), dtype=rows.dtype)
         check_finite("y", rows)
         matrix = np.ascontiguousarray(rows.reshape(shape[0], -1), dtype=np.float64)
         found = self.T._transposed(matrix)
         return found.reshape(-1, *shape[1:]).astype(rows.dtype, copy=False)
-
-
-def _shape(samples: Samples) -> tuple[int, ...]:
-    if isinstance(samples, np.ndarray):
-        return samples.shape
-    return len(samples[0][0]) - 1, samples[0][3]
 
 
 def sketch_samples(operator: SketchOperator, name: str, samples: Samples, start: int = 0) -> Matrix:
@@ -314,4 +315,4 @@ def check_entries(name: str, samples: Samples) -> None:
     if isinstance(samples, np.ndarray):
         check_finite(name, samples)
         return
-    _core.column_maxima(samples)
+    column_maxima(name, samples)

@@ -160,8 +160,8 @@ def sample_rows(
         Wanted distortion of norms, in (0, 1), from which the size is found.
     guarantee : {"calibrated", "theorem"}
         With ``epsilon``: sizes that were enough in 95 of 100 draws of each family of data in the
-        benchmarks, ``C_p rank / epsilon^2``; or, for p = 2 and scores of leverage, those of the
-        matrix Chernoff bound, at a risk of 5 %.
+        benchmarks, ``C_p rank / epsilon^2``; or, for p = 2, scores of leverage and independent
+        draws (not ``"pivotal"``), those of the matrix Chernoff bound, at a risk of 5 %.
     rng : int, numpy.random.Generator, torch.Generator or None
         Of the draws. Each row has a number of its own: neither chunks nor threads change a sample.
 
@@ -201,6 +201,15 @@ def sample_rows(
     p = check_exponent(p)
     check_choice("scheme", scheme, SCHEMES)
     check_choice("guarantee", guarantee, ("calibrated", "theorem"))
+    if (n_samples is None) == (epsilon is None):
+        raise DomainError("either 'n_samples' or 'epsilon' must be given, and not both.")
+    if n_samples is not None:
+        n_samples = check_positive_int("n_samples", n_samples)
+    if guarantee == "theorem" and scheme == "pivotal":
+        raise DomainError(
+            'guarantee="theorem" is for rows drawn independently: scheme="bernoulli" or '
+            '"replacement"; got "pivotal".'
+        )
     tall = read_passes("a", a)
     key = key_of(rng)
     if isinstance(scores, str):
@@ -210,12 +219,9 @@ def sample_rows(
     else:
         kind, values, rank = "array", _given_scores(scores, tall.shape[0]), None
     promise = None
-    if (n_samples is None) == (epsilon is None):
-        raise DomainError("either 'n_samples' or 'epsilon' must be given, and not both.")
-    if epsilon is not None:
+    if n_samples is None:
         n_samples = size_for(epsilon, rank, p, kind, guarantee)
         promise = guarantee
-    n_samples = check_positive_int("n_samples", n_samples)
     if rank is not None and n_samples < rank:
         raise DomainError(
             f"'n_samples' must be at least the rank of 'a', {rank}; got {n_samples}: fewer rows "
@@ -264,7 +270,7 @@ def _given_scores(scores: Any, n: int) -> Vector:
     return values
 
 
-def size_for(epsilon: float, rank: int | None, p: float, kind: str, guarantee: str) -> int:
+def size_for(epsilon: float | None, rank: int | None, p: float, kind: str, guarantee: str) -> int:
     """Return the number of rows for a distortion of norms of `epsilon`."""
     epsilon = check_positive_float("epsilon", epsilon)
     if epsilon >= 1:

@@ -27,7 +27,7 @@ from pyprobe._validate import (
     check_positive_float,
     check_positive_int,
 )
-from pyprobe.errors import ConvergenceWarning, DomainError
+from pyprobe.errors import ConvergenceWarning, DomainError, NotPositiveDefiniteError
 from pyprobe.progress import Callback, Progress
 from pyprobe.sketching._input import Matrix, Passes, Vector, check_exponent, read_tall
 from pyprobe.sketching.leverage import ranked_scores
@@ -67,7 +67,7 @@ def lp_sensitivities(
         ``"onestep"``: the part that row i has at ``x = M^-1 a_i``: a lower bound, within a few
         percent for most rows. ``"exact"``: the maximum, by iterated least squares, between bounds
         from both sides. ``"group"``, for p = 1: one search for ``group_size`` rows at a time, at
-        upper bounds whose sum is at most ``group_size`` times too large.
+        upper bounds, but for a risk of 1 %, whose sum is at most ``group_size`` times too large.
     n_coreset : int or None
         Rows that stand for all in the sums over rows, drawn by Lewis weights; None takes all. The
         error of the draw, a few percent, comes on top.
@@ -188,7 +188,8 @@ def total_sensitivity(
     n_rows : int
         Rows whose sensitivity is computed.
     n_coreset, tol, rng, callback
-        As in `lp_sensitivities`. Through a coreset the estimate is up to 3 % too large.
+        As in `lp_sensitivities`. Through a coreset of 4000 rows the estimate was up to 3 % too
+        large where it was measured.
 
     Returns
     -------
@@ -265,7 +266,8 @@ class Among:
                     f"'n_coreset' must be at least the rank of 'a', {lewis.info.rank}; got "
                     f"{n_coreset}: fewer rows cannot stand for all."
                 )
-            drawn = draw(lewis.w, n_coreset, "bernoulli", key)
+            # Not by the variates of a sample of the same seed, which may follow by these scores.
+            drawn = draw(lewis.w, n_coreset, "bernoulli", key ^ 3)
             indices, weights = drawn.indices, drawn.weights
         transform = lewis.space.to_columns(lewis.transform)
         return cls(tall, p, lewis, tall.take_rows(indices) @ transform, weights)
@@ -283,8 +285,9 @@ class Among:
     def bound_factor(self) -> float:
         """What Lewis weights are multiplied by to bound sensitivities from above."""
         # The weights come to 1 % or so; a bound must hold.
-        slack = math.exp(self.p * self.lewis.info.residual)
-        return slack * max(1.0, math.pow(self.lewis.info.rank, self.p / 2 - 1))
+        slack = self.p * self.lewis.info.residual
+        growth = max(0.0, (self.p / 2 - 1) * math.log(self.lewis.info.rank))
+        return math.exp(min(slack + growth, 700.0))  # beyond it the bound is 1 anyway
 
     def one_step(self) -> Vector:
         """Return the lower bounds."""
@@ -292,14 +295,17 @@ class Among:
         p = self.p
         own = self.tall.squared_norms(transform)
         sums = self.tall.pair_power_sums(transform, self.points, self.weights, p)
-        live = own > 0
-        found = np.where(live, own**p / np.where(live, sums, 1.0), 0.0)
-        return self.cut(found, own ** (p / 2))
+        # In two factors: the square of a weight leaves the floating-point numbers before it does.
+        w = own ** (p / 2)
+        live = sums > 0
+        found = np.where(live, w / np.where(live, sums, 1.0), self.bound_factor) * w
+        return self.cut(found, w)
 
     def exact(self, targets: Matrix, tol: float, watch: Any) -> Vector:
         """Return the largest parts of targets (k, rank), from below to `tol`."""
-        lower, upper = _core.exact_sensitivities(
-            self.points, self.weights, targets, self.p, tol, MAX_ITER, watch
+        lengths = np.linalg.norm(targets, axis=1)
+        lower, upper = self.search(
+            targets / np.where(lengths > 0, lengths, 1.0)[:, None], tol, watch
         )
         live = lower > 0
         gaps = upper[live] / lower[live] - 1
@@ -312,7 +318,20 @@ class Among:
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        return self.cut(lower, np.square(targets).sum(axis=1) ** (self.p / 2))
+        powers = lengths**self.p
+        return self.cut(lower * powers, powers)
+
+    def search(self, targets: Matrix, tol: float, watch: Any) -> tuple[Vector, Vector]:
+        """Return bounds of the largest parts of targets (k, rank), from below and above."""
+        try:
+            return _core.exact_sensitivities(
+                self.points, self.weights, targets, self.p, tol, MAX_ITER, watch
+            )
+        except NotPositiveDefiniteError:
+            raise DomainError(
+                "the rows that stand for all do not span the columns, or their powers vanish for "
+                f"'p' = {self.p:g}; raise 'n_coreset', or use method=\"onestep\"."
+            ) from None
 
 
 def _by_groups(among: Among, tol: float, group_size: int, key: int, watch: Any) -> Vector:
@@ -329,9 +348,7 @@ def _by_groups(among: Among, tol: float, group_size: int, key: int, watch: Any) 
     sums = np.concatenate(
         [rng.choice([-1.0, 1.0], size=(n_trials, len(group))) @ rows[group] for group in groups]
     )
-    lower, upper = _core.exact_sensitivities(
-        among.points, among.weights, sums, among.p, tol, MAX_ITER, watch
-    )
+    lower, upper = among.search(sums, tol, watch)
     most = np.where(np.isfinite(upper), upper, lower).reshape(len(groups), n_trials).max(axis=1)
     found = np.empty(n)
     for group, value in zip(groups, most, strict=True):

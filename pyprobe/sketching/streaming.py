@@ -118,6 +118,7 @@ class StreamingCoreset:
         self._n_rows = 0
         self._kept: list[_Held] = []
         self._fresh: list[_Held] = []
+        self._n_held = 0  # of both
         # Has the products of columns of all rows that have been through a reduction; for p = 2.
         self._factor: Matrix | None = None
         self._final: tuple[_Held, int] | None = None
@@ -174,6 +175,7 @@ class StreamingCoreset:
             rows = copied(cut(samples, at, stop))
             self._fresh.append(_Held(rows, numbers, uniforms, np.ones(stop - at)))
             self._n_rows += stop - at
+            self._n_held += stop - at
             at = stop
             if self._room() == 0:
                 self._reduce()
@@ -206,6 +208,7 @@ class StreamingCoreset:
         self._factor = _stacked(self._factor, other._factor)
         self._keys |= other._keys
         self._n_rows += other._n_rows
+        self._n_held += other._n_held
         self._final = None
         if self._room() <= 0:
             self._reduce()
@@ -259,12 +262,11 @@ class StreamingCoreset:
 
     def _room(self) -> int:
         """Return how many rows more can be held before the next reduction."""
-        capacity = self._n_samples + max(BLOCK, 2 * self._n_samples)
-        return capacity - sum(len(part.indices) for part in self._kept + self._fresh)
+        return self._n_samples + max(BLOCK, 2 * self._n_samples) - self._n_held
 
     def _reduce(self) -> None:
         kept, self._factor, _ = _reduced(self, self._kept, self._fresh, self._factor)
-        self._kept, self._fresh = [kept], []
+        self._kept, self._fresh, self._n_held = [kept], [], len(kept.indices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,10 +283,9 @@ def _tried(start: str, model: Model, pair: Pair, n: int) -> tuple[str, ...]:
     """Return the starts that are tried."""
     if start != "auto":
         return (start,)
+    # One component needs no choice, and few held-out rows would choose wrongly.
     if n == 1 or min(len(sample.points) for sample in pair) < 20 * n:
-        return (
-            "broad",
-        )  # few held-out rows would choose wrongly, and one component needs no choice
+        return ("broad",)
     if model.epsilon < SHARP:
         return ("annealed",)
     return (*STARTS, *STARTS) if n <= _FEW else tuple(STARTS)

@@ -351,7 +351,7 @@ class LightSchrodingerBridge(_io.Frozen):
             When the ends are reached.
         validation_fraction : float, default 0.1
             Part of either sample that is held out. The fit ends where the loss on it has ceased to
-            fall, and returns the bridge with the lowest: on finite samples the loss has no lower
+            fall, and returns the bridge before it rose: on finite samples the loss has no lower
             bound, since a component can shrink onto a single point. A rise there counts for less
             than a fall on the fitted rows while their product is below the variance of the rise.
             0 fits all rows to `tol`.

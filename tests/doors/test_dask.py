@@ -139,6 +139,21 @@ def test_targets_come_beside_the_rows(one_machine):
         np.testing.assert_array_equal(pyprobe.dask.take_rows(lazy, sample), sample.indices)
 
 
+def test_a_sample_may_have_no_rows(one_machine):
+    a, y = np.ones((9000, 2)), np.arange(9000.0)
+    none = RowSample(
+        indices=np.empty(0, dtype=np.int64),
+        weights=np.empty(0),
+        probabilities=np.empty(0),
+        p=2.0,
+        n_rows=9000,
+    )
+    rows = pyprobe.dask.take_rows(da.from_array(a, chunks=(4000, 2)), none, scaled=True)
+    assert rows.shape == (0, 2)
+    targets = pyprobe.dask.take_rows(dd.from_pandas(pd.Series(y), npartitions=4), none)
+    assert targets.shape == (0,)
+
+
 def test_what_cannot_be_read_is_told(one_machine):
     a = coherent(9000, 3)
     lazy = da.from_array(a, chunks=(4000, 3))
@@ -157,6 +172,10 @@ def test_what_cannot_be_read_is_told(one_machine):
         pyprobe.dask.leverage_scores(lazy[:0])
     with pytest.raises(DomainError, match='"qr" needs all rows at once'):
         pyprobe.dask.leverage_scores(lazy, method="qr")
+    masked = da.from_array(np.ma.masked_less(a, -1.0), chunks=(4000, 3))
+    for method in ("auto", "approx"):
+        with pytest.raises(TypeError, match="masked array, whose mask would be lost"):
+            pyprobe.dask.leverage_scores(masked, method=method)
     broken = a.copy()
     broken[4005, 2] = np.nan
     with pytest.raises(NotFiniteError, match="row 5, column 2 of chunk 1, whose first row is 4000"):

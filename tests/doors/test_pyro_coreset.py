@@ -108,6 +108,26 @@ def test_nuts_with_two_percent_of_the_rows_finds_the_posterior_of_all(data, core
     assert coreset.check(*data, draws=draws).verdict == "faithful"
 
 
+@pytest.mark.slow
+def test_nuts_comes_back_from_two_thousand_standard_deviations_off():
+    rng = np.random.default_rng(0)
+    x = np.column_stack([np.ones(20_000), rng.normal(40, 12, 20_000)])
+    y = (rng.random(20_000) < expit(0.1 * x[:, 1] - 4)).astype(float)
+    coreset = GLMCoreset.fit(x, y, family="logistic", n_samples=300, prior_precision=0.04, rng=0)
+    factor = np.linalg.cholesky(coreset.prior_precision - coreset.center_hessian)
+
+    def model():
+        theta = pyro.sample("theta", dist.Normal(torch.zeros(2), 5.0).to_event(1))
+        glm_coreset_factor(coreset, theta)
+
+    kernel = NUTS(model)  # starts anywhere in [-2, 2]^2
+    sampler = MCMC(kernel, num_samples=100, warmup_steps=300, disable_progbar=True)
+    sampler.run()
+    draws = sampler.get_samples()["theta"].numpy()
+    assert np.abs(((draws - coreset.center) @ factor).mean(axis=0)).max() < 1
+    assert coreset.check(x, y, draws=draws).verdict == "faithful"
+
+
 @pytest.mark.parametrize("loss", [Trace_ELBO, JitTrace_ELBO])
 def test_svi_with_particles_in_a_plate_finds_it_too(data, coreset, loss):
     def model():
@@ -125,9 +145,11 @@ def test_svi_with_particles_in_a_plate_finds_it_too(data, coreset, loss):
     np.testing.assert_allclose(found.variance.detach().sqrt().numpy() / sd, 1, atol=0.2)
 
 
-def test_what_is_no_coreset_or_no_coefficient_is_refused(coreset):
+def test_what_is_no_coreset_or_no_coefficient_is_refused(data, coreset):
     theta = torch.zeros(D)
+    plain = GLMCoreset.fit(*data, family="logistic", n_samples=60, control_variate=False, rng=0)
     calls = {
+        lambda: glm_coreset_factor(plain, theta): (DomainError, "must have its control variate"),
         lambda: glm_coreset_factor(3, theta): (TypeError, "'coreset' must be a GLMCoreset"),
         lambda: glm_coreset_factor(coreset, np.zeros(D)): (TypeError, "'theta' must be a torch"),
         lambda: glm_coreset_factor(coreset, theta.long()): (TypeError, "a tensor of torch.int64"),

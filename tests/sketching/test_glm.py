@@ -1,13 +1,15 @@
 """Coresets of generalized linear models: exactness, unbiasedness, what they say of themselves."""
 
 import pickle
+import re
 import warnings
 
 import numpy as np
 import pytest
 import scipy.optimize
 import scipy.sparse
-from scipy.special import expit, gammaln
+from glm_problems import log_likelihood, near, problem
+from scipy.special import expit
 
 from pyprobe.errors import (
     ConvergenceWarning,
@@ -22,36 +24,6 @@ from pyprobe.sketching._glm_data import as_data, cumulant
 from pyprobe.sketching._glm_fit import find_mode, remainders
 
 FAMILIES = ("logistic", "poisson", "gaussian")
-
-
-def problem(family, n=20_000, d=6, seed=0):
-    rng = np.random.default_rng(seed)
-    x = np.column_stack([np.ones(n), rng.normal(size=(n, d - 1))])
-    eta = x @ (rng.normal(size=d) * (0.3 if family == "poisson" else 0.7))
-    y = {
-        "logistic": lambda: (rng.random(n) < expit(eta)).astype(float),
-        "poisson": lambda: rng.poisson(np.exp(eta)).astype(float),
-        "gaussian": lambda: eta + rng.normal(size=n),
-    }[family]()
-    return x, y
-
-
-def log_likelihood(family, x, y, theta, offset=0.0):
-    """Return the textbook's densities, each by itself."""
-    eta = x @ theta + offset
-    if family == "logistic":
-        return np.where(y == 1, np.log(expit(eta)), np.log(expit(-eta))).sum()
-    if family == "poisson":
-        return (y * eta - np.exp(eta) - gammaln(y + 1)).sum()
-    return (-((y - eta) ** 2) / 2 - np.log(2 * np.pi) / 2).sum()
-
-
-def near(coreset, n, seed=0, sds=1.0):
-    """Draw from the Laplace approximation, the sds of it so many times as wide."""
-    precision = coreset.prior_precision - coreset.center_hessian
-    rng = np.random.default_rng(seed)
-    root = np.linalg.cholesky(np.linalg.inv(precision))
-    return coreset.center + sds * rng.normal(size=(n, coreset.dim)) @ root.T
 
 
 def moments(coresets, x, y, n_draws=1000):
@@ -174,7 +146,7 @@ def test_the_log_likelihood_is_unbiased_away_from_the_mode(family, control_varia
         GLMCoreset.fit(x, y, family=family, n_samples=40, control_variate=control_variate, rng=rng)
         for _ in range(300)
     ]
-    theta = fits[0].center / 2  # far away, in posterior standard deviations
+    theta = fits[0].center / 2  # far away in posterior sds, but within the reach of each row
     found = np.array([fit.log_likelihood(theta) for fit in fits])
     error = found.std() / np.sqrt(len(found))
     truth = log_likelihood(family, x, y, theta)
@@ -268,7 +240,10 @@ def test_plain_weights_move_the_posterior_by_the_root_of_n_over_m():
     found = np.sqrt(np.square(shifts).mean())
     assert 5 < found < 20  # sqrt(n / m) = 10
     assert 0.6 < found / np.mean(expected) < 1.6
-    assert plain.check(x, y, rng=0).verdict == "unfaithful"
+    check = plain.check(x, y, rng=0)
+    assert check.verdict == "unfaithful"
+    assert "with the control variate" in check.reason
+    assert "start the sampler" not in check.reason
 
 
 def test_the_loss_of_a_plain_sample_is_near_everywhere():
@@ -284,7 +259,36 @@ def test_the_loss_of_a_plain_sample_is_near_everywhere():
         assert coreset.log_likelihood(theta) == pytest.approx(truth, rel=0.15)
 
 
+def test_a_sample_of_no_rows_says_how_far_it_is_off():
+    x = np.random.default_rng(0).normal(size=(1000, 2))
+    y = (np.random.default_rng(1).random(1000) < expit(x @ [1.0, -0.5])).astype(float)
+    fits = [GLMCoreset.fit(x, y, family="logistic", n_samples=1, rng=seed) for seed in range(20)]
+    assert min(len(fit.weights) for fit in fits) == 0
+    assert len({fit.info.expected_error for fit in fits}) == 1
+    # To leading order sqrt(n / m) of the error of 1000 rows drawn one by one.
+    thousand = GLMCoreset.fit(x, y, family="logistic", n_samples=100, rng=0)
+    assert 5 < fits[0].info.expected_error / thousand.info.expected_error < 20
+
+
 # The check
+
+
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array])
+def test_a_plain_sample_keeps_rows_whose_offset_makes_them_heavy(kind):
+    x, y = problem("logistic", n=2000, d=3)
+    offset = np.zeros(2000)
+    offset[17], y[17] = 500.0, 0.0  # half of the loss, whatever theta is
+    for seed in range(5):
+        coreset = GLMCoreset.fit(
+            kind(x),
+            y,
+            family="logistic",
+            n_samples=60,
+            offset=offset,
+            control_variate=False,
+            rng=seed,
+        )
+        assert coreset.weights[coreset.indices == 17] == [1.0]
 
 
 def test_the_check_says_what_the_posteriors_differ_by():
@@ -330,6 +334,9 @@ def test_the_check_sees_draws_from_where_the_coreset_is_wrong_and_what_it_cannot
     check = coreset.check(x, y, draws=near(coreset, 50, sds=20.0))
     assert check.verdict == "unfaithful"
     assert "keep more rows" in check.reason
+    far = re.search(r"lie (\S+) posterior .* start the sampler at coreset.center", check.reason)
+    assert 17 < float(far[1]) < 23
+    assert "coreset.center" not in coreset.check(x, y, draws=near(coreset, 50)).reason
     x, y = quasi_separable()
     far = GLMCoreset.fit(x, y, family="logistic", n_samples=100, prior_precision=1e-4, rng=0)
     check = far.check(x, y, rng=0)
@@ -415,10 +422,11 @@ def test_large_counts_and_far_offsets_find_their_mode():
         x, y, family="poisson", n_samples=50, offset=np.full(3000, 30.0), rng=0
     )
     np.testing.assert_allclose(shifted.center[0], coreset.center[0] - 30, atol=1e-4)
-    far = coreset.center + np.eye(6)[0] * 5000
-    assert np.isfinite(coreset.log_likelihood(far))
-    assert coreset.log_likelihood(far) < -1e200
-    assert np.isfinite(coreset.gradient(far)).all()
+    every = GLMCoreset.fit(x, y, family="poisson", n_samples=3000)
+    far = every.center + np.eye(6)[0] * 5000
+    assert np.isfinite(every.log_likelihood(far))
+    assert every.log_likelihood(far) < -1e200
+    assert np.isfinite(every.gradient(far)).all()
 
 
 def test_the_scale_of_a_column_changes_nothing_but_its_coefficient():
@@ -543,6 +551,14 @@ def test_tensors_agree_with_arrays_and_have_right_gradients(family):
     one = thetas[0, 0].detach().requires_grad_()
     assert torch.autograd.gradcheck(coreset.log_likelihood, thetas)
     assert torch.autograd.gradgradcheck(coreset.log_likelihood, one)
+    far = torch.tensor(near(coreset, 3, sds=40.0))
+    for name in ("log_likelihood", "gradient", "hessian"):
+        found = getattr(coreset, name)(far)
+        np.testing.assert_allclose(found, getattr(coreset, name)(far.numpy()), rtol=1e-10)
+    assert torch.autograd.gradgradcheck(coreset.log_likelihood, far.requires_grad_())
+    far = far.detach()
+    curvatures = torch.stack([torch.func.hessian(coreset.log_likelihood)(theta) for theta in far])
+    np.testing.assert_allclose(curvatures, coreset.hessian(far), rtol=1e-8, atol=1e-7)
     (slope,) = torch.autograd.grad(coreset.log_likelihood(one), one)
     np.testing.assert_allclose(slope, coreset.gradient(one.detach()), rtol=1e-9, atol=1e-8)
     curvature = torch.func.hessian(coreset.log_likelihood)(one.detach())
@@ -557,7 +573,7 @@ def test_tensors_agree_with_arrays_and_have_right_gradients(family):
 def test_far_out_a_poisson_likelihood_stays_finite_on_tensors_too():
     torch = pytest.importorskip("torch")
     x, y = problem("poisson", n=500)
-    coreset = GLMCoreset.fit(x, y, family="poisson", n_samples=50, rng=0)
+    coreset = GLMCoreset.fit(x, y, family="poisson", n_samples=500)
     far = torch.tensor([800.0, 0, 0, 0, 0, 0], dtype=torch.float64, requires_grad=True)
     value = coreset.log_likelihood(far)
     value.backward()
@@ -585,7 +601,7 @@ def test_far_out_a_poisson_likelihood_stays_finite_on_tensors_too():
         ({"x": np.ones((0, 3))}, ShapeError, "'x' must have a row and a column at least"),
         ({"x": np.ones((5, 0))}, ShapeError, "'x' must have a row and a column at least"),
         ({"x": np.ones((5, 3)) * 1j}, TypeError, "'x' must hold real numbers; got dtype complex"),
-        ({"x": np.array([[1, np.nan]])}, NotFiniteError, r"row 0, column 1"),
+        ({"x": np.array([[1, np.nan]])}, NotFiniteError, r"'x' must be finite.*row 0, column 1"),
         (
             {"x": scipy.sparse.csr_array(np.array([[1.0, 0], [0, np.inf]]))},
             NotFiniteError,

@@ -126,6 +126,14 @@ def test_an_iteration_that_is_cut_short_says_so():
     assert seen[0].total == 300
 
 
+def test_exponents_that_are_too_small_are_refused():
+    a = np.random.default_rng(7).standard_normal((50_000, 6))
+    for p in (0.02, 0.01, 1e-3):
+        with pytest.raises(DomainError, match=r"'p' = .* is too small for these rows"):
+            lewis_weights(a, p)
+    assert abs(lewis_weights(a, 0.05, tol=1e-3).sum() - 6) < 1e-2
+
+
 def test_bad_input_is_named():
     a = coherent(100, 3)
     for p in (0.0, -1.0, np.nan):

@@ -149,6 +149,16 @@ def test_a_full_srht_is_orthogonal(a):
     np.testing.assert_allclose(s.T @ (s @ a), a, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_columns_stay_none(kind):
+    s = operator(kind)
+    assert (s @ np.empty((N, 0))).shape == (M, 0)
+    assert (s.T @ np.empty((M, 0))).shape == (N, 0)
+    torch = pytest.importorskip("torch")
+    assert (s @ torch.empty(N, 0)).shape == (M, 0)
+    assert (s.T @ torch.empty(M, 0)).shape == (N, 0)
+
+
 # Bad input.
 
 

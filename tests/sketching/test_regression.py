@@ -339,6 +339,14 @@ def test_a_sketch_of_hardly_enough_rows_still_leads_to_the_solution(seed):
         assert backward_error(a, b, found.x) < 3 * backward_error(a, b, by_qr(a, b)) + 2 * EPS
 
 
+@pytest.mark.parametrize("n", [1, 30, 70])
+def test_an_srht_of_few_rows_keeps_all_that_there_are(n, seed):
+    a, b = (part[:n] for part in problem(seed))
+    found = sketched_lstsq(a, b, sketch="srht")
+    assert found.info.n_rows <= 128
+    np.testing.assert_allclose(found.x, np.linalg.lstsq(a, b)[0], rtol=1e-9)
+
+
 # By a sketch.
 
 

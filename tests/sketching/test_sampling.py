@@ -162,7 +162,7 @@ def test_sizes_from_epsilon_say_what_they_are():
     assert sample.guarantee == "calibrated"
     assert len(sample) == np.ceil(2.75 * 6 / 0.2**2)
     assert len(sample_rows(a, epsilon=0.2, p=1, scheme="pivotal", rng=0)) == 750
-    proven = sample_rows(a, epsilon=0.2, guarantee="theorem", scheme="pivotal", rng=0)
+    proven = sample_rows(a, epsilon=0.2, guarantee="theorem", rng=0)
     assert proven.guarantee == "theorem"
     assert len(proven) > len(sample)
     # Its bound on the spectrum of squared norms, at a risk of 5 %.
@@ -189,6 +189,10 @@ def test_bad_input_is_named():
         sample_rows(a, epsilon=0.5, scores=np.ones(100))
     with pytest.raises(DomainError, match=r"guarantee=\"theorem\" is for p = 2"):
         sample_rows(a, epsilon=0.5, p=1, guarantee="theorem")
+    with pytest.raises(DomainError, match=r"theorem.*independently.*got \"pivotal\""):
+        sample_rows(a, epsilon=0.5, guarantee="theorem", scheme="pivotal")
+    with pytest.raises(DomainError, match="either 'n_samples' or 'epsilon'"):
+        sample_rows(np.full((3, 2), np.nan))  # before a pass over the rows
     with pytest.raises(DomainError, match="'scheme' must be one of"):
         sample_rows(a, 10, scheme="poisson")
     with pytest.raises(DomainError, match="'scores' must be one of"):

@@ -1,5 +1,7 @@
 """Sensitivities: beside linear programs and an optimizer, between bounds, and in sum."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -7,8 +9,17 @@ from scipy.optimize import linprog, minimize
 from scipy.special import gamma
 
 import pyprobe
+from pyprobe._rng import key as key_of
 from pyprobe.errors import DomainError, NotFiniteError, ShapeError
-from pyprobe.sketching import leverage_scores, lewis_weights, lp_sensitivities, total_sensitivity
+from pyprobe.sketching import (
+    leverage_scores,
+    lewis_weights,
+    lp_sensitivities,
+    sample_rows,
+    total_sensitivity,
+)
+from pyprobe.sketching._input import read_tall
+from pyprobe.sketching.sensitivity import Among
 
 EXPONENTS = [1.0, 1.5, 3.0, 4.0, 8.0]
 
@@ -147,6 +158,30 @@ def test_they_depend_on_the_space_alone(p):
     assert not thirds[202:].any()
 
 
+@pytest.mark.parametrize("p", [8.0, 16.0, 32.0])
+@pytest.mark.parametrize("method", ["onestep", "exact"])
+def test_rows_that_are_tiny_have_their_power_of_the_part(p, method):
+    # A row times t has t^p of the part, as far as it counts for nothing in the sum; the weights
+    # that make the point come to 1 %.
+    a = np.random.default_rng(12).standard_normal((100, 3))
+    a[7] *= 1e-6
+    found = lp_sensitivities(a, p, method=method)
+    smaller = a.copy()
+    smaller[7] *= 1e-4
+    again = lp_sensitivities(smaller, p, method=method)
+    assert (found > 0).all()
+    np.testing.assert_allclose(np.delete(again, 7), np.delete(found, 7), rtol=1e-3)
+    np.testing.assert_allclose(again[7], found[7] * 1e-4**p, rtol=1e-2)
+
+
+def test_rows_that_do_not_stand_for_all_columns_are_told():
+    tall = read_tall("a", np.random.default_rng(13).standard_normal((200, 4)))
+    among = Among.of(tall, 1.5, None, 0)
+    lost = dataclasses.replace(among, points=among.points * [1.0, 1.0, 1.0, 0.0])
+    with pytest.raises(DomainError, match=r"do not span the columns.*raise 'n_coreset'"):
+        lost.exact(among.rows(), 1e-3, None)
+
+
 def test_groups_are_above_and_in_sum_not_far():
     a = np.vstack([coherent(150, 4, seed=6), chebyshev(100, 3)])
     exact = lp_sensitivities(a, 1.0, method="exact")
@@ -156,6 +191,18 @@ def test_groups_are_above_and_in_sum_not_far():
         # Bounds from above, which for p = 1 may be some percent away.
         assert found.sum() <= group_size * exact.sum() * 1.005
         assert (found <= lewis_weights(a, 1.0, tol=1e-8) * 1.03).all()
+
+
+def test_a_coreset_has_other_variates_than_a_sample_of_its_seed():
+    # Else sums over samples by these scores are biased: by 1 %, with sixty rows and sixty rows.
+    a = np.random.default_rng(14).standard_normal((2000, 3))
+    for seed in range(5):
+        points = Among.of(read_tall("a", a), 1.0, 200, key_of(seed)).points
+        sample = sample_rows(a, 200, p=1, rng=seed)
+        among = Among.of(read_tall("a", a), 1.0, None, 0).points
+        kept = {tuple(row) for row in among[sample.indices].round(9)}
+        common = sum(tuple(row) in kept for row in points.round(9))
+        assert common < 60  # about 20 of 200
 
 
 def test_a_coreset_stands_for_all_rows():

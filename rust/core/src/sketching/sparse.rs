@@ -93,24 +93,27 @@ impl SparseSign {
         let (m, n, d) = (self.n_rows, x.n_rows(), x.n_columns());
         let part = |range: Range<usize>| {
             let mut sums = zeros(&[m, d])?;
-            let rows = start + range.start..start + range.end;
-            self.for_each(rows, |rows, places| match x {
-                Rows::Dense { values, .. } => {
-                    let values = &values[(rows.start - start) * d..(rows.end - start) * d];
-                    scatter_dense(&mut sums, values, d, places, self.n_nonzeros);
-                }
-                Rows::Sparse(csr) => {
-                    for (i, places) in rows.zip(places.chunks_exact(self.n_nonzeros)) {
-                        let (columns, values) = csr.row(i - start);
-                        for &(place, sign) in places {
-                            let sums = &mut sums[place as usize * d..(place as usize + 1) * d];
-                            for (&column, &value) in columns.iter().zip(values) {
-                                sums[column as usize] += sign * value.into();
+            let end = start + range.end;
+            for at in (start + range.start..end).step_by(ROWS) {
+                control.check()?;
+                self.for_each(at..end.min(at + ROWS), |rows, places| match x {
+                    Rows::Dense { values, .. } => {
+                        let values = &values[(rows.start - start) * d..(rows.end - start) * d];
+                        scatter_dense(&mut sums, values, d, places, self.n_nonzeros);
+                    }
+                    Rows::Sparse(csr) => {
+                        for (i, places) in rows.zip(places.chunks_exact(self.n_nonzeros)) {
+                            let (columns, values) = csr.row(i - start);
+                            for &(place, sign) in places {
+                                let sums = &mut sums[place as usize * d..(place as usize + 1) * d];
+                                for (&column, &value) in columns.iter().zip(values) {
+                                    sums[column as usize] += sign * value.into();
+                                }
                             }
                         }
                     }
-                }
-            });
+                });
+            }
             Ok(sums)
         };
         let found = reduce_blocks(n, ROWS.max(8 * m), control, part, super::add)?;
