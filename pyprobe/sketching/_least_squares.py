@@ -57,6 +57,9 @@ _MAX_CG = 100
 _MAX_PROBE = 60
 """Passes after which conjugate gradients on the columns as they are are given up."""
 _CG_TOL = 1e-10
+_EASY = 1e4
+"""Condition number of the Gram matrix up to which they are as exact as a factorization: what they
+leave along a direction is of the size of rounding over its eigenvalue."""
 _WIDE = 512
 """Columns beyond which thirty passes over the data cost less than a product with d by d."""
 _WIDE_SPARSE = 64
@@ -322,7 +325,7 @@ def _by_columns(problem: Problem, watch: Callable[[int, float], bool]) -> Soluti
     random = np.random.default_rng(0).normal(size=(len(lengths), 1))
     tolerance = _CG_TOL**2 * np.square(random).sum(axis=0)
     run = conjugate_gradients(_multiply(problem, change, change), random, tolerance, _MAX_PROBE)
-    if not run.converged or run.condition > 1 / _GRAM:
+    if not run.converged or run.condition > _EASY:
         return None
     start, condition = np.zeros((len(lengths), problem.b.shape[1])), run.condition**0.5
     solver = _in_passes(problem, change, change)

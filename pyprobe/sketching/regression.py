@@ -200,8 +200,9 @@ def sketched_lstsq(
     columns, and more than 64 sparse ones, by conjugate gradients instead, in about thirty passes.
     Sparse rows make the normal equations of their pairs of entries where these are few. Where even
     that costs more than passes over more than 64 columns, conjugate gradients on the columns as
-    they are come first, and are given up after 60 passes. Fewer than 16 d rows are decomposed as
-    they are where the normal equations do not do. ``info.method`` says which it was.
+    they are come first, and are given up after 60 passes or for a condition number above 100. Fewer
+    than 16 d rows are decomposed as they are where the normal equations do not do. ``info.method``
+    says which it was.
 
     Sketches cost what `sketch_operator` says, and O(m d^2). Standard errors are those of regression
     on the sketched rows, :math:`\hat\sigma\, |(SA)^+_{j}|` with :math:`\hat\sigma^2 = |S(b - Ax)|^2

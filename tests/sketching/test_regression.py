@@ -259,6 +259,22 @@ def test_columns_that_depend_are_no_matter_for_conjugate_gradients_alone(seed, m
     np.testing.assert_allclose(found.x, np.linalg.pinv(a.toarray(), rcond=1e-12) @ b, atol=1e-11)
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-8, 1.0])
+@pytest.mark.parametrize(("apart", "easy"), [(1.0, True), (3e-3, False)])
+def test_conjugate_gradients_stay_where_they_are_exact(apart, easy, noise, seed, monkeypatch):
+    # Two columns nearly alike: a single small eigenvalue, to which the passes converge soon.
+    monkeypatch.setattr(_sparse_rows, "_PASSES", 0)
+    rng = np.random.default_rng(seed)
+    dense = rows_of_few_entries(seed, 4000, 100, 5).toarray()
+    dense[:, 0] = dense[:, 1]
+    dense[:4, 0] += apart
+    b = dense @ rng.normal(size=100) + noise * rng.normal(size=len(dense))
+    found = sketched_lstsq(scipy.sparse.csr_array(dense), b)
+    assert (found.info.method == "conjugate_gradients") == easy
+    theirs = backward_error(dense, b, by_qr(dense, b))
+    assert backward_error(dense, b, found.x) < 3 * theirs + 2 * EPS
+
+
 @pytest.mark.parametrize("condition", [1e4, 1e9])
 def test_sketches_of_sparse_rows_are_as_exact(condition, seed):
     a = rows_of_few_entries(seed, 4000, 100, 10)
