@@ -183,7 +183,9 @@ impl<'a> Search<'a> {
                 // Weights of small y vanish beside others, and the sums would be singular. With any
                 // positive ones the step goes down, and what it bounds from above stays a bound.
                 let least = 1e-8 * h.iter().fold(0.0, |most: f64, h| most.max(*h));
-                h.iter_mut().for_each(|h| *h = h.max(least));
+                for h in &mut h {
+                    *h = h.max(least);
+                }
             }
             let x = self.least_squares(&h)?;
             let next = self.multiply(&x);
