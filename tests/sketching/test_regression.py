@@ -173,7 +173,7 @@ def test_many_targets_are_solved_at_once(seed):
 @pytest.mark.parametrize("condition", [1.0, 1e8])
 def test_sparse_data_give_the_solution_of_dense_ones(d, condition, seed):
     rng = np.random.default_rng(seed)
-    a = scipy.sparse.random_array((4000, d), density=0.1, rng=rng, format="csr")
+    a = scipy.sparse.random_array((4000, d), density=0.1, random_state=rng, format="csr")
     a = a + scipy.sparse.eye_array(4000, d, format="csr")
     a = a @ scipy.sparse.diags_array(np.logspace(0, -np.log10(condition), d))
     mixing = np.eye(d) + np.diag(np.ones(d - 1), 1)

@@ -177,6 +177,8 @@ def test_in_many_dimensions_it_knows_the_mass_where_sinkhorn_sees_the_sample():
     assert exact.apply(np.ones(2000)).sum() < 0.9 * mass
 
 
+# Thirty components are more than two clusters need: by chance some shrink onto single rows.
+@pytest.mark.filterwarnings("ignore:.*have shrunk onto single points")
 @pytest.mark.parametrize("start", ["auto", "broad", "kmeans"])
 def test_far_clusters_with_little_noise(start):
     # Each cluster has a potential of its own that a balanced problem does not see.
