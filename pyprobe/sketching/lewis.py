@@ -61,7 +61,7 @@ def lewis_weights(
     a : array_like, sparse matrix or torch.Tensor, shape (n, d)
         Rows; see `leverage_scores`.
     p : float
-        Exponent of the norm, positive and finite.
+        Exponent of the norm, positive and finite; from about 0.03 on.
     tol : float
         Largest residual, ``max |log(tau / w)|``. The default is enough for sampling; 1e-8 gives the
         weights themselves.

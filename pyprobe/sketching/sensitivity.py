@@ -41,7 +41,7 @@ METHODS = ("onestep", "exact", "group")
 MAX_ITER = 200
 """Steps for one row: 5 to 25 are usual for p > 1. For p = 1 so many put the bound from below within
 0.1 % of linear programs'; the one from above falls more slowly."""
-NOT_CONVEX = " Below 1 the problem is not convex: lewis_weights takes any positive p."
+NOT_CONVEX = " Below 1 the problem is not convex: lewis_weights takes p from about 0.03 on."
 
 
 def lp_sensitivities(
