@@ -101,7 +101,9 @@ def leverage_scores(
     tall = read_passes("a", a)
     if method == "qr":
         if not isinstance(tall, Tall):
-            raise DomainError('method="qr" needs all rows at once; use method="sketch_qr".')
+            raise DomainError(
+                'method="qr" needs all rows at once, on the CPU; use method="sketch_qr".'
+            )
         return tall.wrap(_by_qr(tall, ridge))
     scores, _ = ranked_scores(tall, method, ridge=ridge, n_projections=n_projections, rng=rng)
     return tall.wrap(scores)

@@ -2,12 +2,14 @@
 
 The same conventions and the same iteration as in Rust's ``log_domain``: one exponential an entry,
 shifted by the row's maximum, with over-relaxation. The costs stay as they are; blocks of rows are
-widened to float64, or made of points, as they are read. Numbers are read off the device every
-`PERIOD` iterations.
+widened to float64, or made of points, as they are read. On a GPU sums are made by one kernel of
+Triton where that runs (`_triton`), with a second exponential an entry, but without writing any
+block. Numbers are read off the device every `PERIOD` iterations.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -153,7 +155,7 @@ def sinkhorn(
     stopped = False
     while True:
         omega = relaxation.omega if errors else 1.0
-        phi, sums, row_error = _row_step(cost, epsilon, rows, phi, gamma, omega)
+        phi, sums, logs, row_error = _row_step(cost, epsilon, rows, phi, gamma, omega)
         unread.append(row_error + (sums - columns.target(gamma)).abs().sum())
         n_iter = len(errors) + len(unread)
         look = n_iter % PERIOD == 0 or n_iter == max_iter or not errors
@@ -165,7 +167,6 @@ def sinkhorn(
                 break
             # What remains after a change was made by the factor before it.
             any(relaxation.observe(error) for error in fresh)
-        logs = sums.clamp_min(LEAST_SUM).log() - gamma
         if look and bool(((sums < LEAST_SUM) & (b > 0)).any()):
             logs = log_sums(cost.T, epsilon, phi)
         gamma = columns.half_step(gamma, logs, omega)
@@ -187,8 +188,7 @@ def symmetric(
     unread: list[Tensor] = []
     while True:
         sums = log_sums(cost, epsilon, potential)
-        rest = torch.where(a > 0, (potential + sums).exp() - side.target(potential), 0.0)
-        unread.append(2 * rest.abs().sum())
+        unread.append(2 * _error(side, potential, sums))
         n_iter = len(errors) + len(unread)
         if n_iter % PERIOD == 0 or n_iter == max_iter:
             errors, unread = errors + torch.stack(unread).tolist(), []
@@ -230,8 +230,16 @@ def _blocks(cost: Tensor | Points, epsilon: float) -> Iterator[tuple[slice, Tens
 
 def _row_step(
     cost: Tensor | Points, epsilon: float, rows: Side, phi: Tensor, gamma: Tensor, omega: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rows' next potential, the column sums it gives, and the rows' error."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the rows' next potential and their error, and between them what they give the columns.
+
+    That is the sums of the plan, and their logarithms without the columns' own factor.
+    """
+    if _kernels(gamma.device) is not None:
+        sums = log_sums(cost, epsilon, gamma)
+        potential = rows.half_step(phi, sums, omega)
+        logs = log_sums(cost.T, epsilon, potential)
+        return potential, (logs + gamma).exp(), logs, _error(rows, potential, sums)
     parts, columns = [], torch.zeros_like(gamma)
     error = gamma.new_zeros(())
     for block, scaled in _blocks(cost, epsilon):
@@ -241,11 +249,15 @@ def _row_step(
         sums = high + terms.sum(1).log()
         potential = side.half_step(phi[block], sums, omega)
         columns += (potential + high).exp() @ terms
-        weighted = side.weights > 0
-        rest = torch.where(weighted, (potential + sums).exp() - side.target(potential), 0.0)
-        error = error + rest.abs().sum()
+        error = error + _error(side, potential, sums)
         parts.append(potential)
-    return torch.cat(parts), columns, error
+    return torch.cat(parts), columns, columns.clamp_min(LEAST_SUM).log() - gamma, error
+
+
+def _error(side: Side, potential: Tensor, sums: Tensor) -> Tensor:
+    """Return by how much a side's sums of the plan miss what it asks for."""
+    wanted = side.target(potential)
+    return torch.where(side.weights > 0, (potential + sums).exp() - wanted, 0.0).abs().sum()
 
 
 def _shifted(exponent: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,8 +270,24 @@ def _shifted(exponent: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def log_sums(cost: Tensor | Points, epsilon: float, gamma: Tensor) -> Tensor:
     """Return ``log sum_j exp(gamma_j - C_ij / epsilon)``."""
+    kernels = _kernels(gamma.device)
+    if kernels is not None:
+        found: Tensor = kernels.log_sums(cost, epsilon, gamma)
+        return found
     parts = [torch.logsumexp(gamma - scaled, 1) for _, scaled in _blocks(cost, epsilon)]
     return torch.cat(parts)
+
+
+@functools.cache
+def _kernels(device: torch.device) -> Any:
+    """Return the module of fused kernels where a device runs them, or None."""
+    if device.type != "cuda":
+        return None
+    try:
+        from pyprobe.transport import _triton
+    except ImportError:  # torch brings Triton, but not on every system
+        return None
+    return _triton if _triton.runs_on(device) else None
 
 
 def _sums_if(weights: Tensor, cost: Tensor | Points, epsilon: float, other: Tensor) -> Tensor:

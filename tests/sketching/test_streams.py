@@ -196,7 +196,9 @@ def test_what_does_not_fit_is_named_with_its_chunk():
             NotFiniteError, match=r"row 50, column 1.*chunk 1, whose first row is 100"
         ):
             function([a[:100], broken[100:]])
-    with pytest.raises(DomainError, match=r'"qr" needs all rows at once; use method="sketch_qr"'):
+    with pytest.raises(
+        DomainError, match=r'"qr" needs all rows at once, on the CPU; use method="sketch_qr"'
+    ):
         leverage_scores([a, a], method="qr")
     with pytest.raises(TypeError, match=r"must be one matrix here.*sample_rows"):
         lp_sensitivities([a, a], 1.0)
