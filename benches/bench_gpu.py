@@ -7,8 +7,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -76,7 +79,7 @@ def clouds(sizes: tuple[int, ...]) -> str:
         for dtype in (torch.float64, torch.float32):
             pair = tensor(x, dtype), tensor(y, dtype)
             ours = an_iteration(partial(our_clouds, *pair), few)
-            peer = an_iteration(partial(keops, *pair), few) if installed("pykeops") else None
+            peer = an_iteration(partial(keops, *pair), few) if has_keops() else None
             memory = peak(our_clouds(*pair, 3))
             kind = str(dtype).removeprefix("torch.")
             rows.append([n, kind, ours, peer, peer and f"**{peer / ours:.3g}**", memory])
@@ -93,6 +96,18 @@ def clouds(sizes: tuple[int, ...]) -> str:
 def our_clouds(x: torch.Tensor, y: torch.Tensor, k: int) -> Callable[[], Any]:
     options = {"epsilon": EPSILON, "max_iter": k, "tol": 1e-300}
     return lambda: sinkhorn_points(x, y, **options)
+
+
+@functools.cache
+def has_keops() -> bool:
+    """Whether KeOps can run: it compiles for the device, and may end a process that it cannot."""
+    if not installed("pykeops"):
+        return False
+    probe = (
+        "import torch; from pykeops.torch import LazyTensor as L; x = torch.ones(9, 3).cuda(); "
+        "L(x[:, None]).sqdist(L(x[None])).logsumexp(dim=1).sum().item()"
+    )
+    return subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode == 0
 
 
 def keops(x: torch.Tensor, y: torch.Tensor, k: int) -> Callable[[], Any]:
@@ -122,7 +137,7 @@ def divergences(sizes: tuple[int, ...]) -> str:
         rng = np.random.default_rng(0)
         x, y = tensor(rng.random((n, 3))), tensor(rng.random((n, 3)) ** 1.5)
         for name, call in {"ours": our_loss, "geomloss, online": geomloss}.items():
-            if name != "ours" and not installed("geomloss"):
+            if name != "ours" and not (installed("geomloss") and has_keops()):
                 continue
             value, _, error = call(x, y)
             rows.append([n, name, 1e3 * seconds(partial(call, x, y), 3), value, error])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import torch
 import triton
@@ -26,22 +25,22 @@ PROGRAMS = 1024
 METRICS = {"matrix": 0, "sqeuclidean": 1, "euclidean": 2, "cityblock": 3}
 
 
-@triton.jit(do_not_specialize=("n", "m", "width"))  # type: ignore[untyped-decorator]  # has no types
+@triton.jit(do_not_specialize=("n", "m", "width"))
 def _log_sums_kernel(
-    x: Any,
-    y: Any,
-    gamma: Any,
-    out: Any,
-    n: Any,
-    m: Any,
-    width: Any,
-    of_row: Any,
-    of_column: Any,
-    scale: Any,
+    x,
+    y,
+    gamma,
+    out,
+    n,
+    m,
+    width,
+    of_row,
+    of_column,
+    scale,
     METRIC: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-) -> None:
+):
     """Write ``log sum_j exp(gamma_j - scale C_ij)`` over `width` columns."""
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     first = tl.program_id(1) * width
