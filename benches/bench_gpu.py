@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import os
 import statistics
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -25,11 +26,20 @@ from _transport import installed
 
 import pyprobe
 from pyprobe import metrics, sketching, special
-from pyprobe.transport import LightSchrodingerBridge, sinkhorn, sinkhorn_points
+from pyprobe.transport import (
+    LightSchrodingerBridge,
+    _torch_solver,
+    sinkhorn,
+    sinkhorn_batch,
+    sinkhorn_divergence,
+    sinkhorn_points,
+)
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 warnings.simplefilter("ignore")
 EPSILON = 3 / 20
+SMALL, MOST = 5000, 20_000
+"""Points up to which matrices are formed by geomloss, and by OTT."""
 GPU = torch.device("cuda")
 
 
@@ -46,10 +56,10 @@ def seconds(call: Callable[[], Any], rounds: int = 7) -> float:
     return statistics.median(times)
 
 
-def an_iteration(prepare: Callable[[int], Callable[[], Any]], few: int = 20) -> float:
+def an_iteration(prepare: Callable[[int], Callable[[], Any]], few: int = 10) -> float:
     """Return the milliseconds of an iteration: of what more iterations take longer."""
-    short, long = (seconds(prepare(k)) for k in (few, 6 * few))
-    return 1e3 * (long - short) / (5 * few)
+    short, long = (seconds(prepare(k), 5) for k in (few, 5 * few))
+    return 1e3 * (long - short) / (4 * few)
 
 
 def peak(call: Callable[[], Any]) -> float:
@@ -75,22 +85,52 @@ def clouds(sizes: tuple[int, ...]) -> str:
     for n in sizes:
         rng = np.random.default_rng(0)
         x, y = rng.random((n, 3)), rng.random((n, 3)) ** 1.5
-        few = 20 if n <= 20_000 else 3
+        few = 10 if n <= MOST else 2
         for dtype in (torch.float64, torch.float32):
             pair = tensor(x, dtype), tensor(y, dtype)
             ours = an_iteration(partial(our_clouds, *pair), few)
-            peer = an_iteration(partial(keops, *pair), few) if has_keops() else None
-            memory = peak(our_clouds(*pair, 3))
+            peers = [None, None, None]
+            if n <= MOST:
+                with without_kernels():
+                    peers[0] = an_iteration(partial(our_clouds, *pair))
+            if has_keops():
+                peers[1] = an_iteration(partial(keops, *pair), few)
+            if installed("ott") and n <= MOST and dtype is torch.float64:
+                peers[2] = an_iteration(ott(point_cloud(x, y)))
+            ratios = [peer and f"**{peer / ours:.3g}**" for peer in peers]
             kind = str(dtype).removeprefix("torch.")
-            rows.append([n, kind, ours, peer, peer and f"**{peer / ours:.3g}**", memory])
-    head = ["n", "points", "ms, ours", "ms, KeOps", "KeOps / ours", "MB, ours"]
+            rows.append([n, kind, ours, *peers, *ratios, peak(our_clouds(*pair, 3))])
+    names = ["torch's operations", "KeOps", "OTT"]
+    head = ["n", "points", "ms, ours", *(f"ms, {name}" for name in names)]
+    head += [*(f"{name} / ours" for name in names), "MB, ours"]
     return (
         "### Clouds\n\nAn iteration of both potentials, points in the unit cube of three "
         f"dimensions, squared distances, epsilon = {EPSILON:g}: the difference of runs of "
-        "different length. KeOps is the same iteration written with its `LazyTensor`, without a "
-        "test of the error, in the type of the points; ours is in float64 whatever they are.\n\n"
-        + markdown(head, rows)
+        "different length. Torch's operations are what we fall back on where Triton does not run. "
+        "KeOps is the same iteration written with its `LazyTensor`, without a test of the error, "
+        "in the type of the points; ours is in float64 whatever they are. OTT's is a `PointCloud`, "
+        "which forms the matrix. Memory is by how much a solve raises the peak of what torch "
+        "holds.\n\n" + markdown(head, rows)
     )
+
+
+@contextlib.contextmanager
+def without_kernels() -> Iterator[None]:
+    """Do what Triton's kernels do by torch's own operations."""
+    kernels, _torch_solver._kernels = _torch_solver._kernels, lambda _: None  # noqa: SLF001
+    try:
+        yield
+    finally:
+        _torch_solver._kernels = kernels  # noqa: SLF001
+
+
+def point_cloud(x: np.ndarray, y: np.ndarray) -> Callable[[], Any]:
+    def geometry() -> Any:
+        from ott.geometry.pointcloud import PointCloud
+
+        return PointCloud(x, y, epsilon=EPSILON)
+
+    return geometry
 
 
 def our_clouds(x: torch.Tensor, y: torch.Tensor, k: int) -> Callable[[], Any]:
@@ -136,55 +176,56 @@ def divergences(sizes: tuple[int, ...]) -> str:
     for n in sizes:
         rng = np.random.default_rng(0)
         x, y = tensor(rng.random((n, 3))), tensor(rng.random((n, 3)) ** 1.5)
-        for name, call in {"ours": our_loss, "geomloss, online": geomloss}.items():
-            if name != "ours" and not (installed("geomloss") and has_keops()):
-                continue
-            value, _, error = call(x, y)
+        calls = {"ours": our_loss}
+        if installed("geomloss") and n <= SMALL:
+            calls["geomloss, tensorized"] = geomloss
+        if installed("geomloss") and has_keops():
+            calls["geomloss, online"] = partial(geomloss, backend="online")
+        for name, call in calls.items():
+            value, error = call(x, y)
             rows.append([n, name, 1e3 * seconds(partial(call, x, y), 3), value, error])
     head = ["n", "", "ms, value and gradient", "value", "marginal error"]
     return (
-        "### Divergence\n\nThe debiased divergence of two clouds and its gradient in one, float64, "
-        "epsilon = 0.01, ours to a marginal error of 1e-6; geomloss "
-        '`SamplesLoss("sinkhorn", p=2, blur=0.1, scaling=0.9, backend="online")`, whose cost is '
-        "half the squared distance (its value is doubled here, of a blur as large), does not "
-        "measure its error.\n\n" + markdown(head, rows)
+        "### Divergence\n\nThe debiased divergence of two clouds with its gradient, float64, "
+        "epsilon = 0.02, ours to a marginal error of 1e-6; geomloss "
+        '`SamplesLoss("sinkhorn", p=2, blur=0.1, scaling=0.9)`, whose cost is half the squared '
+        "distance: its value is doubled. It does not measure its error.\n\n" + markdown(head, rows)
     )
 
 
-def our_loss(x: torch.Tensor, y: torch.Tensor) -> tuple[float, Any, float]:
-    from pyprobe.transport import sinkhorn_divergence
-
+def our_loss(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
     leaf = x.clone().requires_grad_()
     found = sinkhorn_divergence(leaf, y, epsilon=0.02, tol=1e-6)
     found.value.backward()
-    return float(found.value.detach()), leaf.grad, found.marginal_error
+    return float(found.value.detach()), found.marginal_error
 
 
-def geomloss(x: torch.Tensor, y: torch.Tensor) -> tuple[float, Any, None]:
+def geomloss(x: torch.Tensor, y: torch.Tensor, backend: str = "tensorized") -> tuple[float, None]:
     from geomloss import SamplesLoss
 
     leaf = x.clone().requires_grad_()
-    loss = SamplesLoss("sinkhorn", p=2, blur=0.1, scaling=0.9, backend="online")
+    loss = SamplesLoss("sinkhorn", p=2, blur=0.1, scaling=0.9, backend=backend)
     value = 2 * loss(leaf, y)
     value.backward()
-    return float(value.detach()), leaf.grad, None
+    return float(value.detach()), None
 
 
-# Sinkhorn on a matrix
+# Sinkhorn on matrices
 
 
 def matrices(sizes: tuple[int, ...]) -> str:
     rows = []
     for n in sizes:
         cost = np.random.default_rng(0).random((n, n))
-        row = [n]
-        for dtype in (torch.float64, torch.float32):
-            ours = an_iteration(partial(our_matrix, tensor(cost, dtype)))
-            peer = an_iteration(ott(cost, dtype)) if installed("ott") else None
-            row += [ours, peer, peer and f"**{peer / ours:.3g}**"]
-        rows.append(row)
-    head = ["n", "ms, ours", "ms, OTT", "OTT / ours"]
-    head += [f"{name}, float32" for name in head[1:]]
+        ours = an_iteration(partial(our_matrix, tensor(cost)))
+        single = an_iteration(partial(our_matrix, tensor(cost, torch.float32)))
+        with without_kernels():
+            plain = an_iteration(partial(our_matrix, tensor(cost)))
+        peer = an_iteration(ott(matrix(cost))) if installed("ott") else None
+        ratios = [other and f"**{other / ours:.3g}**" for other in (plain, peer)]
+        rows.append([n, ours, single, plain, peer, *ratios])
+    head = ["n", "ms, ours", "ms, ours, float32 costs", "ms, torch's operations", "ms, OTT"]
+    head += ["torch's operations / ours", "OTT / ours"]
     return (
         "### Matrices of costs\n\nAn iteration of the log method, uniform random costs, epsilon = "
         "0.05; OTT's is compiled and looks at the error as seldom as ours, every ten "
@@ -196,22 +237,43 @@ def our_matrix(cost: torch.Tensor, k: int) -> Callable[[], Any]:
     return lambda: sinkhorn(None, None, cost, epsilon=0.05, method="log", max_iter=k, tol=1e-300)
 
 
-def ott(cost: np.ndarray, dtype: torch.dtype) -> Callable[[int], Callable[[], Any]]:
+def matrix(cost: np.ndarray) -> Callable[[], Any]:
+    def geometry() -> Any:
+        from ott.geometry.geometry import Geometry
+
+        return Geometry(cost, epsilon=0.05)
+
+    return geometry
+
+
+def ott(geometry: Callable[[], Any]) -> Callable[[int], Callable[[], Any]]:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    from ott.geometry.geometry import Geometry
     from ott.problems.linear.linear_problem import LinearProblem
     from ott.solvers.linear.sinkhorn import Sinkhorn
 
-    costs = jax.device_put(cost.astype(str(dtype).removeprefix("torch.")))
+    given = jax.device_put(geometry())
 
     def prepare(k: int) -> Callable[[], Any]:
         solver = Sinkhorn(threshold=1e-30, max_iterations=k, min_iterations=k, inner_iterations=10)
-        run = jax.jit(lambda c: solver(LinearProblem(Geometry(c, epsilon=0.05))).g)
-        return lambda: run(costs).block_until_ready()
+        run = jax.jit(lambda geometry: solver(LinearProblem(geometry)).g)
+        return lambda: run(given).block_until_ready()
 
     return prepare
+
+
+def batches() -> str:
+    """A table of the batch on the GPU, at once and problem by problem, and on the CPU."""
+    cost = torch.tensor(np.random.default_rng(0).random((256, 32, 32)))
+    there = cost.to(GPU)
+    calls = {
+        "GPU, `sinkhorn_batch`": lambda: sinkhorn_batch(None, None, there, epsilon=0.05),
+        "GPU, `sinkhorn` in a loop": lambda: [sinkhorn(None, None, c, epsilon=0.05) for c in there],
+        "CPU, `sinkhorn_batch`": lambda: sinkhorn_batch(None, None, cost, epsilon=0.05),
+    }
+    rows = [[name, 1e3 * seconds(call, 3)] for name, call in calls.items()]
+    return "### 256 problems of 32 x 32\n\n" + markdown(["", "ms to 1e-9"], rows)
 
 
 # The rest beside the CPU
@@ -278,8 +340,9 @@ def main() -> None:
     for part, these in sizes.items():
         parts.append(part(these))
         print(parts[-1], flush=True)
-    parts.append(elsewhere())
-    print(parts[-1], flush=True)
+    for part in (batches, elsewhere):
+        parts.append(part())
+        print(parts[-1], flush=True)
     if arguments.write:
         write_section(__file__, "\n\n".join(parts))
 

@@ -47,6 +47,7 @@ __all__ = [
     "plain",
     "plain_points",
     "solve",
+    "solve_batch",
     "solve_symmetric",
     "views",
     "wrap",
@@ -261,17 +262,12 @@ def _sound_weights(
 
 
 def solve(
-    given: Given,
-    epsilon: float,
-    penalties: tuple[float, float],
-    options: SolverOptions,
-    *,
-    warns: bool = True,
+    given: Given, epsilon: float, penalties: tuple[float, float], options: SolverOptions
 ) -> SinkhornResult:
     """Solve a problem where its tensors are."""
     method, tol, max_iter, init, callback, _ = options
-    a, b, cost = map(_detached, given[:3])
-    weights_a, weights_b = _weights(a, b, cost, penalties)
+    problem = _problem(given, epsilon, penalties)
+    weights_a, weights_b, cost, *_ = problem
     watch, report = _watch(callback, max_iter)
     found = twin.sinkhorn(
         cost,
@@ -284,14 +280,55 @@ def solve(
         start=_start(init, cost),
         watch=watch,
     )
-    problem = weights_a, weights_b, cost, epsilon, penalties
-    result = _connect(
-        problem, found["f"], found["g"], _facts(found, weights_a, method), given, None
-    )
+    result = _of_twin(problem, found, method, given)
     report(result.n_iter, result.marginal_error)
-    if warns and not (result.converged or result.stopped):
+    if not (result.converged or result.stopped):
         _warn(result, found["rate"], tol)
     return result
+
+
+def solve_batch(
+    problems: list[Given],
+    strengths: list[float],
+    penalties: tuple[float, float],
+    tol: float,
+    max_iter: int,
+) -> list[SinkhornResult]:
+    """Solve problems where their tensors are, those of one shape side by side; none warns."""
+    pairs = zip(problems, strengths, strict=True)
+    bare = [_problem(given, epsilon, penalties) for given, epsilon in pairs]
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for index, (_, _, cost, *_) in enumerate(bare):
+        shapes.setdefault(tuple(cost.shape), []).append(index)
+    results: dict[int, SinkhornResult] = {}
+    for shape, members in shapes.items():
+        size = max(1, twin.BLOCK // math.prod(shape))
+        for start in range(0, len(members), size):
+            some = members[start : start + size]
+            a, b, costs, epsilon, _ = zip(*(bare[index] for index in some), strict=True)
+            found = twin.sinkhorn_batch(
+                torch.stack([matrix.double() for matrix in costs]),
+                torch.stack(a),
+                torch.stack(b),
+                torch.tensor(epsilon, dtype=torch.float64, device=a[0].device),
+                penalties,
+                tol=tol,
+                max_iter=max_iter,
+            )
+            for index, one in zip(some, found, strict=True):
+                results[index] = _of_twin(bare[index], one, "log", problems[index])
+    return [results[index] for index in range(len(problems))]
+
+
+def _problem(given: Given, epsilon: float, penalties: tuple[float, float]) -> Problem:
+    """Return what is solved, as plain tensors."""
+    a, b, cost = map(_detached, given[:3])
+    return (*_weights(a, b, cost, penalties), cost, epsilon, penalties)
+
+
+def _of_twin(problem: Problem, found: dict[str, Any], method: str, given: Given) -> SinkhornResult:
+    facts = _facts(found, problem[0], method)
+    return _connect(problem, found["f"], found["g"], facts, given, None)
 
 
 def debiased(

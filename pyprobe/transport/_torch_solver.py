@@ -28,6 +28,7 @@ __all__ = [
     "plan_rows",
     "position_gradient",
     "sinkhorn",
+    "sinkhorn_batch",
     "solve_adjoint",
     "sums",
     "symmetric",
@@ -49,10 +50,18 @@ ADJOINT_FLOOR = 1e-15
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One side's weights, and how strictly the plan must meet them; see Rust's ``Marginal``."""
+    """One side's weights, and how strictly the plan must meet them; see Rust's ``Marginal``.
+
+    Of many problems at once too: then weights and potentials have shape (B, n), the slack (B, 1).
+    """
 
     weights: Tensor
-    slack: float
+    slack: float | Tensor
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether the weights must be met."""
+        return not isinstance(self.slack, Tensor) and self.slack == 0
 
     @property
     def log_weights(self) -> Tensor:
@@ -70,12 +79,12 @@ class Side:
 
     def target(self, potential: Tensor) -> Tensor:
         """Return the sums that the side asks for."""
-        if self.slack == 0:
+        if self.is_strict:
             return self.weights
         excess = torch.where(self.weights > 0, potential - self.log_weights, 0.0)
         return self.weights * torch.exp(-self.slack * excess)
 
-    def half_step(self, potential: Tensor, sums: Tensor, omega: float) -> Tensor:
+    def half_step(self, potential: Tensor, sums: Tensor, omega: float | Tensor) -> Tensor:
         """Return the next potential; `sums` are the logarithms of the plan's without its factor."""
         full = self.log_weights - sums / (1 + self.slack)
         step = torch.where(self.weights > 0, full - potential, 0.0)
@@ -84,7 +93,7 @@ class Side:
     def dual(self, potential: Tensor) -> Tensor:
         """Return ``<a, f / epsilon>``."""
         has = self.weights > 0
-        return (self.weights * torch.where(has, potential - self.log_weights, 0.0)).sum()
+        return (self.weights * torch.where(has, potential - self.log_weights, 0.0)).sum(-1)
 
 
 class Relaxation:
@@ -146,7 +155,7 @@ def sinkhorn(
     watch: Callable[[int, float], bool] | None,
 ) -> dict[str, Any]:
     """Solve a problem; return what ``_core.sinkhorn`` does, but for the value."""
-    rows, columns = Side(a, epsilon / penalties[0]), Side(b, epsilon / penalties[1])
+    rows, columns = _sides(a, b, epsilon, penalties)
     phi, gamma = rows.scaled(start[0], epsilon), columns.scaled(start[1], epsilon)
     relaxation = Relaxation()
     tol = tol * float(a.sum())
@@ -174,6 +183,101 @@ def sinkhorn(
     phi, gamma = _center(rows, columns, phi, gamma)
     found = _found(cost, epsilon, (rows, columns), (phi, gamma), errors, tol)
     return found | {"stopped": stopped and errors[-1] > tol, "rate": relaxation.rate}
+
+
+@torch.no_grad()
+def sinkhorn_batch(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    epsilon: Tensor,
+    penalties: tuple[float, float],
+    *,
+    tol: float,
+    max_iter: int,
+) -> list[dict[str, Any]]:
+    """Solve problems of one shape side by side: what `sinkhorn` returns for each.
+
+    Costs have shape (B, n, m), weights (B, n) and (B, m), epsilon (B,), all in float64. Each
+    problem steps by a factor of its own and stops by itself.
+    """
+    runs = [_Run(goal) for goal in (tol * a.sum(1)).tolist()]
+    scaled, (rows, columns) = cost / epsilon[:, None, None], _sides(a, b, epsilon, penalties)
+    phi, gamma = rows.log_weights, columns.log_weights
+    logs = torch.zeros_like(gamma)  # by which the first step leaves gamma as it is
+    # Problems that have ended are iterated until they are half of all.
+    here, n_iter = list(range(len(runs))), 0
+    while here:
+        factors = [runs[index].relaxation.omega if n_iter else 1.0 for index in here]
+        omega = torch.tensor(factors, dtype=torch.float64, device=cost.device)[:, None]
+        unread = []
+        for _ in range(min(PERIOD - n_iter % PERIOD, max_iter - n_iter) if n_iter else 1):
+            gamma = columns.half_step(gamma, logs, omega)
+            if n_iter:
+                phi, gamma = _translate(rows, columns, phi, gamma)
+            exponent, high = _shifted(gamma[:, None] - scaled)
+            terms = exponent.exp_()
+            row_logs = high + terms.sum(2).log()
+            phi = rows.half_step(phi, row_logs, omega)
+            sums = ((phi + high).exp()[:, None] @ terms)[:, 0]
+            miss = (sums - columns.target(gamma)).abs().sum(1)
+            unread.append(_error(rows, phi, row_logs) + miss)
+            logs = sums.clamp_min(LEAST_SUM).log() - gamma
+            n_iter += 1
+        for place, fresh in enumerate(torch.stack(unread, 1).tolist()):
+            runs[here[place]].look(fresh, phi[place], gamma[place], is_last=n_iter == max_iter)
+        live = [place for place, index in enumerate(here) if runs[index].end is None]
+        if live and bool(((sums < LEAST_SUM) & (columns.weights > 0)).any()):
+            logs = torch.logsumexp(phi[:, :, None] - scaled, 1)
+        if 2 * len(live) <= len(here):
+            here = [here[place] for place in live]
+            rows, columns = _sides(a[here], b[here], epsilon[here], penalties)
+            scaled, phi, gamma, logs = (t[live] for t in (scaled, phi, gamma, logs))
+    strengths = epsilon.tolist()
+    return [
+        run.found(cost[index], a[index], b[index], strengths[index], penalties)
+        for index, run in enumerate(runs)
+    ]
+
+
+class _Run:
+    """How it goes with one problem among several."""
+
+    def __init__(self, goal: float) -> None:
+        self.goal = goal
+        self.errors: list[float] = []
+        self.relaxation = Relaxation()
+        self.end: tuple[Tensor, Tensor] | None = None
+
+    def look(self, errors: list[float], phi: Tensor, gamma: Tensor, *, is_last: bool) -> None:
+        """Take note of iterations, unless the problem has ended, and end it where they say so."""
+        if self.end is not None:
+            return
+        self.errors += errors
+        if errors[-1] <= self.goal or is_last:
+            self.end = phi, gamma
+        else:  # what remains after a change was made by the factor before it
+            any(self.relaxation.observe(error) for error in errors)
+
+    def found(
+        self, cost: Tensor, a: Tensor, b: Tensor, epsilon: float, penalties: tuple[float, float]
+    ) -> dict[str, Any]:
+        """Return what `sinkhorn` does."""
+        if self.end is None:
+            raise RuntimeError("the problem has not ended.")
+        rows, columns = _sides(a, b, epsilon, penalties)
+        potentials = _center(rows, columns, *self.end)
+        found = _found(cost, epsilon, (rows, columns), potentials, self.errors, self.goal)
+        return found | {"rate": self.relaxation.rate}
+
+
+def _sides(
+    a: Tensor, b: Tensor, epsilon: float | Tensor, penalties: tuple[float, float]
+) -> tuple[Side, Side]:
+    """Return both sides of a problem, or of several with an epsilon each."""
+    strength = epsilon[:, None] if isinstance(epsilon, Tensor) else epsilon
+    first, second = (0.0 if math.isinf(penalty) else strength / penalty for penalty in penalties)
+    return Side(a, first), Side(b, second)
 
 
 @torch.no_grad()
@@ -235,7 +339,7 @@ def _row_step(
 
     That is the sums of the plan, and their logarithms without the columns' own factor.
     """
-    if _kernels(gamma.device) is not None:
+    if _kernels(cost) is not None:
         sums = log_sums(cost, epsilon, gamma)
         potential = rows.half_step(phi, sums, omega)
         logs = log_sums(cost.T, epsilon, potential)
@@ -257,20 +361,20 @@ def _row_step(
 def _error(side: Side, potential: Tensor, sums: Tensor) -> Tensor:
     """Return by how much a side's sums of the plan miss what it asks for."""
     wanted = side.target(potential)
-    return torch.where(side.weights > 0, (potential + sums).exp() - wanted, 0.0).abs().sum()
+    return torch.where(side.weights > 0, (potential + sums).exp() - wanted, 0.0).abs().sum(-1)
 
 
 def _shifted(exponent: Tensor) -> tuple[Tensor, Tensor]:
     """Subtract the rows' maxima, in place; 0 where all is minus infinity."""
-    high = exponent.amax(1)
+    high = exponent.amax(-1)
     high = torch.where(high > -math.inf, high, 0.0)
-    return exponent.sub_(high[:, None]), high
+    return exponent.sub_(high[..., None]), high
 
 
 @torch.no_grad()
 def log_sums(cost: Tensor | Points, epsilon: float, gamma: Tensor) -> Tensor:
     """Return ``log sum_j exp(gamma_j - C_ij / epsilon)``."""
-    kernels = _kernels(gamma.device)
+    kernels = _kernels(cost)
     if kernels is not None:
         found: Tensor = kernels.log_sums(cost, epsilon, gamma)
         return found
@@ -278,11 +382,18 @@ def log_sums(cost: Tensor | Points, epsilon: float, gamma: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-@functools.cache
-def _kernels(device: torch.device) -> Any:
-    """Return the module of fused kernels where a device runs them, or None."""
-    if device.type != "cuda":
+def _kernels(cost: Tensor | Points) -> Any:
+    """Return the module of fused kernels where the costs' device runs them, or None."""
+    if cost.device.type != "cuda":
         return None
+    # Coordinates are counted in 32 bits there.
+    if isinstance(cost, Points) and max(cost.x.numel(), cost.y.numel()) >= 1 << 31:
+        return None
+    return _kernels_of(cost.device)
+
+
+@functools.cache
+def _kernels_of(device: torch.device) -> Any:
     try:
         from pyprobe.transport import _triton
     except ImportError:  # torch brings Triton, but not on every system
@@ -299,17 +410,17 @@ def _sums_if(weights: Tensor, cost: Tensor | Points, epsilon: float, other: Tens
 
 def _translate(rows: Side, columns: Side, phi: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
     """Share the constant that the plan does not see as the penalties like it best."""
-    slack = rows.slack + columns.slack
-    if slack == 0:
+    if rows.is_strict and columns.is_strict:
         return phi, gamma
-    shift = (rows.target(phi).sum() / columns.target(gamma).sum()).log() / slack
+    total = rows.target(phi).sum(-1, keepdim=True) / columns.target(gamma).sum(-1, keepdim=True)
+    shift = total.log() / (rows.slack + columns.slack)
     shift = shift.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     return phi + shift, gamma - shift
 
 
 def _center(rows: Side, columns: Side, phi: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
     """Share it equally, where no penalty sees it."""
-    if rows.slack > 0 or columns.slack > 0:
+    if not (rows.is_strict and columns.is_strict):
         return phi, gamma
     shift = 0.5 * (columns.dual(gamma) - rows.dual(phi)) / rows.weights.sum()
     return phi + shift, gamma - shift
@@ -336,6 +447,11 @@ def sums(
     cost: Tensor | Points, epsilon: float, phi: Tensor, gamma: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return row sums, column sums and cost of the plan."""
+    kernels = _kernels(cost)
+    if kernels is not None and isinstance(cost, Points):
+        in_rows, spent, _ = kernels.moments(cost, epsilon, phi, gamma, slopes=False)
+        in_columns = kernels.moments(cost.T, epsilon, gamma, phi, slopes=False)[0]
+        return in_rows, in_columns, spent.sum()
     rows, columns, total = [], torch.zeros_like(gamma), gamma.new_zeros(())
     for _, part, scaled in plan_rows(cost, epsilon, phi, gamma):
         rows.append(part.sum(1))
@@ -366,6 +482,12 @@ def position_gradient(
     cost: Points, epsilon: float, phi: Tensor, gamma: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of ``<P, C>`` in the points, the plan held."""
+    kernels = _kernels(cost)
+    if kernels is not None:
+        return (
+            kernels.moments(cost, epsilon, phi, gamma, slopes=True)[2],
+            kernels.moments(cost.T, epsilon, gamma, phi, slopes=True)[2],
+        )
     in_x, in_y = [], torch.zeros_like(cost.y, dtype=torch.float64)
     for block, part, _ in plan_rows(cost, epsilon, phi, gamma):
         pulls = cost[block].pull_back(part)

@@ -91,8 +91,8 @@ def sinkhorn_batch(
     passed, such as one tensor of shape (B, n, m). A loss adds the values up, or stacks them:
     ``torch.stack([result.value for result in results])``.
 
-    Engines: native, also for torch tensors on the CPU, which are not copied; torch elsewhere, as in
-    `sinkhorn`, one problem after the other and each in its own dtype.
+    Engines: native, also for torch tensors on the CPU, which are not copied; torch elsewhere, where
+    problems of one shape are solved side by side and each result has the dtype of its costs.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def sinkhorn_batch(
     problems = _split(a, b, cost, epsilon)
     engine = _engine_of(problems)
     if engine is Engine.TORCH:
-        results, remarks = _solve_in_turn(problems, penalties, options)
+        results, remarks = _solve_by_twin(problems, penalties, options)
     else:
         are_tensors = engine is Engine.NATIVE_TORCH
         results, remarks = _solve_at_once(problems, penalties, options, are_tensors=are_tensors)
@@ -186,22 +186,23 @@ def _solve_at_once(
     return results, remarks
 
 
-def _solve_in_turn(
+def _solve_by_twin(
     problems: list[_Given], penalties: tuple[float, float], options: SolverOptions
 ) -> _Solved:
-    """Solve where the tensors are, by the twin."""
+    """Solve where the tensors are."""
     from pyprobe.transport import _torch
 
-    results, remarks = [], []
+    strengths, remarks = [], []
     for index, given in enumerate(problems):
         a, b, cost, _ = _of_problem(index, _torch.plain, *given, None)
         epsilon = _of_problem(index, check_epsilon, _detached(given[3]))
         _of_problem(index, _torch.check, a, b, cost, penalties, options.method)
+        strengths.append(epsilon)
         remark = unresolved(epsilon, cost)
         if remark is not None:
             remarks.append((index, remark))
-        results.append(_torch.solve(given, epsilon, penalties, options, warns=False))
-    return results, remarks
+    limits = options.tol, options.max_iter
+    return _torch.solve_batch(problems, strengths, penalties, *limits), remarks
 
 
 def _of_problem(index: int, check: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

@@ -8,7 +8,7 @@ import pytest
 
 from pyprobe._engine import Engine
 from pyprobe.errors import ConvergenceWarning, DomainError, NotFiniteError, ShapeError
-from pyprobe.transport import sinkhorn, sinkhorn_divergence, sinkhorn_points
+from pyprobe.transport import sinkhorn, sinkhorn_batch, sinkhorn_divergence, sinkhorn_points
 
 torch = pytest.importorskip("torch")
 
@@ -126,6 +126,46 @@ def test_tensors_and_arrays_share_their_bits(setting):
         np.testing.assert_allclose(one[name], other[name], rtol=1e-12, atol=1e-16)
     if unbalanced is None:
         assert found.gap == expected.gap
+
+
+@pytest.mark.parametrize("unbalanced", [None, 0.5, (0.3, None)])
+def test_native_and_twin_agree_on_batches(monkeypatch, unbalanced):
+    scale = None if unbalanced is None else 1
+    settings = [
+        {"weights": False},
+        {},
+        {"masked": True},
+        {"weightless": True},
+        {"n": 9, "m": 31},
+        {"masked": True, "weightless": True},
+    ]
+    problems = [problem(**setting, unbalanced=scale)[0] for setting in settings]
+    epsilons = [0.05, 0.01, 0.2, 0.05, 0.05, 0.1]
+    options = {"epsilon": epsilons, "unbalanced": unbalanced, "tol": 1e-12, "method": "log"}
+    columns = [list(column) for column in zip(*problems, strict=True)]
+    expected = sinkhorn_batch(*columns, **options)
+    monkeypatch.setattr("pyprobe.transport.batch.select", lambda *_, **__: Engine.TORCH)
+    given = [list(tensors(column)) for column in columns]
+    found = sinkhorn_batch(*given, **options)
+    for one, other, cost in zip(found, expected, columns[2], strict=True):
+        assert one.converged
+        assert one.n_iter <= 1.5 * other.n_iter + 20
+        parts, wanted = (everything(result, *cost.shape) for result in (one, other))
+        for name, part in parts.items():
+            np.testing.assert_allclose(part, wanted[name], rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_a_batch_of_the_twin_says_which_problems_are_late(monkeypatch):
+    monkeypatch.setattr("pyprobe.transport.batch.select", lambda *_, **__: Engine.TORCH)
+    cost = torch.as_tensor(np.random.default_rng(0).random((3, 8, 8)))
+    with pytest.warns(ConvergenceWarning, match="1 of 3 problems, the first at index 1,"):
+        found = sinkhorn_batch(None, None, cost, epsilon=[0.5, 0.005, 0.5], max_iter=17)
+    assert [result.converged for result in found] == [True, False, True]
+    assert found[1].n_iter == len(found[1].errors) == 17
+    leaf = cost.clone().requires_grad_()
+    results = sinkhorn_batch(None, None, leaf, epsilon=0.5)
+    (gradient,) = torch.autograd.grad(sum(result.value for result in results), leaf)
+    torch.testing.assert_close(gradient[2], results[2].plan().detach(), rtol=1e-12, atol=1e-15)
 
 
 CLOUDS = {
