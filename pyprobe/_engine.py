@@ -7,19 +7,22 @@
 | torch tensors elsewhere  | ``TORCH``: the twin in the domain's ``_torch.py``             |
 | a mixture                | ``TypeError``                                                 |
 
-torch is never imported here: whoever passes a tensor has done so.
+torch is never imported here: whoever passes a tensor has done so. Twins hand loops over pairs of
+points to kernels of Triton where these run: `kernels`.
 """
 
 from __future__ import annotations
 
 import enum
+import functools
+import importlib
 import itertools
 import sys
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Engine", "select"]
+__all__ = ["Engine", "kernels", "select"]
 
 
 class Engine(enum.Enum):
@@ -83,3 +86,22 @@ def _mixture(arrays: tuple[Any, ...], names: tuple[str, ...], tensor: Any) -> Ty
         f"arrays of one library on one device are expected; got {came}. Convert with "
         "torch.as_tensor, .to(device) or .numpy()."
     )
+
+
+def kernels(module: str, *tensors: Any) -> Any:
+    """Return a module of Triton kernels where these tensors' device runs them, or None."""
+    if tensors[0].device.type != "cuda":
+        return None
+    # Entries of points are counted in 32 bits there.
+    if any(tensor.numel() >= 1 << 31 for tensor in tensors):
+        return None
+    return _kernels(module, tensors[0].device)
+
+
+@functools.cache
+def _kernels(module: str, device: Any) -> Any:
+    try:
+        from pyprobe._triton import runs_on
+    except ImportError:  # torch brings Triton, but not on every system
+        return None
+    return importlib.import_module(module) if runs_on(device) else None

@@ -21,6 +21,7 @@ from torch.compiler import is_compiling
 
 from pyprobe import _core
 from pyprobe._autograd import check_one_by_one, is_plain, is_tracing
+from pyprobe._engine import kernels
 from pyprobe.errors import DomainError, NotFiniteError, PyprobeError, ShapeError
 from pyprobe.metrics import _numpy
 from pyprobe.metrics._numpy import (
@@ -46,6 +47,7 @@ __all__ = [
 ]
 
 _COMPUTED = (torch.float64, torch.float32)
+_KERNELS = "pyprobe.metrics._triton"
 _BLOCK = 1 << 23
 """Pairs whose distances the twins hold at a time."""
 
@@ -234,8 +236,13 @@ def _view(tensor: Tensor) -> Any:
 def twin_sums(kernel: tuple[int, float], x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Return the three sums, on any device."""
     sums = x.new_zeros(3, dtype=torch.float64)
+    fused = kernels(_KERNELS, x, y)
     # x and y may be one tensor: the last pair of samples is told by its place.
     for index, (first, second, v, w) in enumerate([(x, x, a, a), (y, y, b, b), (x, y, a, b)]):
+        if fused is not None:
+            values = fused.row_sums(kernel, first, second, w, same=index < 2, slopes=False)[0]
+            sums[index] = v @ values
+            continue
         for rows in _blocks(len(first), len(second)):
             values = _value(kernel, _distances(first[rows], second)).double()
             if index < 2:
@@ -257,7 +264,13 @@ def twin_gradient(
     """Return the derivative of within * xx + between * xy in `x` and in `a`, on any device."""
     gradient = torch.zeros_like(x, dtype=torch.float64)
     potential = torch.zeros_like(a)
+    fused = kernels(_KERNELS, x, y)
     for itself, other, w, factor in ((True, x, a, 2 * within), (False, y, b, between)):
+        if fused is not None:
+            values, pulls = fused.row_sums(kernel, x, other, w, same=itself, slopes=True)
+            potential += factor * values
+            gradient += factor * pulls
+            continue
         for rows in _blocks(len(x), len(other)):
             r = _distances(x[rows], other)
             values = _value(kernel, r).double()

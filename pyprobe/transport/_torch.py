@@ -22,25 +22,20 @@ from pyprobe._autograd import check_eager, is_wrapped
 from pyprobe._engine import select
 from pyprobe._validate import check_finite, check_positive_float
 from pyprobe.errors import DomainError, ShapeError
+from pyprobe.transport import _torch_batch
 from pyprobe.transport import _torch_solver as twin
-from pyprobe.transport._check import (
-    FAR,
-    Clouds,
-    as_clouds,
-    as_cost,
-    as_masses,
-    check_balanced,
-    check_reachable,
-)
+from pyprobe.transport._check import Clouds, check_balanced
 from pyprobe.transport._rounding import Correction, correction
+from pyprobe.transport._torch_check import check, check_batch, check_points, of_one_shape
 from pyprobe.transport._torch_gradients import Potentials, Solved, Value, plan_of
-from pyprobe.transport._torch_points import Points, finite_costs, leaves, with_leaves
+from pyprobe.transport._torch_points import Points, detached, finite_costs, leaves, with_leaves
 from pyprobe.transport.sinkhorn import SinkhornResult, SolverOptions, _warn, _watch
 from pyprobe.typing import ArrayLike
 
 __all__ = [
     "as_points",
     "check",
+    "check_batch",
     "check_points",
     "debiased",
     "graph",
@@ -117,16 +112,7 @@ def as_points(x: Tensor, y: Tensor, metric: str) -> Points:
 def _bare(value: Any) -> Any:
     if isinstance(value, Tensor) and value.is_cpu:
         return value.numpy(force=True)
-    return _detached(value)
-
-
-def _detached(value: Any) -> Any:
-    if isinstance(value, Points):
-        return value.detach()
-    if not isinstance(value, Tensor):
-        return value
-    is_integer = not (value.is_floating_point() or value.is_complex())
-    return value.double() if is_integer and value.dtype != torch.bool else value.detach()
+    return detached(value)
 
 
 def wrap(found: SinkhornResult, given: Given) -> SinkhornResult:
@@ -181,86 +167,6 @@ _FACTS = (
 )
 
 
-def check(a: Any, b: Any, cost: Any, penalties: tuple[float, float], method: str) -> None:
-    """Raise where the arguments are not what they must be; numbers are read, no arrays.
-
-    To say what is wrong, and only then, arrays are copied to the CPU: its checks find the words.
-    Groups of points that forbidden pairs keep apart are not looked for: the iteration will not
-    converge, and warns.
-    """
-    _check_method(method, cost)
-    if _is_sound(a, b, cost, penalties):
-        return
-    costs = as_cost(_on_cpu(cost))
-    weights = as_masses(_on_cpu(a), _on_cpu(b), costs.shape, penalties)
-    check_reachable(*weights, costs, penalties)
-
-
-def check_points(
-    given: tuple[Tensor, Tensor, Any, Any],
-    metric: str,
-    penalties: tuple[float, float],
-    method: str,
-) -> None:
-    """Raise where clouds and weights are not what they must be; see `check`."""
-    x, y, a, b = map(_detached, given)
-    _check_method(method, x)
-    fits = all(t.ndim in (1, 2) and t.numel() and t.is_floating_point() for t in (x, y))
-    if (
-        fits
-        and x.shape[1:] == y.shape[1:]
-        and all(bool((t.double().abs() < FAR).all()) for t in (x, y))
-        and _sound_weights(a, b, (len(x), len(y)), x.device, penalties) is not None
-    ):
-        return
-    clouds = as_clouds(_on_cpu(x), _on_cpu(y), metric)
-    as_masses(_on_cpu(a), _on_cpu(b), clouds.shape, penalties, of="points")
-
-
-def _check_method(method: str, tensor: Tensor) -> None:
-    if method not in ("auto", "log"):
-        raise DomainError(
-            f"'method' must be 'auto' or 'log' for tensors on {tensor.device}; got {method!r}, "
-            "which runs on the CPU alone. Pass tensors .to('cpu')."
-        )
-
-
-def _on_cpu(tensor: Any) -> Any:
-    return None if tensor is None else torch.as_tensor(tensor).numpy(force=True)
-
-
-def _is_sound(a: Any, b: Any, cost: Any, penalties: tuple[float, float]) -> bool:
-    if not (isinstance(cost, Tensor) and cost.ndim == 2 and 0 not in cost.shape):
-        return False
-    if not cost.is_floating_point() or not bool(cost.amin() > -math.inf):
-        return False
-    weights = _sound_weights(a, b, cost.shape, cost.device, penalties)
-    if weights is None:
-        return False
-    has_a, has_b = weights[0] > 0, weights[1] > 0
-    allowed = (cost < math.inf) & has_a[:, None] & has_b
-    stranded = (has_a & ~allowed.any(1)).any() | (has_b & ~allowed.any(0)).any()
-    return not bool(stranded)
-
-
-def _sound_weights(
-    a: Any, b: Any, shape: tuple[int, ...], device: torch.device, penalties: tuple[float, float]
-) -> list[Tensor] | None:
-    """Return both weights in float64, or None where `as_masses` would complain."""
-    weights = []
-    for given, n in zip((a, b), shape, strict=True):
-        weight = torch.ones(n, device=device) if given is None else torch.as_tensor(given)
-        if weight.shape != (n,) or weight.is_complex():
-            return None
-        if not bool(((weight >= 0) & (weight < math.inf)).all() & (weight > 0).any()):
-            return None
-        weights.append(weight.double() if given is not None else weight.double() / n)
-    totals = [float(weight.sum()) for weight in weights]
-    if all(map(math.isinf, penalties)) and abs(totals[0] - totals[1]) > 1e-6 * max(totals):
-        return None
-    return weights
-
-
 def solve(
     given: Given, epsilon: float, penalties: tuple[float, float], options: SolverOptions
 ) -> SinkhornResult:
@@ -297,38 +203,38 @@ def solve_batch(
     """Solve problems where their tensors are, those of one shape side by side; none warns."""
     pairs = zip(problems, strengths, strict=True)
     bare = [_problem(given, epsilon, penalties) for given, epsilon in pairs]
-    shapes: dict[tuple[int, ...], list[int]] = {}
-    for index, (_, _, cost, *_) in enumerate(bare):
-        shapes.setdefault(tuple(cost.shape), []).append(index)
     results: dict[int, SinkhornResult] = {}
-    for shape, members in shapes.items():
-        size = max(1, twin.BLOCK // math.prod(shape))
-        for start in range(0, len(members), size):
-            some = members[start : start + size]
-            a, b, costs, epsilon, _ = zip(*(bare[index] for index in some), strict=True)
-            found = twin.sinkhorn_batch(
-                torch.stack([matrix.double() for matrix in costs]),
-                torch.stack(a),
-                torch.stack(b),
-                torch.tensor(epsilon, dtype=torch.float64, device=a[0].device),
-                penalties,
-                tol=tol,
-                max_iter=max_iter,
-            )
-            for index, one in zip(some, found, strict=True):
-                results[index] = _of_twin(bare[index], one, "log", problems[index])
+    costs_of_all = [cast(Tensor, problem[2]) for problem in bare]
+    for members in of_one_shape(costs_of_all):
+        a, b, costs, epsilon, _ = zip(*(bare[index] for index in members), strict=True)
+        found = _torch_batch.solve(
+            torch.stack(costs).double(),
+            torch.stack(a),
+            torch.stack(b),
+            torch.tensor(epsilon, dtype=torch.float64, device=a[0].device),
+            penalties,
+            tol=tol,
+            max_iter=max_iter,
+        )
+        for index, one in zip(members, found, strict=True):
+            results[index] = _of_twin(bare[index], one, "log", problems[index])
     return [results[index] for index in range(len(problems))]
 
 
 def _problem(given: Given, epsilon: float, penalties: tuple[float, float]) -> Problem:
     """Return what is solved, as plain tensors."""
-    a, b, cost = map(_detached, given[:3])
+    a, b, cost = map(detached, given[:3])
     return (*_weights(a, b, cost, penalties), cost, epsilon, penalties)
 
 
 def _of_twin(problem: Problem, found: dict[str, Any], method: str, given: Given) -> SinkhornResult:
     facts = _facts(found, problem[0], method)
-    return _connect(problem, found["f"], found["g"], facts, given, None)
+    known: dict[str, Any] = {name: found[name] for name in ("sums", "is_whole") if name in found}
+    return _connect(
+        *(problem, found["f"], found["g"], facts, given, None),
+        value=found.get("value"),
+        known=known,
+    )
 
 
 def debiased(
@@ -352,7 +258,7 @@ def solve_symmetric(
     given: Given, epsilon: float, penalties: tuple[float, float], tol: float, max_iter: int
 ) -> SinkhornResult:
     """Solve the problem of a cloud with itself, where its tensors are."""
-    a, _, cost = map(_detached, given[:3])
+    a, _, cost = map(detached, given[:3])
     found = twin.symmetric(cost, a, epsilon, penalties[0], tol=tol, max_iter=max_iter)
     problem = a, a, cost, epsilon, penalties
     facts = _facts(found, a, "symmetric")
@@ -409,14 +315,19 @@ def _connect(
     facts: dict[str, Any],
     given: Given,
     native: SinkhornResult | None,
+    *,
+    value: float | None = None,
+    known: dict[str, Any] | None = None,
 ) -> SinkhornResult:
     """Make the result, in the graph of what was given if that requires a gradient.
 
-    `native` is the Rust kernels' result, where they ran.
+    `native` is the Rust kernels' result, where they ran; `value` and what is `known` of what was
+    solved need not be found again.
     """
     a, b, cost, epsilon, penalties = problem
-    solved = _solved(problem, f, g, native)
-    value = _dual(solved) if native is None else float(native.value)
+    solved = _solved(problem, f, g, native, known or {})
+    if value is None:
+        value = float(_dual(solved) if native is None else native.value)
     if _wants_gradient(given):
         is_real = all(t.is_floating_point() for t in leaves(given[2]))
         costs = (
@@ -448,28 +359,29 @@ def _connect(
     )
 
 
-def _solved(problem: Problem, f: Tensor, g: Tensor, native: SinkhornResult | None) -> Solved:
-    if not math.isfinite(float(f.sum() + g.sum())):
+def _solved(
+    problem: Problem,
+    f: Tensor,
+    g: Tensor,
+    native: SinkhornResult | None,
+    known: dict[str, Any] | None = None,
+) -> Solved:
+    is_finite = (known or {}).get("is_whole", False) or math.isfinite(float(f.sum() + g.sum()))
+    if not is_finite:
         f, g = torch.where(f.isfinite(), f, 0.0), torch.where(g.isfinite(), g, 0.0)
-    return Solved(*problem, f, g, None if native is None else native._problem)  # noqa: SLF001
+    solved = Solved(*problem, f, g, None if native is None else native._problem)  # noqa: SLF001
+    vars(solved).update(known or {})  # what would be found when it is first asked for
+    return solved
 
 
 def _scalar(value: Any, like: Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float64, device=like.device).reshape(())
 
 
-def _dual(solved: Solved) -> float:
+def _dual(solved: Solved) -> Tensor:
     """Return the dual objective."""
-    total = solved.a.new_zeros(())
-    for weights, potential, penalty in zip(
-        (solved.a, solved.b), (solved.f, solved.g), solved.penalties, strict=True
-    ):
-        if math.isinf(penalty):
-            total = total + weights @ potential
-        else:
-            total = total - penalty * (weights @ torch.expm1(-potential / penalty))
-    entropy = solved.sums[0].sum() - solved.a.sum() * solved.b.sum()
-    return float(total - solved.epsilon * entropy)
+    weights, potentials = (solved.a, solved.b), [solved.f, solved.g]
+    return twin.dual(weights, potentials, solved.penalties, solved.epsilon, solved.sums[0].sum())
 
 
 @dataclass(frozen=True, eq=False)

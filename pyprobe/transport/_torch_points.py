@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Points", "finite_costs", "leaves", "with_leaves"]
+__all__ = ["Points", "detached", "finite_costs", "leaves", "with_leaves"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +66,16 @@ class Points:
 def leaves(cost: Tensor | Points) -> tuple[Tensor, ...]:
     """Return the tensors that costs are made of: what autograd sees."""
     return (cost,) if isinstance(cost, Tensor) else (cost.x, cost.y)
+
+
+def detached(value: Any) -> Any:
+    """Return a tensor or points outside any graph, whole numbers in float64; else `value`."""
+    if isinstance(value, Points):
+        return value.detach()
+    if not isinstance(value, Tensor):
+        return value
+    is_integer = not (value.is_floating_point() or value.is_complex())
+    return value.double() if is_integer and value.dtype != torch.bool else value.detach()
 
 
 def with_leaves(cost: Tensor | Points, tensors: tuple[Tensor, ...]) -> Tensor | Points:

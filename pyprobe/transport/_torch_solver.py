@@ -2,14 +2,13 @@
 
 The same conventions and the same iteration as in Rust's ``log_domain``: one exponential an entry,
 shifted by the row's maximum, with over-relaxation. The costs stay as they are; blocks of rows are
-widened to float64, or made of points, as they are read. On a GPU sums are made by one kernel of
-Triton where that runs (`_triton`), with a second exponential an entry, but without writing any
-block. Numbers are read off the device every `PERIOD` iterations.
+widened to float64, or made of points, as they are read. On a GPU kernels of Triton
+take their place where they run (`_triton`), with a second exponential an entry, but without writing
+any block. Numbers are read off the device every `PERIOD` iterations.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,20 +17,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyprobe._engine import kernels
 from pyprobe.errors import PyprobeError
 from pyprobe.transport._torch_points import Points
 
 __all__ = [
+    "LEAST_SUM",
+    "PERIOD",
+    "Relaxation",
+    "Side",
     "apply",
+    "center",
+    "dual",
     "log_sums",
+    "missed",
     "plan",
     "plan_rows",
     "position_gradient",
+    "shifted",
+    "sides",
     "sinkhorn",
-    "sinkhorn_batch",
     "solve_adjoint",
     "sums",
     "symmetric",
+    "translate",
 ]
 
 PERIOD = 10
@@ -155,8 +164,13 @@ def sinkhorn(
     watch: Callable[[int, float], bool] | None,
 ) -> dict[str, Any]:
     """Solve a problem; return what ``_core.sinkhorn`` does, but for the value."""
-    rows, columns = _sides(a, b, epsilon, penalties)
+    rows, columns = sides(a, b, epsilon, penalties)
     phi, gamma = rows.scaled(start[0], epsilon), columns.scaled(start[1], epsilon)
+    fused = _kernels(cost)
+    if fused is None:
+        steps = _Iteration(cost, epsilon, rows, columns)
+    else:
+        steps = fused.Iteration(cost, epsilon, (a, b), penalties)
     relaxation = Relaxation()
     tol = tol * float(a.sum())
     errors: list[float] = []
@@ -164,8 +178,8 @@ def sinkhorn(
     stopped = False
     while True:
         omega = relaxation.omega if errors else 1.0
-        phi, sums, logs, row_error = _row_step(cost, epsilon, rows, phi, gamma, omega)
-        unread.append(row_error + (sums - columns.target(gamma)).abs().sum())
+        phi, following, error = steps(phi, gamma, omega)
+        unread.append(error)
         n_iter = len(errors) + len(unread)
         look = n_iter % PERIOD == 0 or n_iter == max_iter or not errors
         if look:
@@ -176,102 +190,15 @@ def sinkhorn(
                 break
             # What remains after a change was made by the factor before it.
             any(relaxation.observe(error) for error in fresh)
-        if look and bool(((sums < LEAST_SUM) & (b > 0)).any()):
-            logs = log_sums(cost.T, epsilon, phi)
-        gamma = columns.half_step(gamma, logs, omega)
-        phi, gamma = _translate(rows, columns, phi, gamma)
-    phi, gamma = _center(rows, columns, phi, gamma)
+        if look:
+            following = steps.exact(phi, gamma, following, omega)
+        phi, gamma = translate(rows, columns, phi, following)
+    phi, gamma = center(rows, columns, phi, gamma)
     found = _found(cost, epsilon, (rows, columns), (phi, gamma), errors, tol)
     return found | {"stopped": stopped and errors[-1] > tol, "rate": relaxation.rate}
 
 
-@torch.no_grad()
-def sinkhorn_batch(
-    cost: Tensor,
-    a: Tensor,
-    b: Tensor,
-    epsilon: Tensor,
-    penalties: tuple[float, float],
-    *,
-    tol: float,
-    max_iter: int,
-) -> list[dict[str, Any]]:
-    """Solve problems of one shape side by side: what `sinkhorn` returns for each.
-
-    Costs have shape (B, n, m), weights (B, n) and (B, m), epsilon (B,), all in float64. Each
-    problem steps by a factor of its own and stops by itself.
-    """
-    runs = [_Run(goal) for goal in (tol * a.sum(1)).tolist()]
-    scaled, (rows, columns) = cost / epsilon[:, None, None], _sides(a, b, epsilon, penalties)
-    phi, gamma = rows.log_weights, columns.log_weights
-    logs = torch.zeros_like(gamma)  # by which the first step leaves gamma as it is
-    # Problems that have ended are iterated until they are half of all.
-    here, n_iter = list(range(len(runs))), 0
-    while here:
-        factors = [runs[index].relaxation.omega if n_iter else 1.0 for index in here]
-        omega = torch.tensor(factors, dtype=torch.float64, device=cost.device)[:, None]
-        unread = []
-        for _ in range(min(PERIOD - n_iter % PERIOD, max_iter - n_iter) if n_iter else 1):
-            gamma = columns.half_step(gamma, logs, omega)
-            if n_iter:
-                phi, gamma = _translate(rows, columns, phi, gamma)
-            exponent, high = _shifted(gamma[:, None] - scaled)
-            terms = exponent.exp_()
-            row_logs = high + terms.sum(2).log()
-            phi = rows.half_step(phi, row_logs, omega)
-            sums = ((phi + high).exp()[:, None] @ terms)[:, 0]
-            miss = (sums - columns.target(gamma)).abs().sum(1)
-            unread.append(_error(rows, phi, row_logs) + miss)
-            logs = sums.clamp_min(LEAST_SUM).log() - gamma
-            n_iter += 1
-        for place, fresh in enumerate(torch.stack(unread, 1).tolist()):
-            runs[here[place]].look(fresh, phi[place], gamma[place], is_last=n_iter == max_iter)
-        live = [place for place, index in enumerate(here) if runs[index].end is None]
-        if live and bool(((sums < LEAST_SUM) & (columns.weights > 0)).any()):
-            logs = torch.logsumexp(phi[:, :, None] - scaled, 1)
-        if 2 * len(live) <= len(here):
-            here = [here[place] for place in live]
-            rows, columns = _sides(a[here], b[here], epsilon[here], penalties)
-            scaled, phi, gamma, logs = (t[live] for t in (scaled, phi, gamma, logs))
-    strengths = epsilon.tolist()
-    return [
-        run.found(cost[index], a[index], b[index], strengths[index], penalties)
-        for index, run in enumerate(runs)
-    ]
-
-
-class _Run:
-    """How it goes with one problem among several."""
-
-    def __init__(self, goal: float) -> None:
-        self.goal = goal
-        self.errors: list[float] = []
-        self.relaxation = Relaxation()
-        self.end: tuple[Tensor, Tensor] | None = None
-
-    def look(self, errors: list[float], phi: Tensor, gamma: Tensor, *, is_last: bool) -> None:
-        """Take note of iterations, unless the problem has ended, and end it where they say so."""
-        if self.end is not None:
-            return
-        self.errors += errors
-        if errors[-1] <= self.goal or is_last:
-            self.end = phi, gamma
-        else:  # what remains after a change was made by the factor before it
-            any(self.relaxation.observe(error) for error in errors)
-
-    def found(
-        self, cost: Tensor, a: Tensor, b: Tensor, epsilon: float, penalties: tuple[float, float]
-    ) -> dict[str, Any]:
-        """Return what `sinkhorn` does."""
-        if self.end is None:
-            raise RuntimeError("the problem has not ended.")
-        rows, columns = _sides(a, b, epsilon, penalties)
-        potentials = _center(rows, columns, *self.end)
-        found = _found(cost, epsilon, (rows, columns), potentials, self.errors, self.goal)
-        return found | {"rate": self.relaxation.rate}
-
-
-def _sides(
+def sides(
     a: Tensor, b: Tensor, epsilon: float | Tensor, penalties: tuple[float, float]
 ) -> tuple[Side, Side]:
     """Return both sides of a problem, or of several with an epsilon each."""
@@ -292,7 +219,7 @@ def symmetric(
     unread: list[Tensor] = []
     while True:
         sums = log_sums(cost, epsilon, potential)
-        unread.append(2 * _error(side, potential, sums))
+        unread.append(2 * missed(side, potential, sums))
         n_iter = len(errors) + len(unread)
         if n_iter % PERIOD == 0 or n_iter == max_iter:
             errors, unread = errors + torch.stack(unread).tolist(), []
@@ -332,39 +259,46 @@ def _blocks(cost: Tensor | Points, epsilon: float) -> Iterator[tuple[slice, Tens
         yield block, cost[block].double() / epsilon
 
 
-def _row_step(
-    cost: Tensor | Points, epsilon: float, rows: Side, phi: Tensor, gamma: Tensor, omega: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the rows' next potential and their error, and between them what they give the columns.
+class _Iteration:
+    """Full steps of the rows and then of the columns, in torch's operations."""
 
-    That is the sums of the plan, and their logarithms without the columns' own factor.
-    """
-    if _kernels(cost) is not None:
-        sums = log_sums(cost, epsilon, gamma)
-        potential = rows.half_step(phi, sums, omega)
-        logs = log_sums(cost.T, epsilon, potential)
-        return potential, (logs + gamma).exp(), logs, _error(rows, potential, sums)
-    parts, columns = [], torch.zeros_like(gamma)
-    error = gamma.new_zeros(())
-    for block, scaled in _blocks(cost, epsilon):
-        side = Side(rows.weights[block], rows.slack)
-        exponent, high = _shifted(gamma - scaled)
-        terms = exponent.exp_()
-        sums = high + terms.sum(1).log()
-        potential = side.half_step(phi[block], sums, omega)
-        columns += (potential + high).exp() @ terms
-        error = error + _error(side, potential, sums)
-        parts.append(potential)
-    return torch.cat(parts), columns, columns.clamp_min(LEAST_SUM).log() - gamma, error
+    def __init__(self, cost: Tensor | Points, epsilon: float, rows: Side, columns: Side) -> None:
+        self.cost, self.epsilon = cost, epsilon
+        self.rows, self.columns = rows, columns
+        self.sums = columns.weights
+
+    def __call__(self, phi: Tensor, gamma: Tensor, omega: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return phi after its half step, gamma after the next, and the error between them."""
+        parts, self.sums = [], torch.zeros_like(gamma)
+        error = gamma.new_zeros(())
+        for block, scaled in _blocks(self.cost, self.epsilon):
+            side = Side(self.rows.weights[block], self.rows.slack)
+            exponent, high = shifted(gamma - scaled)
+            terms = exponent.exp_()
+            row_logs = high + terms.sum(1).log()
+            potential = side.half_step(phi[block], row_logs, omega)
+            self.sums += (potential + high).exp() @ terms
+            error = error + missed(side, potential, row_logs)
+            parts.append(potential)
+        error = error + (self.sums - self.columns.target(gamma)).abs().sum()
+        logs = self.sums.clamp_min(LEAST_SUM).log() - gamma
+        return torch.cat(parts), self.columns.half_step(gamma, logs, omega), error
+
+    def exact(self, phi: Tensor, gamma: Tensor, following: Tensor, omega: float) -> Tensor:
+        """Return `following`, made anew where sums of the columns have lost terms to underflow."""
+        if not bool(((self.sums < LEAST_SUM) & (self.columns.weights > 0)).any()):
+            return following
+        logs = log_sums(self.cost.T, self.epsilon, phi)
+        return self.columns.half_step(gamma, logs, omega)
 
 
-def _error(side: Side, potential: Tensor, sums: Tensor) -> Tensor:
+def missed(side: Side, potential: Tensor, sums: Tensor) -> Tensor:
     """Return by how much a side's sums of the plan miss what it asks for."""
     wanted = side.target(potential)
     return torch.where(side.weights > 0, (potential + sums).exp() - wanted, 0.0).abs().sum(-1)
 
 
-def _shifted(exponent: Tensor) -> tuple[Tensor, Tensor]:
+def shifted(exponent: Tensor) -> tuple[Tensor, Tensor]:
     """Subtract the rows' maxima, in place; 0 where all is minus infinity."""
     high = exponent.amax(-1)
     high = torch.where(high > -math.inf, high, 0.0)
@@ -374,9 +308,9 @@ def _shifted(exponent: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def log_sums(cost: Tensor | Points, epsilon: float, gamma: Tensor) -> Tensor:
     """Return ``log sum_j exp(gamma_j - C_ij / epsilon)``."""
-    kernels = _kernels(cost)
-    if kernels is not None:
-        found: Tensor = kernels.log_sums(cost, epsilon, gamma)
+    fused = _kernels(cost)
+    if fused is not None:
+        found: Tensor = fused.log_sums(cost, epsilon, gamma)
         return found
     parts = [torch.logsumexp(gamma - scaled, 1) for _, scaled in _blocks(cost, epsilon)]
     return torch.cat(parts)
@@ -384,21 +318,8 @@ def log_sums(cost: Tensor | Points, epsilon: float, gamma: Tensor) -> Tensor:
 
 def _kernels(cost: Tensor | Points) -> Any:
     """Return the module of fused kernels where the costs' device runs them, or None."""
-    if cost.device.type != "cuda":
-        return None
-    # Coordinates are counted in 32 bits there.
-    if isinstance(cost, Points) and max(cost.x.numel(), cost.y.numel()) >= 1 << 31:
-        return None
-    return _kernels_of(cost.device)
-
-
-@functools.cache
-def _kernels_of(device: torch.device) -> Any:
-    try:
-        from pyprobe.transport import _triton
-    except ImportError:  # torch brings Triton, but not on every system
-        return None
-    return _triton if _triton.runs_on(device) else None
+    points = (cost.x, cost.y) if isinstance(cost, Points) else (cost[:0],)
+    return kernels("pyprobe.transport._triton", *points)
 
 
 def _sums_if(weights: Tensor, cost: Tensor | Points, epsilon: float, other: Tensor) -> Tensor:
@@ -408,7 +329,7 @@ def _sums_if(weights: Tensor, cost: Tensor | Points, epsilon: float, other: Tens
     return log_sums(cost, epsilon, other)
 
 
-def _translate(rows: Side, columns: Side, phi: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+def translate(rows: Side, columns: Side, phi: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
     """Share the constant that the plan does not see as the penalties like it best."""
     if rows.is_strict and columns.is_strict:
         return phi, gamma
@@ -418,12 +339,30 @@ def _translate(rows: Side, columns: Side, phi: Tensor, gamma: Tensor) -> tuple[T
     return phi + shift, gamma - shift
 
 
-def _center(rows: Side, columns: Side, phi: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+def center(rows: Side, columns: Side, phi: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
     """Share it equally, where no penalty sees it."""
     if not (rows.is_strict and columns.is_strict):
         return phi, gamma
-    shift = 0.5 * (columns.dual(gamma) - rows.dual(phi)) / rows.weights.sum()
-    return phi + shift, gamma - shift
+    shift = 0.5 * (columns.dual(gamma) - rows.dual(phi)) / rows.weights.sum(-1)
+    return phi + shift[..., None], gamma - shift[..., None]
+
+
+def dual(
+    weights: tuple[Tensor, Tensor],
+    potentials: list[Tensor],
+    penalties: tuple[float, float],
+    epsilon: float | Tensor,
+    mass: Tensor,
+) -> Tensor:
+    """Return the dual objective of a plan with this mass, for one problem or many."""
+    total: Any = 0.0
+    for weight, potential, penalty in zip(weights, potentials, penalties, strict=True):
+        if math.isinf(penalty):
+            total = total + (weight * potential).sum(-1)
+        else:
+            total = total - penalty * (weight * torch.expm1(-potential / penalty)).sum(-1)
+    found: Tensor = total - epsilon * (mass - weights[0].sum(-1) * weights[1].sum(-1))
+    return found
 
 
 @torch.no_grad()
@@ -447,10 +386,10 @@ def sums(
     cost: Tensor | Points, epsilon: float, phi: Tensor, gamma: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return row sums, column sums and cost of the plan."""
-    kernels = _kernels(cost)
-    if kernels is not None and isinstance(cost, Points):
-        in_rows, spent, _ = kernels.moments(cost, epsilon, phi, gamma, slopes=False)
-        in_columns = kernels.moments(cost.T, epsilon, gamma, phi, slopes=False)[0]
+    fused = _kernels(cost)
+    if fused is not None and isinstance(cost, Points):
+        in_rows, spent, _ = fused.moments(cost, epsilon, phi, gamma, slopes=False)
+        in_columns = fused.moments(cost.T, epsilon, gamma, phi, slopes=False)[0]
         return in_rows, in_columns, spent.sum()
     rows, columns, total = [], torch.zeros_like(gamma), gamma.new_zeros(())
     for _, part, scaled in plan_rows(cost, epsilon, phi, gamma):
@@ -482,11 +421,11 @@ def position_gradient(
     cost: Points, epsilon: float, phi: Tensor, gamma: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of ``<P, C>`` in the points, the plan held."""
-    kernels = _kernels(cost)
-    if kernels is not None:
+    fused = _kernels(cost)
+    if fused is not None:
         return (
-            kernels.moments(cost, epsilon, phi, gamma, slopes=True)[2],
-            kernels.moments(cost.T, epsilon, gamma, phi, slopes=True)[2],
+            fused.moments(cost, epsilon, phi, gamma, slopes=True)[2],
+            fused.moments(cost.T, epsilon, gamma, phi, slopes=True)[2],
         )
     in_x, in_y = [], torch.zeros_like(cost.y, dtype=torch.float64)
     for block, part, _ in plan_rows(cost, epsilon, phi, gamma):

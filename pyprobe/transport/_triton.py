@@ -1,63 +1,43 @@
-"""Sums over a plan's rows in one kernel, for GPUs that Triton compiles for.
+"""Sinkhorn's iteration and sums over a plan's rows, for GPUs that Triton compiles for.
 
-The floor of such a sum is its exponentials: of clouds no block of costs is formed, and a matrix of
-costs is read once. In operations of torch each block would be written and read about ten times.
-Every thread has a row of a cloud and sees its columns one after the other, so that nothing is
-passed between threads; the result does not hang on the order in which programs run.
+The floor of an iteration is its exponentials: of clouds no block of costs is formed, and a matrix
+of costs is read once a side. In operations of torch each block would be written and read about ten
+times. A half step takes two kernels: one for the sums, over shares of the columns, and one that
+puts the shares together, steps, and says by how much the side is missed.
 """
 
 from __future__ import annotations
 
-import functools
 import math
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from pyprobe._triton import STEP, THREADS, accumulate, difference, shares
 from pyprobe.transport._torch_points import Points
 
-__all__ = ["log_sums", "moments", "runs_on"]
+__all__ = ["Iteration", "log_sums", "moments"]
 
 ROWS, COLUMNS = 32, 64
 """Entries of a matrix that a program reads at once."""
-THREADS, STEP = 128, 4
-"""Rows of a cloud that a program has, and columns that it sees at once."""
-PROGRAMS = 2048
-"""So many at least, if there are columns enough to share: a GPU has about 130 processors."""
 METRICS = {"sqeuclidean": 1, "euclidean": 2, "cityblock": 3}
 LOWEST = tl.constexpr(-1.7e308)
 
 
 @triton.jit
-def _distance(x, y, i, j, n, inside, used, D: tl.constexpr, METRIC: tl.constexpr):
-    """Return the costs from points `i` to point `j`; `x` has its coordinates in rows."""
-    total = tl.zeros_like(i).to(tl.float64)
-    if D <= 8:
-        for k in tl.static_range(D):
-            one = tl.load(x + k * n + i, mask=inside, other=0.0).to(tl.float64)
-            total = _add(total, one - tl.load(y + j * D + k, mask=used, other=0.0), METRIC)
-    else:
-        for k in range(D):
-            one = tl.load(x + k * n + i, mask=inside, other=0.0).to(tl.float64)
-            total = _add(total, one - tl.load(y + j * D + k, mask=used, other=0.0), METRIC)
-    if METRIC == 2:
-        total = tl.sqrt(total)
-    return total
-
-
-@triton.jit
-def _add(total, difference, METRIC: tl.constexpr):
+def _cost(x, y, i, j, n, inside, used, D: tl.constexpr, METRIC: tl.constexpr):
+    """Return the costs from points `i` to point `j`."""
     if METRIC == 3:
-        total += tl.abs(difference)
-    else:
-        total += difference * difference
-    return total
+        return accumulate(x, y, i, j, n, inside, used, D, 1)
+    total = accumulate(x, y, i, j, n, inside, used, D, 2)
+    return tl.sqrt(total) if METRIC == 2 else total
 
 
 @triton.jit(do_not_specialize=("n", "m", "width"))
-def _log_sums_of_points(
+def _sums_of_points(
     x,
     y,
     gamma,
@@ -83,13 +63,95 @@ def _log_sums_of_points(
         for step in tl.static_range(STEP):
             j = start + step
             used = j < last
-            cost = _distance(x, y, i, j, n, inside, used, D, METRIC)
+            cost = _cost(x, y, i, j, n, inside, used, D, METRIC)
             exponent = tl.load(gamma + j, mask=used, other=float("-inf")) - cost * factor
             # Of the new term and the sum so far, one is scaled down and the other by 1.
             term = tl.exp(-tl.abs(exponent - high))
             total = tl.where(exponent > high, total * term + 1.0, total + term)
             high = tl.maximum(high, exponent)
     tl.store(out + tl.program_id(1) * n + i, high + tl.log(total), mask=inside)
+
+
+@triton.jit(do_not_specialize=("n", "m", "width"))
+def _sums_of_matrix(
+    costs,
+    gamma,
+    out,
+    n,
+    m,
+    width,
+    of_row,
+    of_column,
+    scale,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Write ``log sum_j exp(gamma_j - scale C_ij)`` over `width` columns."""
+    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    first = tl.program_id(1) * width
+    last = tl.minimum(first + width, m)
+    inside = i < n
+    high = tl.full((ROWS,), LOWEST, tl.float64)
+    total = tl.zeros((ROWS,), tl.float64)
+    factor = tl.load(scale)
+    for start in range(first, last, COLUMNS):
+        j = start + tl.arange(0, COLUMNS)
+        both = inside[:, None] & (j < last)[None, :]
+        at = i.to(tl.int64)[:, None] * of_row + j.to(tl.int64)[None, :] * of_column
+        cost = tl.load(costs + at, mask=both, other=0.0).to(tl.float64)
+        other = tl.load(gamma + j, mask=j < last, other=float("-inf"))
+        exponent = other[None, :] - cost * factor
+        top = tl.maximum(high, tl.max(exponent, axis=1))
+        terms = tl.sum(tl.exp(exponent - top[:, None]), axis=1)
+        total = total * tl.exp(high - top) + terms
+        high = top
+    tl.store(out + tl.program_id(1) * n + i, high + tl.log(total), mask=inside)
+
+
+@triton.jit(do_not_specialize=("n", "n_shares", "omega"))
+def _half_step(
+    parts,
+    weights,
+    slack,
+    potential,
+    following,
+    errors,
+    n,
+    n_shares,
+    omega,
+    STRICT: tl.constexpr,
+    AFTER: tl.constexpr,
+    THREADS: tl.constexpr,
+):
+    """Write the next potential of a side, and the error of each program's points.
+
+    The error is that of the potential after the step, or of that before it. See `Side`.
+    """
+    i = tl.program_id(0) * THREADS + tl.arange(0, THREADS)
+    inside = i < n
+    weight = tl.load(weights + i, mask=inside, other=0.0)
+    own = tl.load(potential + i, mask=inside, other=0.0)
+    has = weight > 0
+    high = tl.full((THREADS,), LOWEST, tl.float64)
+    for share in range(n_shares):
+        part = tl.load(parts + share * n + i, mask=inside, other=float("-inf"))
+        high = tl.maximum(high, part)
+    total = tl.zeros((THREADS,), tl.float64)
+    for share in range(n_shares):
+        part = tl.load(parts + share * n + i, mask=inside, other=float("-inf"))
+        total += tl.exp(part - high)
+    sums = high + tl.log(total)
+    log_weight = tl.log(tl.where(has, weight, 1.0))
+    strength = tl.load(slack)
+    step = log_weight - sums / (1.0 + strength) - own
+    after = tl.where(has, own + omega * step, own)
+    tl.store(following + i, after, mask=inside)
+    at = after if AFTER else own
+    wanted = weight
+    if not STRICT:
+        wanted = weight * tl.exp(-strength * (at - log_weight))
+    miss = tl.where(has, tl.abs(tl.exp(at + sums) - wanted), 0.0)
+    tl.store(errors + tl.program_id(0), tl.sum(miss, axis=0))
 
 
 @triton.jit(do_not_specialize=("n", "m", "width"))
@@ -128,7 +190,7 @@ def _moments_of_points(
         for step in tl.static_range(STEP):
             j = start + step
             used = j < last
-            cost = _distance(x, y, i, j, n, inside, used, D, METRIC)
+            cost = _cost(x, y, i, j, n, inside, used, D, METRIC)
             other = tl.load(gamma + j, mask=used, other=float("-inf"))
             part = tl.exp(own + other - cost * factor)
             mass += part
@@ -150,72 +212,90 @@ def _moments_of_points(
 
 
 @triton.jit
-def _slope(x, y, i, j, n, inside, used, K: tl.constexpr, D: tl.constexpr, METRIC: tl.constexpr):
-    """Return the derivative by coordinate K, of the distance times itself under ``euclidean``."""
-    one = tl.load(x + K * n + i, mask=inside, other=0.0).to(tl.float64)
-    difference = one - tl.load(y + j * D + K, mask=used, other=0.0)
+def _slope(x, y, i, j, n, inside, used, k, D: tl.constexpr, METRIC: tl.constexpr):
+    """Return the derivative by coordinate k, of the distance times itself under ``euclidean``."""
+    apart = difference(x, y, i, j, n, inside, used, k, D)
     if METRIC == 1:
-        difference = 2.0 * difference
+        apart = 2.0 * apart
     if METRIC == 3:
-        difference = tl.where(difference > 0, 1.0, tl.where(difference < 0, -1.0, 0.0))
-    return difference
+        apart = tl.where(apart > 0, 1.0, tl.where(apart < 0, -1.0, 0.0))
+    return apart
 
 
-@triton.jit(do_not_specialize=("n", "m", "width"))
-def _log_sums_of_matrix(
-    costs,
-    gamma,
-    out,
-    n,
-    m,
-    width,
-    of_row,
-    of_column,
-    scale,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Write ``log sum_j exp(gamma_j - scale C_ij)`` over `width` columns."""
-    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    first = tl.program_id(1) * width
-    last = tl.minimum(first + width, m)
-    inside = i < n
-    high = tl.full((ROWS,), LOWEST, tl.float64)
-    total = tl.zeros((ROWS,), tl.float64)
-    factor = tl.load(scale)
-    for start in range(first, last, COLUMNS):
-        j = start + tl.arange(0, COLUMNS)
-        both = inside[:, None] & (j < last)[None, :]
-        at = i.to(tl.int64)[:, None] * of_row + j.to(tl.int64)[None, :] * of_column
-        cost = tl.load(costs + at, mask=both, other=0.0).to(tl.float64)
-        other = tl.load(gamma + j, mask=j < last, other=float("-inf"))
-        exponent = other[None, :] - cost * factor
-        top = tl.maximum(high, tl.max(exponent, axis=1))
-        terms = tl.sum(tl.exp(exponent - top[:, None]), axis=1)
-        total = total * tl.exp(high - top) + terms
-        high = top
-    tl.store(out + tl.program_id(1) * n + i, high + tl.log(total), mask=inside)
+class _Sums:
+    """The logarithms of sums over the rows of some costs, by shares of the columns."""
+
+    def __init__(self, cost: Tensor | Points, scale: Tensor) -> None:
+        n, m = cost.shape
+        self.tail: tuple[Any, ...]
+        self.given: tuple[Tensor, ...]
+        if isinstance(cost, Points):
+            self.grid, self.width = shares(n, m)
+            self.run, self.tail = _sums_of_points, (scale,)
+            self.given, self.constants = _of_points(cost)
+        else:
+            self.grid, self.width = shares(n, m, ROWS, COLUMNS)
+            self.run, self.tail = _sums_of_matrix, (cost.stride(0), cost.stride(1), scale)
+            self.given, self.constants = (cost,), {"ROWS": ROWS, "COLUMNS": COLUMNS}
+        self.parts = scale.new_empty((self.grid[1], n))
+        self.shape = n, m
+
+    def __call__(self, gamma: Tensor) -> Tensor:
+        """Return the shares, shape (k, n), in a buffer that the next call writes anew."""
+        sizes = (*self.shape, self.width)
+        self.run[self.grid](*self.given, gamma, self.parts, *sizes, *self.tail, **self.constants)
+        return self.parts
+
+
+class Iteration:
+    """Full steps of the rows and then of the columns, as the twin's own: see ``_TorchSteps``."""
+
+    def __init__(
+        self,
+        cost: Tensor | Points,
+        epsilon: float,
+        weights: tuple[Tensor, Tensor],
+        penalties: tuple[float, float],
+    ) -> None:
+        self.weights = [weight.contiguous() for weight in weights]
+        scale = weights[0].new_full((), 1 / epsilon)
+        self.sums = _Sums(cost, scale), _Sums(cost.T, scale)
+        self.strict = [math.isinf(penalty) for penalty in penalties]
+        self.slacks = [scale.new_full((), epsilon / penalty) for penalty in penalties]
+        self.blocks = [triton.cdiv(len(weight), THREADS) for weight in weights]
+
+    def __call__(self, phi: Tensor, gamma: Tensor, omega: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return phi after its half step, gamma after the next, and the error between them."""
+        with torch.cuda.device_of(phi):
+            errors = phi.new_empty(sum(self.blocks))
+            phi = self._half_step(0, gamma, phi, omega, errors[: self.blocks[0]])
+            following = self._half_step(1, phi, gamma, omega, errors[self.blocks[0] :])
+        return phi, following, errors.sum()
+
+    def exact(self, phi: Tensor, gamma: Tensor, following: Tensor, omega: float) -> Tensor:  # noqa: ARG002
+        """Return `following`: no sum has lost terms to underflow."""
+        return following
+
+    def _half_step(
+        self, side: int, other: Tensor, potential: Tensor, omega: float, errors: Tensor
+    ) -> Tensor:
+        parts = self.sums[side](other.contiguous())
+        following = torch.empty_like(potential)
+        _half_step[(self.blocks[side],)](
+            *(parts, self.weights[side], self.slacks[side], potential, following, errors),
+            *(len(potential), len(parts), omega),
+            STRICT=self.strict[side],
+            AFTER=side == 0,
+            THREADS=THREADS,
+        )
+        return following
 
 
 def log_sums(cost: Tensor | Points, epsilon: float, gamma: Tensor) -> Tensor:
     """Return ``log sum_j exp(gamma_j - C_ij / epsilon)`` in float64."""
-    n, m = cost.shape
-    scale = gamma.new_full((), 1 / epsilon)
-    gamma = gamma.contiguous()
     with torch.cuda.device_of(gamma):
-        if isinstance(cost, Points):
-            grid, width = _shares(n, m, THREADS, STEP)
-            out = gamma.new_empty((grid[1], n))
-            x, y, constants = _of_points(cost)
-            _log_sums_of_points[grid](x, y, gamma, out, n, m, width, scale, **constants)
-        else:
-            grid, width = _shares(n, m, ROWS, COLUMNS)
-            out = gamma.new_empty((grid[1], n))
-            strides = cost.stride(0), cost.stride(1)
-            _log_sums_of_matrix[grid](
-                *(cost, gamma, out, n, m, width, *strides, scale), ROWS=ROWS, COLUMNS=COLUMNS
-            )
-    return out[0] if grid[1] == 1 else out.logsumexp(0)
+        parts = _Sums(cost, gamma.new_full((), 1 / epsilon))(gamma.contiguous())
+    return parts[0] if len(parts) == 1 else parts.logsumexp(0)
 
 
 def moments(
@@ -228,41 +308,22 @@ def moments(
     (n, m), d = cost.shape, cost.x.shape[1]
     scale = phi.new_full((), 1 / epsilon)
     phi, gamma = phi.contiguous(), gamma.contiguous()
-    x, y, constants = _of_points(cost)
-    grid, width = _shares(n, m, THREADS, STEP)
+    points, constants = _of_points(cost)
+    grid, width = shares(n, m)
     parts = []
     with torch.cuda.device_of(phi):
         for first in range(0, d, 3) if slopes else (d,):
             out = phi.new_empty((grid[1], 5, n))
             _moments_of_points[grid](
-                *(x, y, phi, gamma, out, n, m, width, scale), FIRST=first, **constants
+                *(*points, phi, gamma, out, n, m, width, scale), FIRST=first, **constants
             )
             parts.append(out.sum(0))
     pulls = torch.cat([part[2:] for part in parts])[: d if slopes else 0]
     return parts[0][0], parts[0][1], pulls.T
 
 
-def _of_points(cost: Points) -> tuple[Tensor, Tensor, dict[str, int]]:
+def _of_points(cost: Points) -> tuple[tuple[Tensor, Tensor], dict[str, int]]:
     """Return clouds as kernels read them, and what these are compiled for."""
     constants = {"D": cost.x.shape[1], "METRIC": METRICS[cost.metric]}
-    threads = {"THREADS": THREADS, "STEP": STEP, "num_warps": THREADS // 32}
-    return cost.x.T.contiguous(), cost.y.contiguous(), constants | threads
-
-
-def _shares(n: int, m: int, rows: int, columns: int) -> tuple[tuple[int, int], int]:
-    """Return the programs for rows and for columns, and how many columns each of these has."""
-    blocks = triton.cdiv(n, rows)
-    shares = min(triton.cdiv(PROGRAMS, blocks), triton.cdiv(m, columns))
-    width = columns * triton.cdiv(triton.cdiv(m, shares), columns)
-    return (blocks, triton.cdiv(m, width)), width
-
-
-@functools.cache
-def runs_on(device: torch.device) -> bool:
-    """Whether kernels can be compiled for a device: that needs a C compiler, too."""
-    ones = torch.ones((2, 1), dtype=torch.float64, device=device)
-    try:
-        found = log_sums(Points(ones, ones, "sqeuclidean"), 1.0, ones[:, 0])
-    except Exception:  # of whatever kind: torch's own operations do it without
-        return False
-    return bool((found - (1 + math.log(2))).abs().max() < 1e-12)
+    points = cost.x.T.contiguous(), cost.y.contiguous()
+    return points, constants | {"THREADS": THREADS, "STEP": STEP}

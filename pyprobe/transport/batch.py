@@ -33,6 +33,7 @@ from pyprobe.transport.sinkhorn import (
     SolverOptions,
     as_result,
     check_feasible,
+    range_of,
     unresolved,
 )
 from pyprobe.typing import ArrayLike
@@ -171,7 +172,7 @@ def _solve_at_once(
         strengths.append(epsilon)
         first.append(masses[0])
         second.append(masses[1])
-        remark = unresolved(epsilon, matrix)
+        remark = unresolved(epsilon, *range_of(matrix))
         if remark is not None:
             remarks.append((index, remark))
     found = _core.sinkhorn_batch(costs, first, second, strengths, penalties, **options.of_kernel())
@@ -192,13 +193,14 @@ def _solve_by_twin(
     """Solve where the tensors are."""
     from pyprobe.transport import _torch
 
-    strengths, remarks = [], []
+    ranges, strengths, remarks = _torch.check_batch(problems, penalties, options.method), [], []
     for index, given in enumerate(problems):
         a, b, cost, _ = _of_problem(index, _torch.plain, *given, None)
-        epsilon = _of_problem(index, check_epsilon, _detached(given[3]))
-        _of_problem(index, _torch.check, a, b, cost, penalties, options.method)
-        strengths.append(epsilon)
-        remark = unresolved(epsilon, cost)
+        strengths.append(_of_problem(index, check_epsilon, _detached(given[3])))
+        if ranges is None:
+            _of_problem(index, _torch.check, a, b, cost, penalties, options.method)
+        extremes = range_of(cost) if ranges is None else ranges[index]
+        remark = unresolved(strengths[index], *extremes)
         if remark is not None:
             remarks.append((index, remark))
     limits = options.tol, options.max_iter

@@ -590,16 +590,21 @@ def _watch(
 
 
 def _check_resolution(epsilon: float, cost: Array) -> None:
-    message = unresolved(epsilon, cost)
+    message = unresolved(epsilon, *range_of(cost))
     if message is not None:
         warn(message, NumericalWarning)
 
 
-def unresolved(epsilon: float, cost: Array) -> str | None:
-    """Return what there is to say of an epsilon far below the range of the costs."""
+def range_of(cost: Array) -> tuple[float, float]:
+    """Return the least and the largest of the finite costs."""
     least, most = float(cost.min()), float(cost.max())
     if most == math.inf and least < math.inf:
         most = float(cost[cost < math.inf].max())
+    return least, most
+
+
+def unresolved(epsilon: float, least: float, most: float) -> str | None:
+    """Return what there is to say of an epsilon far below this range of the costs."""
     if most == math.inf:
         return None
     if epsilon < _RESOLUTION * (most - least):

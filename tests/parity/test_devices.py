@@ -323,6 +323,12 @@ def test_single_precision_is_not_rounded_to_tensorfloat(device):
             value, exact = distance(x[:100], x[100:]), distance(x[:100].double(), x[100:].double())
             assert float(value) == pytest.approx(float(exact), rel=1e-5)
         scores = sketching.leverage_scores(torch.tensor(TALL, device=device).float())
+        bridge = transport.LightSchrodingerBridge.from_parameters(
+            weights(5), cloud(5, 20), np.ones((5, 20)), epsilon=1.0
+        )
+        starts = torch.tensor(cloud(30, 20), device=device).float()
+        drifts = bridge.drift(starts, 0.5), bridge.drift(starts.double(), 0.5)
+        assert_near(drifts[0], drifts[1].double().cpu(), device, 1e-6)
         np.testing.assert_allclose(
             scores.cpu(), sketching.leverage_scores(TALL.astype(np.float32)), rtol=1e-5
         )
