@@ -41,7 +41,7 @@ def compare_iterations(cost):
     a, b = (torch.arange(n).double() / n for n in cost.shape)  # the first has no weight
     phi, gamma = a.log(), b.log() + 0.1
     for epsilon, penalties, omega in ((0.5, (torch.inf,) * 2, 1.25), (0.1, (0.5, torch.inf), 1.0)):
-        steps = twin._Iteration(cost, epsilon, *twin._sides(a, b, epsilon, penalties))
+        steps = twin._Iteration(cost, epsilon, *twin.sides(a, b, epsilon, penalties))
         fused = kernels.Iteration(cost, epsilon, (a, b), penalties)
         for _ in range(2):
             expected, found = steps(phi, gamma, omega), fused(phi, gamma, omega)
