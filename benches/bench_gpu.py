@@ -81,6 +81,7 @@ def tensor(array: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tenso
 
 
 def clouds(sizes: tuple[int, ...]) -> str:
+    names = ["torch's operations", *(["KeOps"] if has_keops() else []), "OTT"]
     rows = []
     for n in sizes:
         rng = np.random.default_rng(0)
@@ -89,28 +90,27 @@ def clouds(sizes: tuple[int, ...]) -> str:
         for dtype in (torch.float64, torch.float32):
             pair = tensor(x, dtype), tensor(y, dtype)
             ours = an_iteration(partial(our_clouds, *pair), few)
-            peers = [None, None, None]
+            peers: list[float | None] = [None for _ in names]
             if n <= MOST:
                 with without_kernels():
                     peers[0] = an_iteration(partial(our_clouds, *pair))
-            if has_keops():
-                peers[1] = an_iteration(partial(keops, *pair), few)
+            if "KeOps" in names:
+                peers[names.index("KeOps")] = an_iteration(partial(keops, *pair), few)
             if installed("ott") and n <= MOST and dtype is torch.float64:
-                peers[2] = an_iteration(ott(point_cloud(x, y)))
+                peers[-1] = an_iteration(ott(point_cloud(x, y)))
             ratios = [peer and f"**{peer / ours:.3g}**" for peer in peers]
             kind = str(dtype).removeprefix("torch.")
             rows.append([n, kind, ours, *peers, *ratios, peak(our_clouds(*pair, 3))])
-    names = ["torch's operations", "KeOps", "OTT"]
     head = ["n", "points", "ms, ours", *(f"ms, {name}" for name in names)]
     head += [*(f"{name} / ours" for name in names), "MB, ours"]
     return (
         "### Clouds\n\nAn iteration of both potentials, points in the unit cube of three "
         f"dimensions, squared distances, epsilon = {EPSILON:g}: the difference of runs of "
         "different length. Torch's operations are what we fall back on where Triton does not run. "
-        "KeOps is the same iteration written with its `LazyTensor`, without a test of the error, "
-        "in the type of the points; ours is in float64 whatever they are. OTT's is a `PointCloud`, "
-        "which forms the matrix. Memory is by how much a solve raises the peak of what torch "
-        "holds.\n\n" + markdown(head, rows)
+        "KeOps, where it runs, is the same iteration written with its `LazyTensor`, without a test "
+        "of the error, in the type of the points; ours is in float64 whatever they are. OTT's is a "
+        "`PointCloud`, which forms the matrix. Memory is by how much a solve raises the peak of "
+        "what torch holds.\n\n" + markdown(head, rows)
     )
 
 

@@ -217,16 +217,24 @@ def symmetric(
     tol = tol * float(a.sum())
     errors: list[float] = []
     unread: list[Tensor] = []
+    fused = _kernels(cost)
+    step = None if fused is None else fused.HalfStep(cost, epsilon, a, penalty)
     while True:
-        sums = log_sums(cost, epsilon, potential)
-        unread.append(2 * missed(side, potential, sums))
-        n_iter = len(errors) + len(unread)
+        n_iter = len(errors) + len(unread) + 1
+        omega = 0.5 if n_iter > 1 else 1.0  # the first step from nothing is a whole one
+        if step is None:
+            sums = log_sums(cost, epsilon, potential)
+            miss = missed(side, potential, sums)
+            following = side.half_step(potential, sums, omega)
+        else:
+            following, parts = step(potential, potential, omega, after=False)
+            miss = parts.sum()
+        unread.append(2 * miss)
         if n_iter % PERIOD == 0 or n_iter == max_iter:
             errors, unread = errors + torch.stack(unread).tolist(), []
             if errors[-1] <= tol or n_iter == max_iter:
                 break
-        # The first step from nothing is a whole one.
-        potential = side.half_step(potential, sums, 0.5 if n_iter > 1 else 1.0)
+        potential = following
     return _found(cost, epsilon, (side, side), (potential, potential), errors, tol)
 
 

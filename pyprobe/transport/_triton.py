@@ -19,7 +19,7 @@ from torch import Tensor
 from pyprobe._triton import STEP, THREADS, accumulate, difference, shares
 from pyprobe.transport._torch_points import Points
 
-__all__ = ["Iteration", "log_sums", "moments"]
+__all__ = ["HalfStep", "Iteration", "log_sums", "moments"]
 
 ROWS, COLUMNS = 32, 64
 """Entries of a matrix that a program reads at once."""
@@ -34,6 +34,15 @@ def _cost(x, y, i, j, n, inside, used, D: tl.constexpr, METRIC: tl.constexpr):
         return accumulate(x, y, i, j, n, inside, used, D, 1)
     total = accumulate(x, y, i, j, n, inside, used, D, 2)
     return tl.sqrt(total) if METRIC == 2 else total
+
+
+@triton.jit
+def _add_term(high, total, exponent):
+    """Add an exponential to a sum that is ``exp(high) total``; `high` is the largest exponent."""
+    # Of the new term and the sum so far, one is scaled down and the other by 1.
+    term = tl.exp(-tl.abs(exponent - high))
+    total = tl.where(exponent > high, total * term + 1.0, total + term)
+    return tl.maximum(high, exponent), total
 
 
 @triton.jit(do_not_specialize=("n", "m", "width"))
@@ -65,10 +74,7 @@ def _sums_of_points(
             used = j < last
             cost = _cost(x, y, i, j, n, inside, used, D, METRIC)
             exponent = tl.load(gamma + j, mask=used, other=float("-inf")) - cost * factor
-            # Of the new term and the sum so far, one is scaled down and the other by 1.
-            term = tl.exp(-tl.abs(exponent - high))
-            total = tl.where(exponent > high, total * term + 1.0, total + term)
-            high = tl.maximum(high, exponent)
+            high, total = _add_term(high, total, exponent)
     tl.store(out + tl.program_id(1) * n + i, high + tl.log(total), mask=inside)
 
 
@@ -133,13 +139,10 @@ def _half_step(
     own = tl.load(potential + i, mask=inside, other=0.0)
     has = weight > 0
     high = tl.full((THREADS,), LOWEST, tl.float64)
-    for share in range(n_shares):
-        part = tl.load(parts + share * n + i, mask=inside, other=float("-inf"))
-        high = tl.maximum(high, part)
     total = tl.zeros((THREADS,), tl.float64)
     for share in range(n_shares):
         part = tl.load(parts + share * n + i, mask=inside, other=float("-inf"))
-        total += tl.exp(part - high)
+        high, total = _add_term(high, total, part)
     sums = high + tl.log(total)
     log_weight = tl.log(tl.where(has, weight, 1.0))
     strength = tl.load(slack)
@@ -247,8 +250,37 @@ class _Sums:
         return self.parts
 
 
+class HalfStep:
+    """One side's half step: see ``Side``."""
+
+    def __init__(
+        self, cost: Tensor | Points, epsilon: float, weights: Tensor, penalty: float
+    ) -> None:
+        self.weights = weights.contiguous()
+        self.sums = _Sums(cost, weights.new_full((), 1 / epsilon))
+        self.slack = weights.new_full((), epsilon / penalty)
+        self.strict = math.isinf(penalty)
+        self.n_blocks = triton.cdiv(len(weights), THREADS)
+
+    def __call__(
+        self, other: Tensor, potential: Tensor, omega: float, *, after: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return the next potential, and errors whose sum is that after the step, or before it."""
+        with torch.cuda.device_of(potential):
+            parts = self.sums(other.contiguous())
+            following, errors = torch.empty_like(potential), potential.new_empty(self.n_blocks)
+            _half_step[(self.n_blocks,)](
+                *(parts, self.weights, self.slack, potential, following, errors),
+                *(len(potential), len(parts), omega),
+                STRICT=self.strict,
+                AFTER=after,
+                THREADS=THREADS,
+            )
+        return following, errors
+
+
 class Iteration:
-    """Full steps of the rows and then of the columns, as the twin's own: see ``_TorchSteps``."""
+    """Full steps of the rows and then of the columns, as the twin's own of this name."""
 
     def __init__(
         self,
@@ -257,37 +289,17 @@ class Iteration:
         weights: tuple[Tensor, Tensor],
         penalties: tuple[float, float],
     ) -> None:
-        self.weights = [weight.contiguous() for weight in weights]
-        scale = weights[0].new_full((), 1 / epsilon)
-        self.sums = _Sums(cost, scale), _Sums(cost.T, scale)
-        self.strict = [math.isinf(penalty) for penalty in penalties]
-        self.slacks = [scale.new_full((), epsilon / penalty) for penalty in penalties]
-        self.blocks = [triton.cdiv(len(weight), THREADS) for weight in weights]
+        self.rows = HalfStep(cost, epsilon, weights[0], penalties[0])
+        self.columns = HalfStep(cost.T, epsilon, weights[1], penalties[1])
 
     def __call__(self, phi: Tensor, gamma: Tensor, omega: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return phi after its half step, gamma after the next, and the error between them."""
-        with torch.cuda.device_of(phi):
-            errors = phi.new_empty(sum(self.blocks))
-            phi = self._half_step(0, gamma, phi, omega, errors[: self.blocks[0]])
-            following = self._half_step(1, phi, gamma, omega, errors[self.blocks[0] :])
-        return phi, following, errors.sum()
+        phi, of_rows = self.rows(gamma, phi, omega, after=True)
+        following, of_columns = self.columns(phi, gamma, omega, after=False)
+        return phi, following, of_rows.sum() + of_columns.sum()
 
     def exact(self, phi: Tensor, gamma: Tensor, following: Tensor, omega: float) -> Tensor:  # noqa: ARG002
         """Return `following`: no sum has lost terms to underflow."""
-        return following
-
-    def _half_step(
-        self, side: int, other: Tensor, potential: Tensor, omega: float, errors: Tensor
-    ) -> Tensor:
-        parts = self.sums[side](other.contiguous())
-        following = torch.empty_like(potential)
-        _half_step[(self.blocks[side],)](
-            *(parts, self.weights[side], self.slacks[side], potential, following, errors),
-            *(len(potential), len(parts), omega),
-            STRICT=self.strict[side],
-            AFTER=side == 0,
-            THREADS=THREADS,
-        )
         return following
 
 
