@@ -20,7 +20,7 @@ __all__ = ["STEP", "THREADS", "accumulate", "runs_on", "shares"]
 
 THREADS, STEP = 128, 4
 """Rows that a program has, and columns that it sees at once."""
-_PROGRAMS = 1024
+_PROGRAMS = 2048
 """So many at least, if there are columns enough: a GPU has about 130 processors."""
 _UNROLLED = tl.constexpr(8)
 
