@@ -2,10 +2,13 @@
 
 /// What the instructions that a body is compiled for can do and plain arithmetic cannot ask for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Instructions {
+pub struct Instructions {
     /// The proof that AVX-512 is there.
     #[cfg(target_arch = "x86_64")]
     pub(crate) avx512: Option<pulp::x86::V4>,
+    /// The proof that AVX2 is there.
+    #[cfg(target_arch = "x86_64")]
+    avx2: Option<pulp::x86::V3>,
 }
 
 impl Instructions {
@@ -13,7 +16,25 @@ impl Instructions {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn of<S: pulp::Simd>(simd: S) -> Self {
-        Self { avx512: (&simd as &dyn core::any::Any).downcast_ref().copied() }
+        let simd = &simd as &dyn core::any::Any;
+        Self { avx512: simd.downcast_ref().copied(), avx2: simd.downcast_ref().copied() }
+    }
+
+    /// Asks for the cache line of `values[at]`, which may lie behind the end, without waiting for it.
+    ///
+    /// The hardware foresees a stream of reads to the end of its page alone. Where much is computed
+    /// between two reads, each page would be waited for.
+    #[inline(always)]
+    pub(crate) fn prefetch<T>(self, values: &[T], at: usize) {
+        let place = values.as_ptr().wrapping_add(at).cast();
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = self.avx512 {
+            simd.sse._mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(place);
+        } else if let Some(simd) = self.avx2 {
+            simd.sse._mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(place);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _: *const i8 = place;
     }
 
     #[cfg(not(target_arch = "x86_64"))]

@@ -3,10 +3,15 @@
 use ndarray::ArrayView2;
 
 use crate::linalg::{Metric, Points};
+use crate::simd::Instructions;
 use crate::{Error, Real};
 
 /// Columns whose costs are read at once: they stay in registers until what is made of them is written.
 pub(super) const LANES: usize = Points::LANES;
+/// Bytes between a cost that is read and one that is asked for: what is read while memory answers.
+const AHEAD: usize = 4096;
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
 
 /// A cost matrix of shape (n, m), read row by row in panels of [`Points::LANES`] columns.
 ///
@@ -20,11 +25,16 @@ pub trait Cost: Sync {
     /// implementations are `#[inline(always)]`.
     fn panel(&self, i: usize, start: usize, n: usize) -> [f64; LANES];
 
+    /// Asks for what a panel some way behind this one will be made of, without waiting for it.
+    #[inline(always)]
+    fn prefetch(&self, _on: Instructions, _i: usize, _start: usize) {}
+
     /// Writes `value(costs, others)` for the costs of row `i` and the numbers of `others` beside them,
     /// a panel at a time. Behind the last column costs are infinite, and the others 0.
     #[inline(always)]
     fn map(
         &self,
+        on: Instructions,
         i: usize,
         others: &[f64],
         out: &mut [f64],
@@ -33,6 +43,7 @@ pub trait Cost: Sync {
         let (out, out_rest) = out.as_chunks_mut();
         let (others, others_rest) = others.as_chunks();
         for (k, (out, others)) in out.iter_mut().zip(others).enumerate() {
+            self.prefetch(on, i, k * LANES);
             *out = value(self.panel(i, k * LANES, LANES), *others);
         }
         let n = out_rest.len();
@@ -99,6 +110,14 @@ impl<T: Real + Sync> Cost for Dense<'_, T> {
             }
         }
         costs
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, on: Instructions, i: usize, start: usize) {
+        let at = i * self.n_columns + start + AHEAD / size_of::<T>();
+        for l in (0..LANES).step_by(LINE / size_of::<T>()) {
+            on.prefetch(self.values, at + l);
+        }
     }
 }
 

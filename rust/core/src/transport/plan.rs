@@ -532,7 +532,7 @@ pub fn log_kernel_sums<C: Cost>(
                 vectorize_with(
                     #[inline(always)]
                     |on| {
-                        let high = largest(gibbs, i, v, &mut row);
+                        let high = largest(on, gibbs, i, v, &mut row);
                         let shift = if high > f64::NEG_INFINITY { -high } else { 0.0 };
                         *out = high + exponentials(on, gibbs, i, shift, v, &mut row).ln();
                     },

@@ -170,6 +170,7 @@ pub(super) fn exponentials_with<C: Cost>(
     let scale = scale * LOG2_E;
     let mut total = [0.0; LANES];
     cost.map(
+        on,
         i,
         gamma,
         out,
@@ -210,6 +211,7 @@ pub(super) fn sum_of(values: &[f64]) -> f64 {
 /// The largest of `gamma_j - C_ij / epsilon` over the columns of row `i`, `buffer` a row long.
 #[inline(always)]
 pub(super) fn largest<C: Cost>(
+    on: Instructions,
     Gibbs { cost, scale }: Gibbs<'_, C>,
     i: usize,
     gamma: &[f64],
@@ -217,6 +219,7 @@ pub(super) fn largest<C: Cost>(
 ) -> f64 {
     let mut high = [f64::NEG_INFINITY; LANES];
     cost.map(
+        on,
         i,
         gamma,
         buffer,
@@ -321,7 +324,7 @@ pub(super) fn plan_rows<C: Cost>(
             *total = exponentials(on, gibbs, i, *phi, gamma, row);
         }
         if fresh || !SUMS.contains(total) {
-            let high = largest(gibbs, i, gamma, row);
+            let high = largest(on, gibbs, i, gamma, row);
             if high == f64::NEG_INFINITY {
                 stranded = stranded.or(Some(i));
                 continue;
@@ -395,7 +398,7 @@ mod tests {
             let (high, total) = vectorize_with(
                 #[inline(always)]
                 |on| {
-                    let high = largest(gibbs, 1, &gamma, &mut row);
+                    let high = largest(on, gibbs, 1, &gamma, &mut row);
                     let total = exponentials_with(
                         on,
                         gibbs,
