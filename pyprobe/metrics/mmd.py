@@ -99,7 +99,8 @@ def mmd(
     Differentiable once, in the points and in the weights, in torch's reverse mode, at the same
     order of cost; a pair of equal points has the subgradient 0 of the Laplace kernel. Second
     derivatives, forward mode, ``torch.func`` and tracing raise an error; ``torch.compile`` leaves
-    the call as it is. Engines: native (NumPy, and torch on the CPU), torch (other devices).
+    the call as it is. Engines: native (NumPy, and torch on the CPU), torch (other devices; on a
+    GPU a kernel of Triton where that runs).
 
     References
     ----------

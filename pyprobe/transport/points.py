@@ -94,7 +94,8 @@ def sinkhorn_points(
     ``"cityblock"`` in each coordinate that does.
 
     Engines: native, also for torch tensors on the CPU, which are not copied; torch elsewhere, for
-    methods ``"auto"`` and ``"log"``, with costs made in blocks of rows.
+    methods ``"auto"`` and ``"log"``: on a GPU by kernels of Triton in O((n + m) d) memory where
+    these run, else with costs made in blocks of rows.
 
     References
     ----------
