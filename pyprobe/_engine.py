@@ -18,9 +18,12 @@ import functools
 import importlib
 import itertools
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
+
+from pyprobe._warn import warn
 
 __all__ = ["Engine", "kernels", "select"]
 
@@ -88,20 +91,34 @@ def _mixture(arrays: tuple[Any, ...], names: tuple[str, ...], tensor: Any) -> Ty
     )
 
 
-def kernels(module: str, *tensors: Any) -> Any:
-    """Return a module of Triton kernels where these tensors' device runs them, or None."""
-    if tensors[0].device.type != "cuda":
+def kernels(module: str, device: Any, n_numbers: int) -> Any:
+    """Return a module of Triton kernels where a device runs them, or None.
+
+    `n_numbers` are those of the longest array: kernels count in 32 bits, and write a few for each.
+    """
+    if device.type != "cuda" or n_numbers >= 1 << 28:
         return None
-    # Entries of points are counted in 32 bits there.
-    if any(tensor.numel() >= 1 << 31 for tensor in tensors):
-        return None
-    return _kernels(module, tensors[0].device)
+    return _kernels(module, device)
 
 
 @functools.cache
 def _kernels(module: str, device: Any) -> Any:
     try:
-        from pyprobe._triton import runs_on
-    except ImportError:  # torch brings Triton, but not on every system
+        importlib.import_module("triton")
+    except ImportError:  # torch brings it, but not on every system
         return None
-    return importlib.import_module(module) if runs_on(device) else None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Triton's own, at the first kernel
+            found = importlib.import_module(module)
+            if found.works_on(device):
+                return found
+        reason = "their sums are wrong"
+    except Exception as error:  # whatever it is, torch's own operations do without
+        reason = f"{type(error).__name__}: {error}"
+    warn(
+        f"Triton's kernels do not run on {device} ({reason}). Torch's own operations take their "
+        "place, which are several times slower; Triton needs a C compiler and a cache folder.",
+        RuntimeWarning,
+    )
+    return None

@@ -4,22 +4,37 @@ Every thread has a row and sees its columns one after the other, so that nothing
 threads, and the result does not hang on the order in which programs run. Where there are few rows
 the columns are shared out among programs, and the shares are put together afterwards.
 
-Triton comes with torch on Linux. It wants a C compiler, too: `runs_on` says whether it can work.
+Triton comes with torch on Linux. It wants a C compiler, too, and older ones may not know what newer
+ones do: each module of kernels has a function ``works_on`` that tries.
 """
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-__all__ = ["STEP", "THREADS", "accumulate", "runs_on", "shares"]
+__all__ = [
+    "LAUNCH",
+    "MOST_SLOPES",
+    "STEP",
+    "THREADS",
+    "accumulate",
+    "difference",
+    "difference_within",
+    "shares",
+    "sums_and_slopes",
+]
 
 THREADS, STEP = 128, 4
 """Rows that a program has, and columns that it sees at once."""
+LAUNCH = {"num_warps": THREADS // 32, "enable_fp_fusion": True}
+"""Options of a kernel whose programs have so many rows; products and sums may be fused."""
+MOST_SLOPES = 16
+"""Coordinates up to which slopes are summed by kernels: each three take all distances anew."""
 _PROGRAMS = 2048
 """So many at least, if there are columns enough: a GPU has about 130 processors."""
 _UNROLLED = tl.constexpr(8)
@@ -49,6 +64,13 @@ def difference(x, y, i, j, n, inside, used, k, D: tl.constexpr):
 
 
 @triton.jit
+def difference_within(x, y, i, j, n, inside, used, k, D: tl.constexpr):
+    """As `difference`, of a coordinate that is a tensor; 0 behind the last."""
+    last = tl.minimum(k, D - 1)
+    return tl.where(k < D, difference(x, y, i, j, n, inside, used, last, D), 0.0)
+
+
+@triton.jit
 def _power(value, P: tl.constexpr):
     return tl.abs(value) if P == 1 else value * value
 
@@ -61,19 +83,24 @@ def shares(n: int, m: int, rows: int = THREADS, columns: int = STEP) -> tuple[tu
     return (blocks, triton.cdiv(m, width)), width
 
 
-@triton.jit
-def _add_one(x, n, THREADS: tl.constexpr):
-    i = tl.arange(0, THREADS)
-    tl.store(x + i, tl.load(x + i, mask=i < n, other=0.0) + 1.0, mask=i < n)
+def sums_and_slopes(
+    launch: Callable[[Tensor, int], None],
+    like: Tensor,
+    n_sums: int,
+    n_shares: int,
+    shape: tuple[int, int],
+    *,
+    slopes: bool,
+) -> tuple[list[Tensor], Tensor]:
+    """Return sums over rows, (n,) each, and sums of slopes (n, d), of points of this shape.
 
-
-@functools.cache
-def runs_on(device: torch.device) -> bool:
-    """Whether kernels can be compiled for a device."""
-    found: Tensor = torch.ones(3, dtype=torch.float64, device=device)
-    try:
-        with torch.cuda.device_of(found):
-            _add_one[(1,)](found, 3, THREADS=THREADS)
-    except Exception:  # of whatever kind: torch's own operations do it without
-        return False
-    return found.tolist() == [2.0, 2.0, 2.0]
+    ``launch(out, coordinate)`` writes shares (n_shares, n_sums + 3, n): the sums, and those of the
+    slopes in a coordinate and the next two. Without `slopes` these are not wanted.
+    """
+    (n, d), parts = shape, []
+    for coordinate in range(0, d, 3) if slopes else (0,):
+        out = like.new_empty((n_shares, n_sums + 3, n))
+        launch(out, coordinate)
+        parts.append(out.sum(0))
+    pulls = torch.cat([part[n_sums:] for part in parts])[: d if slopes else 0]
+    return list(parts[0][:n_sums]), pulls.T

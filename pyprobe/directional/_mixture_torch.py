@@ -147,8 +147,10 @@ def _logits(x: Tensor, parameters: Parameters) -> Tensor:
     return (x @ directions.to(x.dtype)).double() * scale + offset
 
 
-def _float32_is_whole() -> bool:
+def _float32_is_whole(x: Tensor) -> bool:
     """Whether products of float32 keep its digits: torch may round them to TF32 or bfloat16."""
+    if torch.is_autocast_enabled(x.device.type):
+        return False
     try:
         return torch.get_float32_matmul_precision() == "highest"
     except RuntimeError:  # where it was set by torch's newer names, which this one cannot read
@@ -163,7 +165,7 @@ def _blocks(x: Tensor, parameters: Parameters) -> Iterator[Tensor]:
     """
     directions, scale, _ = parameters
     lengths = torch.linalg.vector_norm(directions.detach(), dim=0).cpu().numpy()
-    carried = _float32_is_whole() and (np.abs(scale) * lengths).max() <= _CARRIED
+    carried = _float32_is_whole(x) and (np.abs(scale) * lengths).max() <= _CARRIED
     for block in x.split(_BLOCK):
         if carried:
             yield block

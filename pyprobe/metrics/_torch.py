@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 _COMPUTED = (torch.float64, torch.float32)
-_KERNELS = "pyprobe.metrics._triton"
 _BLOCK = 1 << 23
 """Pairs whose distances the twins hold at a time."""
 
@@ -236,7 +235,7 @@ def _view(tensor: Tensor) -> Any:
 def twin_sums(kernel: tuple[int, float], x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Return the three sums, on any device."""
     sums = x.new_zeros(3, dtype=torch.float64)
-    fused = kernels(_KERNELS, x, y)
+    fused = _kernels(kernel, x, y)
     # x and y may be one tensor: the last pair of samples is told by its place.
     for index, (first, second, v, w) in enumerate([(x, x, a, a), (y, y, b, b), (x, y, a, b)]):
         if fused is not None:
@@ -264,7 +263,9 @@ def twin_gradient(
     """Return the derivative of within * xx + between * xy in `x` and in `a`, on any device."""
     gradient = torch.zeros_like(x, dtype=torch.float64)
     potential = torch.zeros_like(a)
-    fused = kernels(_KERNELS, x, y)
+    fused = _kernels(kernel, x, y)
+    if fused is not None and x.shape[1] > fused.MOST_SLOPES:
+        fused = None
     for itself, other, w, factor in ((True, x, a, 2 * within), (False, y, b, between)):
         if fused is not None:
             values, pulls = fused.row_sums(kernel, x, other, w, same=itself, slopes=True)
@@ -282,6 +283,13 @@ def twin_gradient(
             gradient[rows] += slopes.sum(1, keepdim=True) * x[rows].double()
             gradient[rows] -= slopes @ other.double()
     return (a[:, None] * gradient).to(x.dtype), potential
+
+
+def _kernels(kernel: tuple[int, float], x: Tensor, y: Tensor) -> Any:
+    """Return the module of fused kernels where they run, and where the bandwidth has a square."""
+    if not 1e-150 < kernel[1] < 1e150:
+        return None
+    return kernels("pyprobe.metrics._triton", x.device, max(x.numel(), y.numel()))
 
 
 def _blocks(n: int, m: int) -> Iterator[slice]:

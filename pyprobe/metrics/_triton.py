@@ -7,12 +7,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pyprobe._triton import STEP, THREADS, accumulate, difference, shares
+from pyprobe._triton import (
+    LAUNCH,
+    MOST_SLOPES,
+    STEP,
+    THREADS,
+    accumulate,
+    difference_within,
+    shares,
+    sums_and_slopes,
+)
 
-__all__ = ["row_sums"]
+__all__ = ["MOST_SLOPES", "row_sums", "works_on"]
 
 
-@triton.jit(do_not_specialize=("n", "m", "width"))
+@triton.jit(do_not_specialize=("n", "m", "width", "coordinate"))
 def _sums(
     x,
     y,
@@ -21,18 +30,19 @@ def _sums(
     n,
     m,
     width,
+    coordinate,
     bandwidth,
     D: tl.constexpr,
     KERNEL: tl.constexpr,
     SAME: tl.constexpr,
-    FIRST: tl.constexpr,
+    SLOPES: tl.constexpr,
     THREADS: tl.constexpr,
     STEP: tl.constexpr,
 ):
     """Write sums over `width` columns of the kernel times weights, and of three slopes times them.
 
-    These are of coordinates `FIRST` and the next two of the rows' points. With `SAME` a point makes
-    no pair with itself.
+    These are of a coordinate and the next two of the rows' points. With `SAME` a point makes no
+    pair with itself.
     """
     i = tl.program_id(0) * THREADS + tl.arange(0, THREADS)
     first = tl.program_id(1) * width
@@ -66,12 +76,10 @@ def _sums(
                 value = tl.where(i == j, 0.0, value)
             values += weight * value
             slope = weight * slope
-            if FIRST < D:
-                pull_0 += slope * difference(x, y, i, j, n, inside, used, FIRST, D)
-            if FIRST + 1 < D:
-                pull_1 += slope * difference(x, y, i, j, n, inside, used, FIRST + 1, D)
-            if FIRST + 2 < D:
-                pull_2 += slope * difference(x, y, i, j, n, inside, used, FIRST + 2, D)
+            if SLOPES:
+                pull_0 += slope * difference_within(x, y, i, j, n, inside, used, coordinate, D)
+                pull_1 += slope * difference_within(x, y, i, j, n, inside, used, coordinate + 1, D)
+                pull_2 += slope * difference_within(x, y, i, j, n, inside, used, coordinate + 2, D)
     at = out + tl.program_id(1) * 4 * n + i
     tl.store(at, values, mask=inside)
     tl.store(at + n, pull_0, mask=inside)
@@ -91,13 +99,22 @@ def row_sums(
     number, h = kernel
     grid, width = shares(n, m)
     bandwidth = w.new_full((), h)
-    rows, columns, w = x.T.contiguous(), y.contiguous(), w.contiguous()
-    constants = {"D": d, "KERNEL": number, "SAME": same, "THREADS": THREADS, "STEP": STEP}
-    parts = []
+    # Signs that torch has only taken note of are not seen by kernels.
+    x, y, w = (t.contiguous().resolve_neg() for t in (x.T, y, w))
+    constants = {"D": d, "KERNEL": number, "SAME": same, "SLOPES": slopes}
+    constants |= {"THREADS": THREADS, "STEP": STEP}
+
+    def launch(out: Tensor, coordinate: int) -> None:
+        sizes = n, m, width, coordinate
+        _sums[grid](x, y, w, out, *sizes, bandwidth, **constants, **LAUNCH)
+
     with torch.cuda.device_of(x):
-        for first in range(0, d, 3) if slopes else (d,):
-            out = w.new_empty((grid[1], 4, n))
-            _sums[grid](*(rows, columns, w, out, n, m, width, bandwidth), FIRST=first, **constants)
-            parts.append(out.sum(0))
-    pulls = torch.cat([part[1:] for part in parts])[: d if slopes else 0]
-    return parts[0][0], pulls.T
+        (values,), pulls = sums_and_slopes(launch, bandwidth, 1, grid[1], (n, d), slopes=slopes)
+    return values, pulls
+
+
+def works_on(device: torch.device) -> bool:
+    """Whether the kernel can be compiled for a device, and sums right: may raise anything."""
+    x = torch.tensor([[0.0], [3.0]], dtype=torch.float64, device=device)
+    values, slopes = row_sums((0, 1.0), x, x, torch.ones_like(x[:, 0]), same=True, slopes=True)
+    return values.tolist() == [3.0, 3.0] and slopes.tolist() == [[-1.0], [1.0]]

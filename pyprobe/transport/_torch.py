@@ -9,6 +9,7 @@ gradient a differentiable expression of the data and of the potentials. Costs ar
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias, cast
@@ -173,19 +174,9 @@ def solve(
     """Solve a problem where its tensors are."""
     method, tol, max_iter, init, callback, _ = options
     problem = _problem(given, epsilon, penalties)
-    weights_a, weights_b, cost, *_ = problem
     watch, report = _watch(callback, max_iter)
-    found = twin.sinkhorn(
-        cost,
-        weights_a,
-        weights_b,
-        epsilon,
-        penalties,
-        tol=tol,
-        max_iter=max_iter,
-        start=_start(init, cost),
-        watch=watch,
-    )
+    start = _start(init, problem[2])
+    found = _solve_alone(problem, tol, max_iter, start, watch)
     result = _of_twin(problem, found, method, given)
     report(result.n_iter, result.marginal_error)
     if not (result.converged or result.stopped):
@@ -197,28 +188,42 @@ def solve_batch(
     problems: list[Given],
     strengths: list[float],
     penalties: tuple[float, float],
-    tol: float,
-    max_iter: int,
+    options: SolverOptions,
 ) -> list[SinkhornResult]:
-    """Solve problems where their tensors are, those of one shape side by side; none warns."""
+    """Solve problems where their tensors are, small ones of one shape side by side; none warns."""
+    tol, max_iter = options.tol, options.max_iter
     pairs = zip(problems, strengths, strict=True)
     bare = [_problem(given, epsilon, penalties) for given, epsilon in pairs]
     results: dict[int, SinkhornResult] = {}
-    costs_of_all = [cast(Tensor, problem[2]) for problem in bare]
-    for members in of_one_shape(costs_of_all):
-        a, b, costs, epsilon, _ = zip(*(bare[index] for index in members), strict=True)
-        found = _torch_batch.solve(
-            torch.stack(costs).double(),
-            torch.stack(a),
-            torch.stack(b),
-            torch.tensor(epsilon, dtype=torch.float64, device=a[0].device),
-            penalties,
-            tol=tol,
-            max_iter=max_iter,
-        )
+    for members in of_one_shape([cast(Tensor, problem[2]) for problem in bare]):
+        if len(members) == 1:
+            found = [_solve_alone(bare[members[0]], tol, max_iter, (None, None), None)]
+        else:
+            a, b, costs, epsilon, _ = zip(*(bare[index] for index in members), strict=True)
+            found = _torch_batch.solve(
+                torch.stack(costs).double(),
+                torch.stack(a),
+                torch.stack(b),
+                torch.tensor(epsilon, dtype=torch.float64, device=a[0].device),
+                penalties,
+                tol=tol,
+                max_iter=max_iter,
+            )
         for index, one in zip(members, found, strict=True):
-            results[index] = _of_twin(bare[index], one, "log", problems[index])
+            results[index] = _of_twin(bare[index], one, options.method, problems[index])
     return [results[index] for index in range(len(problems))]
+
+
+def _solve_alone(
+    problem: Problem,
+    tol: float,
+    max_iter: int,
+    start: tuple[Tensor | None, Tensor | None],
+    watch: Callable[[int, float], bool] | None,
+) -> dict[str, Any]:
+    a, b, cost, epsilon, penalties = problem
+    given = cost, a, b, epsilon, penalties
+    return twin.sinkhorn(*given, tol=tol, max_iter=max_iter, start=start, watch=watch)
 
 
 def _problem(given: Given, epsilon: float, penalties: tuple[float, float]) -> Problem:
@@ -228,13 +233,11 @@ def _problem(given: Given, epsilon: float, penalties: tuple[float, float]) -> Pr
 
 
 def _of_twin(problem: Problem, found: dict[str, Any], method: str, given: Given) -> SinkhornResult:
+    """Return a result of what the twin has found: of a batch more, for all at once."""
     facts = _facts(found, problem[0], method)
-    known: dict[str, Any] = {name: found[name] for name in ("sums", "is_whole") if name in found}
-    return _connect(
-        *(problem, found["f"], found["g"], facts, given, None),
-        value=found.get("value"),
-        known=known,
-    )
+    known = {name: found[name] for name in ("sums", "is_whole") if name in found}
+    parts = problem, found["f"], found["g"], facts, given, None
+    return _connect(*parts, value=found.get("value"), known=known)
 
 
 def debiased(
@@ -317,7 +320,7 @@ def _connect(
     native: SinkhornResult | None,
     *,
     value: float | None = None,
-    known: dict[str, Any] | None = None,
+    known: dict[Any, Any] | None = None,
 ) -> SinkhornResult:
     """Make the result, in the graph of what was given if that requires a gradient.
 
@@ -325,7 +328,7 @@ def _connect(
     solved need not be found again.
     """
     a, b, cost, epsilon, penalties = problem
-    solved = _solved(problem, f, g, native, known or {})
+    solved = _solved(problem, f, g, native, known)
     if value is None:
         value = float(_dual(solved) if native is None else native.value)
     if _wants_gradient(given):
@@ -364,13 +367,14 @@ def _solved(
     f: Tensor,
     g: Tensor,
     native: SinkhornResult | None,
-    known: dict[str, Any] | None = None,
+    known: dict[Any, Any] | None = None,
 ) -> Solved:
-    is_finite = (known or {}).get("is_whole", False) or math.isfinite(float(f.sum() + g.sum()))
-    if not is_finite:
+    known = known or {}
+    # Where nothing is forbidden and all have weight, so all have potentials.
+    if not (known.get("is_whole") or math.isfinite(float(f.sum() + g.sum()))):
         f, g = torch.where(f.isfinite(), f, 0.0), torch.where(g.isfinite(), g, 0.0)
     solved = Solved(*problem, f, g, None if native is None else native._problem)  # noqa: SLF001
-    vars(solved).update(known or {})  # what would be found when it is first asked for
+    vars(solved).update(known)  # its cached properties, which it would find when first asked
     return solved
 
 

@@ -33,8 +33,8 @@ class _Run:
         self.errors += errors
         if errors[-1] <= self.goal or is_last:
             self.end = phi, gamma
-        else:  # what remains after a change was made by the factor before it
-            any(self.relaxation.observe(error) for error in errors)
+        else:
+            self.relaxation.observe_all(errors)
 
 
 @torch.no_grad()
@@ -109,32 +109,35 @@ def _iterate(
     """Iterate until all have ended."""
     rows, columns = twin.sides(a, b, epsilon, penalties)
     phi, gamma = rows.log_weights, columns.log_weights
-    logs = torch.zeros_like(gamma)  # by which the first step leaves gamma as it is
     # Problems that have ended are iterated until they are half of all.
     here, n_iter = list(range(len(runs))), 0
+    omega: Any = 1.0
+    unread = []
     while here:
-        factors = [runs[index].relaxation.omega if n_iter else 1.0 for index in here]
-        omega = torch.tensor(factors, dtype=torch.float64, device=scaled.device)[:, None]
-        unread = []
-        for _ in range(min(twin.PERIOD - n_iter % twin.PERIOD, max_iter - n_iter) if n_iter else 1):
-            gamma = columns.half_step(gamma, logs, omega)
-            if n_iter:
-                phi, gamma = twin.translate(rows, columns, phi, gamma)
-            exponent, high = twin.shifted(gamma[:, None] - scaled)
-            terms = exponent.exp_()
-            row_logs = high + terms.sum(2).log()
-            phi = rows.half_step(phi, row_logs, omega)
-            sums = ((phi + high).exp()[:, None] @ terms)[:, 0]
-            miss = (sums - columns.target(gamma)).abs().sum(1)
-            unread.append(twin.missed(rows, phi, row_logs) + miss)
-            logs = sums.clamp_min(twin.LEAST_SUM).log() - gamma
-            n_iter += 1
-        for place, fresh in enumerate(torch.stack(unread, 1).tolist()):
-            runs[here[place]].look(fresh, phi[place], gamma[place], is_last=n_iter == max_iter)
+        exponent, high = twin.shifted(gamma[:, None] - scaled)
+        terms = exponent.exp_()
+        row_logs = high + terms.sum(2).log()
+        phi = rows.half_step(phi, row_logs, omega)
+        sums = ((phi + high).exp()[:, None] @ terms)[:, 0]
+        miss = (sums - columns.target(gamma)).abs().sum(1)
+        unread.append(twin.missed(rows, phi, row_logs) + miss)
+        logs = sums.clamp_min(twin.LEAST_SUM).log() - gamma
+        n_iter += 1
+        look = n_iter % twin.PERIOD == 0 or n_iter == max_iter or n_iter == 1
+        if look:
+            for place, fresh in enumerate(torch.stack(unread, 1).tolist()):
+                runs[here[place]].look(fresh, phi[place], gamma[place], is_last=n_iter == max_iter)
+            unread = []
+            if bool(((sums < twin.LEAST_SUM) & (columns.weights > 0)).any()):
+                logs = torch.logsumexp(phi[:, :, None] - scaled, 1)
+        gamma = columns.half_step(gamma, logs, omega)
+        phi, gamma = twin.translate(rows, columns, phi, gamma)
+        if not look:
+            continue
         live = [place for place, index in enumerate(here) if runs[index].end is None]
-        if live and bool(((sums < twin.LEAST_SUM) & (columns.weights > 0)).any()):
-            logs = torch.logsumexp(phi[:, :, None] - scaled, 1)
         if 2 * len(live) <= len(here):
             here = [here[place] for place in live]
             rows, columns = twin.sides(a[here], b[here], epsilon[here], penalties)
-            scaled, phi, gamma, logs = (t[live] for t in (scaled, phi, gamma, logs))
+            scaled, phi, gamma = (t[live] for t in (scaled, phi, gamma))
+        factors = [runs[index].relaxation.omega for index in here]
+        omega = torch.tensor(factors, dtype=torch.float64, device=scaled.device)[:, None]

@@ -51,7 +51,8 @@ class Points:
 
     def detach(self) -> Points:
         """Return the clouds outside any graph."""
-        return Points(self.x.detach(), self.y.detach(), self.metric)
+        x, y = self.x.detach(), self.y.detach()
+        return Points(x.resolve_neg(), y.resolve_neg(), self.metric)
 
     def double(self) -> Tensor:
         """Return the matrix in float64, differentiable twice in the points."""
@@ -75,7 +76,9 @@ def detached(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     is_integer = not (value.is_floating_point() or value.is_complex())
-    return value.double() if is_integer and value.dtype != torch.bool else value.detach()
+    # Signs that torch has only taken note of are not seen by kernels.
+    bare = value.detach().resolve_neg()
+    return bare.double() if is_integer and value.dtype != torch.bool else bare
 
 
 def with_leaves(cost: Tensor | Points, tensors: tuple[Tensor, ...]) -> Tensor | Points:

@@ -2,9 +2,9 @@
 
 The same conventions and the same iteration as in Rust's ``log_domain``: one exponential an entry,
 shifted by the row's maximum, with over-relaxation. The costs stay as they are; blocks of rows are
-widened to float64, or made of points, as they are read. On a GPU kernels of Triton
-take their place where they run (`_triton`), with a second exponential an entry, but without writing
-any block. Numbers are read off the device every `PERIOD` iterations.
+widened to float64, or made of points, as they are read. On a GPU kernels of Triton take their place
+where they run (`_triton`), with a second exponential an entry, but without writing any block.
+Numbers are read off the device every `PERIOD` iterations.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from pyprobe._engine import kernels
 from pyprobe.errors import PyprobeError
-from pyprobe.transport._torch_points import Points
+from pyprobe.transport._torch_points import Points, leaves
 
 __all__ = [
+    "BLOCK",
     "LEAST_SUM",
     "PERIOD",
     "Relaxation",
@@ -120,6 +121,10 @@ class Relaxation:
         self.errors: list[float] = []
         self.least, self.since_least = math.inf, 0
 
+    def observe_all(self, errors: list[float]) -> None:
+        """Take note of iterations' errors, up to a change: what remains was made without it."""
+        any(self.observe(error) for error in errors)
+
     def observe(self, error: float) -> bool:
         """Take note of an iteration's error; return whether the factor has changed."""
         self.errors.append(error)
@@ -188,8 +193,7 @@ def sinkhorn(
             stopped = watch is not None and not watch(n_iter, errors[-1])
             if errors[-1] <= tol or n_iter == max_iter or stopped:
                 break
-            # What remains after a change was made by the factor before it.
-            any(relaxation.observe(error) for error in fresh)
+            relaxation.observe_all(fresh)
         if look:
             following = steps.exact(phi, gamma, following, omega)
         phi, gamma = translate(rows, columns, phi, following)
@@ -273,7 +277,7 @@ class _Iteration:
     def __init__(self, cost: Tensor | Points, epsilon: float, rows: Side, columns: Side) -> None:
         self.cost, self.epsilon = cost, epsilon
         self.rows, self.columns = rows, columns
-        self.sums = columns.weights
+        self.sums: Tensor
 
     def __call__(self, phi: Tensor, gamma: Tensor, omega: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return phi after its half step, gamma after the next, and the error between them."""
@@ -326,8 +330,8 @@ def log_sums(cost: Tensor | Points, epsilon: float, gamma: Tensor) -> Tensor:
 
 def _kernels(cost: Tensor | Points) -> Any:
     """Return the module of fused kernels where the costs' device runs them, or None."""
-    points = (cost.x, cost.y) if isinstance(cost, Points) else (cost[:0],)
-    return kernels("pyprobe.transport._triton", *points)
+    sizes = [t.numel() for t in leaves(cost)] if isinstance(cost, Points) else cost.shape
+    return kernels("pyprobe.transport._triton", cost.device, max(sizes))
 
 
 def _sums_if(weights: Tensor, cost: Tensor | Points, epsilon: float, other: Tensor) -> Tensor:
@@ -430,7 +434,7 @@ def position_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of ``<P, C>`` in the points, the plan held."""
     fused = _kernels(cost)
-    if fused is not None:
+    if fused is not None and cost.x.shape[1] <= fused.MOST_SLOPES:
         return (
             fused.moments(cost, epsilon, phi, gamma, slopes=True)[2],
             fused.moments(cost.T, epsilon, gamma, phi, slopes=True)[2],

@@ -16,10 +16,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pyprobe._triton import STEP, THREADS, accumulate, difference, shares
+from pyprobe._triton import (
+    LAUNCH,
+    MOST_SLOPES,
+    STEP,
+    THREADS,
+    accumulate,
+    difference_within,
+    shares,
+    sums_and_slopes,
+)
 from pyprobe.transport._torch_points import Points
 
-__all__ = ["HalfStep", "Iteration", "log_sums", "moments"]
+__all__ = ["MOST_SLOPES", "HalfStep", "Iteration", "log_sums", "moments", "works_on"]
 
 ROWS, COLUMNS = 32, 64
 """Entries of a matrix that a program reads at once."""
@@ -147,6 +156,7 @@ def _half_step(
     log_weight = tl.log(tl.where(has, weight, 1.0))
     strength = tl.load(slack)
     step = log_weight - sums / (1.0 + strength) - own
+    # Passed as a number omega is rounded to float32, which moves no fixed point.
     after = tl.where(has, own + omega * step, own)
     tl.store(following + i, after, mask=inside)
     at = after if AFTER else own
@@ -157,7 +167,7 @@ def _half_step(
     tl.store(errors + tl.program_id(0), tl.sum(miss, axis=0))
 
 
-@triton.jit(do_not_specialize=("n", "m", "width"))
+@triton.jit(do_not_specialize=("n", "m", "width", "coordinate"))
 def _moments_of_points(
     x,
     y,
@@ -167,16 +177,17 @@ def _moments_of_points(
     n,
     m,
     width,
+    coordinate,
     scale,
     D: tl.constexpr,
     METRIC: tl.constexpr,
-    FIRST: tl.constexpr,
+    SLOPES: tl.constexpr,
     THREADS: tl.constexpr,
     STEP: tl.constexpr,
 ):
     """Write sums over `width` columns of ``P_ij`` times 1, the cost and three of its derivatives.
 
-    These are by coordinates `FIRST` and the next two of point i.
+    These are by a coordinate and the next two of point i.
     """
     i = tl.program_id(0) * THREADS + tl.arange(0, THREADS)
     first = tl.program_id(1) * width
@@ -200,12 +211,10 @@ def _moments_of_points(
             spent += part * cost
             if METRIC == 2:
                 part = tl.where(cost > 0, part / tl.where(cost > 0, cost, 1.0), 0.0)
-            if FIRST < D:
-                pull_0 += part * _slope(x, y, i, j, n, inside, used, FIRST, D, METRIC)
-            if FIRST + 1 < D:
-                pull_1 += part * _slope(x, y, i, j, n, inside, used, FIRST + 1, D, METRIC)
-            if FIRST + 2 < D:
-                pull_2 += part * _slope(x, y, i, j, n, inside, used, FIRST + 2, D, METRIC)
+            if SLOPES:
+                pull_0 += part * _slope(x, y, i, j, n, inside, used, coordinate, D, METRIC)
+                pull_1 += part * _slope(x, y, i, j, n, inside, used, coordinate + 1, D, METRIC)
+                pull_2 += part * _slope(x, y, i, j, n, inside, used, coordinate + 2, D, METRIC)
     at = out + tl.program_id(1) * 5 * n + i
     tl.store(at, mass, mask=inside)
     tl.store(at + n, spent, mask=inside)
@@ -217,7 +226,7 @@ def _moments_of_points(
 @triton.jit
 def _slope(x, y, i, j, n, inside, used, k, D: tl.constexpr, METRIC: tl.constexpr):
     """Return the derivative by coordinate k, of the distance times itself under ``euclidean``."""
-    apart = difference(x, y, i, j, n, inside, used, k, D)
+    apart = difference_within(x, y, i, j, n, inside, used, k, D)
     if METRIC == 1:
         apart = 2.0 * apart
     if METRIC == 3:
@@ -239,14 +248,15 @@ class _Sums:
         else:
             self.grid, self.width = shares(n, m, ROWS, COLUMNS)
             self.run, self.tail = _sums_of_matrix, (cost.stride(0), cost.stride(1), scale)
-            self.given, self.constants = (cost,), {"ROWS": ROWS, "COLUMNS": COLUMNS}
+            self.given, self.constants = (cost.resolve_neg(),), {"ROWS": ROWS, "COLUMNS": COLUMNS}
         self.parts = scale.new_empty((self.grid[1], n))
         self.shape = n, m
 
     def __call__(self, gamma: Tensor) -> Tensor:
         """Return the shares, shape (k, n), in a buffer that the next call writes anew."""
         sizes = (*self.shape, self.width)
-        self.run[self.grid](*self.given, gamma, self.parts, *sizes, *self.tail, **self.constants)
+        given = *self.given, gamma, self.parts, *sizes, *self.tail
+        self.run[self.grid](*given, **self.constants, **LAUNCH)
         return self.parts
 
 
@@ -275,6 +285,7 @@ class HalfStep:
                 STRICT=self.strict,
                 AFTER=after,
                 THREADS=THREADS,
+                **LAUNCH,
             )
         return following, errors
 
@@ -322,20 +333,32 @@ def moments(
     phi, gamma = phi.contiguous(), gamma.contiguous()
     points, constants = _of_points(cost)
     grid, width = shares(n, m)
-    parts = []
+
+    def launch(out: Tensor, coordinate: int) -> None:
+        given = *points, phi, gamma, out, n, m, width, coordinate, scale
+        _moments_of_points[grid](*given, SLOPES=slopes, **constants, **LAUNCH)
+
     with torch.cuda.device_of(phi):
-        for first in range(0, d, 3) if slopes else (d,):
-            out = phi.new_empty((grid[1], 5, n))
-            _moments_of_points[grid](
-                *(*points, phi, gamma, out, n, m, width, scale), FIRST=first, **constants
-            )
-            parts.append(out.sum(0))
-    pulls = torch.cat([part[2:] for part in parts])[: d if slopes else 0]
-    return parts[0][0], parts[0][1], pulls.T
+        sums, pulls = sums_and_slopes(launch, phi, 2, grid[1], (n, d), slopes=slopes)
+    return sums[0], sums[1], pulls
 
 
 def _of_points(cost: Points) -> tuple[tuple[Tensor, Tensor], dict[str, int]]:
     """Return clouds as kernels read them, and what these are compiled for."""
     constants = {"D": cost.x.shape[1], "METRIC": METRICS[cost.metric]}
-    points = cost.x.T.contiguous(), cost.y.contiguous()
+    # Signs that torch has only taken note of are not seen by kernels.
+    points = cost.x.T.contiguous().resolve_neg(), cost.y.contiguous().resolve_neg()
     return points, constants | {"THREADS": THREADS, "STEP": STEP}
+
+
+def works_on(device: torch.device) -> bool:
+    """Whether the kernels can be compiled for a device, and sum right: may raise anything."""
+    ones = torch.ones((2, 1), dtype=torch.float64, device=device)
+    points = Points(ones, ones, "sqeuclidean")
+    half_step = HalfStep(points, 1.0, ones[:, 0] / 2, math.inf)
+    following, errors = half_step(ones[:, 0], ones[:, 0], 1.0, after=True)
+    mass = moments(points, 1.0, following, ones[:, 0], slopes=True)[0]
+    logs = log_sums(ones @ ones.T, 1.0, ones[:, 0])
+    expected = torch.tensor([0.0, 0.5, math.log(2)], dtype=torch.float64, device=device)
+    found = torch.stack([errors.sum(), mass[0], logs[0]])
+    return bool(((found - expected).abs() < 1e-12).all())

@@ -72,8 +72,8 @@ def sinkhorn_batch(
     Returns
     -------
     list of SinkhornResult
-        One a problem, in order: the same bits as `sinkhorn` gives for it alone. Matrices of
-        different dtypes are all taken as float64.
+        One a problem, in order: on the CPU the same bits as `sinkhorn` gives for it alone, where
+        matrices of different dtypes are all taken as float64.
 
     Raises
     ------
@@ -93,7 +93,8 @@ def sinkhorn_batch(
     ``torch.stack([result.value for result in results])``.
 
     Engines: native, also for torch tensors on the CPU, which are not copied; torch elsewhere, where
-    problems of one shape are solved side by side and each result has the dtype of its costs.
+    small problems of one shape are solved side by side, in torch's operations, and each result has
+    the dtype of its costs.
 
     Examples
     --------
@@ -193,18 +194,19 @@ def _solve_by_twin(
     """Solve where the tensors are."""
     from pyprobe.transport import _torch
 
-    ranges, strengths, remarks = _torch.check_batch(problems, penalties, options.method), [], []
+    bare, strengths, remarks = [], [], []
     for index, given in enumerate(problems):
-        a, b, cost, _ = _of_problem(index, _torch.plain, *given, None)
+        bare.append(_of_problem(index, _torch.plain, *given, None))
         strengths.append(_of_problem(index, check_epsilon, _detached(given[3])))
+    ranges = _torch.check_batch(bare, penalties, options.method)
+    for index, (a, b, cost, _) in enumerate(bare):
         if ranges is None:
             _of_problem(index, _torch.check, a, b, cost, penalties, options.method)
         extremes = range_of(cost) if ranges is None else ranges[index]
         remark = unresolved(strengths[index], *extremes)
         if remark is not None:
             remarks.append((index, remark))
-    limits = options.tol, options.max_iter
-    return _torch.solve_batch(problems, strengths, penalties, *limits), remarks
+    return _torch.solve_batch(problems, strengths, penalties, options), remarks
 
 
 def _of_problem(index: int, check: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -153,6 +154,58 @@ def test_native_and_twin_agree_on_batches(monkeypatch, unbalanced):
         parts, wanted = (everything(result, *cost.shape) for result in (one, other))
         for name, part in parts.items():
             np.testing.assert_allclose(part, wanted[name], rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_a_problem_takes_the_same_steps_in_a_batch_of_the_twin(monkeypatch):
+    for module in ("batch", "sinkhorn"):
+        where = sys.modules[
+            f"pyprobe.transport.{module}"
+        ]  # the package has a function of this name
+        monkeypatch.setattr(where, "select", lambda *_, **__: Engine.TORCH)
+    settings = ({}, {"masked": True}, {"n": 9}, {"weightless": True})
+    for dtype in (torch.float64, torch.float32):
+        problems = [tensors(problem(**setting)[0], dtype) for setting in settings]
+        columns = [list(column) for column in zip(*problems, strict=True)]
+        epsilons = [0.005, 0.01, 0.05, 0.02]
+        found = sinkhorn_batch(*columns, epsilon=epsilons)
+        for one, given, epsilon in zip(found, problems, epsilons, strict=True):
+            alone = sinkhorn(*given, epsilon=epsilon)
+            assert repr(one) == repr(alone)
+            assert (one.method, one.n_iter, one.stopped) == (alone.method, alone.n_iter, False)
+            assert one.f.dtype == one.plan().dtype == one.value.dtype == dtype
+            np.testing.assert_allclose(one.errors, alone.errors, rtol=1e-6, atol=1e-13)
+            tolerance = 1e-11 if dtype == torch.float64 else 1e-5
+            torch.testing.assert_close(one.g, alone.g, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda a, b, c: (a, b, c.T), ShapeError, "Transpose 'cost'?"),
+        (lambda a, b, c: (a, b, c[:0]), ShapeError, "cost"),
+        (lambda a, b, c: (-a, b, c), DomainError, "'a' must be nonnegative"),
+        (lambda a, b, c: (a, 2 * b, c), DomainError, "must have the same mass"),
+        (lambda a, b, c: (a, b, c * math.nan), NotFiniteError, "'cost' must not be NaN"),
+        (lambda a, b, c: (a, b, c + math.inf), DomainError, "no plan can move that mass"),
+        (lambda a, b, c: (a, b, c > 0), TypeError, "dtype bool"),
+        (lambda a, b, c: (a, b, c.to_sparse()), TypeError, ""),
+    ],
+)
+def test_a_batch_of_the_twin_names_the_bad_problem(monkeypatch, change, error, message):
+    monkeypatch.setattr("pyprobe.transport.batch.select", lambda *_, **__: Engine.TORCH)
+    good = tensors(problem()[0])
+    columns = [list(column) for column in zip(good, change(*good), strict=True)]
+    with pytest.raises(error, match=f"problem 1: .*{message}"):
+        sinkhorn_batch(*columns, epsilon=0.1)
+
+
+def test_large_problems_of_a_batch_are_solved_alone(monkeypatch):
+    monkeypatch.setattr("pyprobe.transport.batch.select", lambda *_, **__: Engine.TORCH)
+    monkeypatch.setattr(solver, "BLOCK", 100)
+    monkeypatch.setattr("pyprobe.transport._torch_batch.solve", None)
+    cost = torch.as_tensor(np.random.default_rng(0).random((3, 8, 8)))
+    found = sinkhorn_batch(None, None, cost, epsilon=0.5)
+    assert all(result.converged for result in found)
 
 
 def test_a_batch_of_the_twin_says_which_problems_are_late(monkeypatch):
