@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import dask.array as da
+
 from pyprobe import sketching
 from pyprobe._validate import check_bool
 from pyprobe.dask._blocks import Blocks, blocks_of, lengths_of, taken
@@ -196,6 +198,8 @@ def take_rows(a: Any, sample: RowSample, *, scaled: bool = False) -> Any:
 
     Raises
     ------
+    TypeError
+        Where ``a`` is nothing of Dask, or ``sample`` no `RowSample`.
     ShapeError
         Where ``a`` has not as many rows as were sampled from.
 
@@ -209,6 +213,19 @@ def take_rows(a: Any, sample: RowSample, *, scaled: bool = False) -> Any:
     True
     """
     scaled = check_bool("scaled", scaled)
+    if not (isinstance(a, da.Array) or hasattr(a, "to_dask_array")):
+        raise TypeError(
+            f"'a' must be a Dask array, data frame or series; got {type(a).__name__}. Of what is "
+            "in memory sample.apply and sample.scaled take the rows."
+        )
+    if not isinstance(sample, RowSample):
+        raise TypeError(
+            f"'sample' must be a RowSample; got {type(sample).__name__}. sample_rows makes one."
+        )
+    if a.ndim == 0:
+        raise ShapeError(
+            f"'a' must have the {sample.n_rows} rows that were sampled from; got a scalar."
+        )
     array = a.rechunk(dict.fromkeys(range(1, a.ndim), -1)) if hasattr(a, "rechunk") else a
     blocks = blocks_of(array)
     lengths = lengths_of(array, blocks)

@@ -27,7 +27,7 @@ from pyprobe._validate import (
 )
 from pyprobe.errors import DomainError, ShapeError
 from pyprobe.sketching._chunks import is_stream, rows_of, take_from
-from pyprobe.sketching._input import Passes, Vector, check_exponent, read_passes
+from pyprobe.sketching._input import Passes, Vector, array_of, check_exponent, read_passes
 from pyprobe.sketching.leverage import ranked_scores
 from pyprobe.sketching.lewis import find_lewis
 from pyprobe.typing import Rng
@@ -257,7 +257,7 @@ def row_scores(tall: Passes, kind: str, p: float) -> tuple[Vector, int | None]:
 
 def _given_scores(scores: Any, n: int) -> Vector:
     if hasattr(scores, "detach"):
-        scores = scores.detach().cpu().numpy()
+        scores = array_of("scores", scores)
     values = np.ascontiguousarray(as_float_array("scores", scores), dtype=np.float64)
     if values.shape != (n,):
         raise ShapeError(f"'scores' must have shape ({n},), one a row of 'a'; got {values.shape}.")

@@ -182,5 +182,12 @@ def test_what_cannot_be_read_is_told(one_machine):
         pyprobe.dask.leverage_scores(da.from_array(broken, chunks=(4000, 3)))
     with pytest.raises(ShapeError, match="the 9000 rows that were sampled from; got 8999"):
         pyprobe.dask.take_rows(lazy[1:], sketching.sample_rows(a, 9, rng=0))
+    with pytest.raises(ShapeError, match="the 9000 rows that were sampled from; got a scalar"):
+        pyprobe.dask.take_rows(lazy.sum(), sketching.sample_rows(a, 9, rng=0))
+    for rows in (a, [a], None):
+        with pytest.raises(TypeError, match=r"a Dask array, data frame or series; got.*sample.app"):
+            pyprobe.dask.take_rows(rows, sketching.sample_rows(a, 9, rng=0))
+    with pytest.raises(TypeError, match=r"'sample' must be a RowSample; got ndarray"):
+        pyprobe.dask.take_rows(lazy, np.arange(9))
     with pytest.warns(ConvergenceWarning, match="after 1 passes"):
         pyprobe.dask.lewis_weights(lazy, 1.0, max_iter=1)
