@@ -8,19 +8,14 @@ dd = pytest.importorskip("dask.dataframe")
 distributed = pytest.importorskip("distributed")
 pd = pytest.importorskip("pandas")
 
+from tall_matrices import coherent
+
 import pyprobe.dask
 from pyprobe import sketching
 from pyprobe.errors import ConvergenceWarning, DomainError, NotFiniteError, ShapeError
 from pyprobe.sketching import RowSample
 
 N = 41_011
-
-
-def coherent(n, d, seed=0):
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal((n, d)) * rng.standard_t(1.5, size=(n, 1))
-    a[20:, -2:] *= rng.random((n - 20, 2)) < 0.02
-    return a
 
 
 @pytest.fixture(scope="module")

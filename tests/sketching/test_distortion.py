@@ -5,19 +5,13 @@ import tracemalloc
 import numpy as np
 import pytest
 import scipy.sparse
+from tall_matrices import coherent
 
 import pyprobe
 from pyprobe.errors import DomainError, NotFiniteError, ShapeError
 from pyprobe.sketching import RowSample, sample_rows, subspace_distortion
 from pyprobe.sketching._input import read_tall
 from pyprobe.sketching.distortion import _Ratio
-
-
-def coherent(n, d, seed=0):
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal((n, d)) * rng.standard_t(1.5, size=(n, 1))
-    a[20:, -2:] *= rng.random((n - 20, 2)) < 0.05
-    return a
 
 
 def of_rows(indices, weights, n_rows, p=2.0):
@@ -60,7 +54,10 @@ def test_in_a_plane_no_angle_goes_further(p):
 
 def test_below_one_the_search_finds_some_of_it():
     # Sums of roots have a cusp at each row: the search is local, and what it finds is attained.
-    for a in (coherent(600, 2, seed=1), np.random.default_rng(2).standard_normal((600, 2))):
+    for a in (
+        coherent(600, 2, seed=1, share=0.05),
+        np.random.default_rng(2).standard_normal((600, 2)),
+    ):
         sample = sample_rows(a, 60, p=0.5, rng=3)
         ratio = ratios_of_a_plane(a, sample, 0.5)
         low, high = sample.distortion(a)
@@ -94,7 +91,8 @@ def test_a_sample_that_does_not_span_the_columns_loses_some(p):
 
 @pytest.mark.parametrize("p", [1.0, 2.0, 4.0])
 def test_it_depends_on_the_space_alone(p):
-    a = coherent(800, 4, seed=6)
+    # Not sparser: from other starts the local search would then end in another minimum.
+    a = coherent(800, 4, seed=6, share=0.05)
     sample = sample_rows(a, 100, p=p, rng=0)
     found = sample.distortion(a)
     mixed = np.column_stack([a @ np.diag([1e-80, 1.0, 1e80, 3.0]), a[:, 1] - 2 * a[:, 3]])

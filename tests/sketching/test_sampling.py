@@ -6,19 +6,13 @@ import numpy as np
 import pytest
 import scipy.sparse
 from scipy import stats
+from tall_matrices import coherent
 
 import pyprobe
 from pyprobe.errors import ConvergenceWarning, DomainError, NotFiniteError, ShapeError
 from pyprobe.sketching import leverage_scores, lewis_weights, lp_sensitivities, sample_rows
 
 SCHEMES = ["bernoulli", "pivotal", "replacement"]
-
-
-def coherent(n, d, seed=0):
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal((n, d)) * rng.standard_t(1.5, size=(n, 1))
-    a[20:, -2:] *= rng.random((n - 20, 2)) < 0.02
-    return a
 
 
 @pytest.mark.statistical

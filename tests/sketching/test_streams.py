@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 from scipy import stats
+from tall_matrices import coherent
 
 import pyprobe
 from pyprobe.errors import DomainError, NotFiniteError, ShapeError
@@ -23,13 +24,6 @@ from pyprobe.sketching import (
     streaming,
     subspace_distortion,
 )
-
-
-def coherent(n, d, seed=0):
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal((n, d)) * rng.standard_t(1.5, size=(n, 1))
-    a[20:, -2:] *= rng.random((n - 20, 2)) < 0.02
-    return a
 
 
 def sparse(n, d):
