@@ -29,15 +29,15 @@ def leverage_scores(
 ) -> Any:
     """Compute the leverage scores of the rows of a Dask array or data frame.
 
+    Options and errors are those of `pyprobe.sketching.leverage_scores`.
+
     Parameters
     ----------
     a : dask.array.Array or dask.dataframe.DataFrame, shape (n, d)
         Rows, dense. A data frame must have columns of numbers; sizes of partitions that are not
         known cost a pass.
-    method : {"auto", "gram", "sketch_qr", "approx"}
-        As in `pyprobe.sketching.leverage_scores`; ``"qr"`` needs all rows at once.
-    ridge, n_projections, rng
-        As there.
+    method, ridge, n_projections, rng
+        As there; but ``method="qr"`` needs all rows at once.
 
     Returns
     -------
@@ -49,8 +49,6 @@ def leverage_scores(
     ------
     TypeError
         Where ``a`` is nothing of Dask, or has columns that are no numbers.
-    ShapeError, NotFiniteError, DomainError
-        As `pyprobe.sketching.leverage_scores`.
 
     Notes
     -----
@@ -82,12 +80,14 @@ def lewis_weights(
 ) -> Any:
     """Compute the Lewis weights of the rows of a Dask array or data frame.
 
+    Options, errors and warnings are those of `pyprobe.sketching.lewis_weights`.
+
     Parameters
     ----------
     a : dask.array.Array or dask.dataframe.DataFrame, shape (n, d)
         Rows; see `leverage_scores`.
     p, tol, max_iter, return_info, callback
-        As in `pyprobe.sketching.lewis_weights`.
+        As there.
 
     Returns
     -------
@@ -95,16 +95,6 @@ def lewis_weights(
         Weights, in the blocks of ``a``; what they are made of lies where the last pass left it.
     info : LewisInfo
         Only where ``return_info`` is True.
-
-    Raises
-    ------
-    TypeError, ShapeError, NotFiniteError, DomainError
-        As `leverage_scores`.
-
-    Warns
-    -----
-    ConvergenceWarning
-        Where ``max_iter`` passes, or a callback, leave the residual above ``tol``.
 
     Examples
     --------
@@ -138,25 +128,22 @@ def sample_rows(
 ) -> RowSample:
     """Draw rows of a Dask array or data frame by their scores.
 
+    Options, errors and warnings are those of `pyprobe.sketching.sample_rows`.
+
     Parameters
     ----------
     a : dask.array.Array or dask.dataframe.DataFrame, shape (n, d)
         Rows; see `leverage_scores`.
     n_samples, p, scheme, epsilon, guarantee, rng
-        As in `pyprobe.sketching.sample_rows`.
-    scores : str, array_like or dask.array.Array
         As there.
+    scores : str, array_like or dask.array.Array
+        As there; numbers of one's own may lie in Dask too.
 
     Returns
     -------
     RowSample
         The same rows and weights as from one array. Their scores, a number a row, come to this
         process; `take_rows` brings the rows.
-
-    Raises
-    ------
-    TypeError, ShapeError, NotFiniteError, DomainError
-        As `leverage_scores` and `pyprobe.sketching.sample_rows`.
 
     Examples
     --------
