@@ -19,6 +19,7 @@ __all__ = [
     "as_float_array",
     "as_float_arrays",
     "as_matrix",
+    "as_number",
     "as_weights",
     "check_bool",
     "check_callback",
@@ -69,6 +70,11 @@ def _not_real(value: Any, dtype: np.dtype[Any]) -> str:
         return (
             f"a sparse {type(value).__name__}, which only mixtures take. Pass .toarray(), or fit a "
             "mixture of one component."
+        )
+    if hasattr(value, "to_numpy") and getattr(value, "ndim", None) == 1:
+        return (
+            f"a {type(value).__name__} of dtype {value.dtype}. Encode it as numbers, as "
+            "(values == level).astype(float) does for one of two levels."
         )
     if dtype.kind == "O" and hasattr(value, "to_numpy"):
         return (
@@ -172,12 +178,19 @@ def check_callback(name: str, value: Any) -> None:
         )
 
 
-def check_positive_float(name: str, value: Any, *, allow_zero: bool = False) -> float:
-    """Return `value` as a finite positive (or nonnegative) float."""
+def as_number(name: str, value: Any) -> float:
+    """Return `value` as a float; text is none, though Python would read it as one."""
     try:
-        number = float(value)
+        if isinstance(value, (str, bytes, bytearray)):
+            raise TypeError
+        return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"'{name}' must be a number; got {type(value).__name__}.") from None
+
+
+def check_positive_float(name: str, value: Any, *, allow_zero: bool = False) -> float:
+    """Return `value` as a finite positive (or nonnegative) float."""
+    number = as_number(name, value)
     if not (np.isfinite(number) and (number > 0 or (allow_zero and number == 0))):
         kind = "nonnegative" if allow_zero else "positive"
         raise DomainError(f"'{name}' must be finite and {kind}; got {number}.")

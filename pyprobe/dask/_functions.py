@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import dask.array as da
+
 from pyprobe import sketching
 from pyprobe._validate import check_bool
 from pyprobe.dask._blocks import Blocks, blocks_of, lengths_of, taken
@@ -27,15 +29,15 @@ def leverage_scores(
 ) -> Any:
     """Compute the leverage scores of the rows of a Dask array or data frame.
 
+    Options and errors are those of `pyprobe.sketching.leverage_scores`.
+
     Parameters
     ----------
     a : dask.array.Array or dask.dataframe.DataFrame, shape (n, d)
         Rows, dense. A data frame must have columns of numbers; sizes of partitions that are not
         known cost a pass.
-    method : {"auto", "gram", "sketch_qr", "approx"}
-        As in `pyprobe.sketching.leverage_scores`; ``"qr"`` needs all rows at once.
-    ridge, n_projections, rng
-        As there.
+    method, ridge, n_projections, rng
+        As there; but ``method="qr"`` needs all rows at once.
 
     Returns
     -------
@@ -47,8 +49,6 @@ def leverage_scores(
     ------
     TypeError
         Where ``a`` is nothing of Dask, or has columns that are no numbers.
-    ShapeError, NotFiniteError, DomainError
-        As `pyprobe.sketching.leverage_scores`.
 
     Notes
     -----
@@ -80,12 +80,14 @@ def lewis_weights(
 ) -> Any:
     """Compute the Lewis weights of the rows of a Dask array or data frame.
 
+    Options, errors and warnings are those of `pyprobe.sketching.lewis_weights`.
+
     Parameters
     ----------
     a : dask.array.Array or dask.dataframe.DataFrame, shape (n, d)
         Rows; see `leverage_scores`.
     p, tol, max_iter, return_info, callback
-        As in `pyprobe.sketching.lewis_weights`.
+        As there.
 
     Returns
     -------
@@ -93,16 +95,6 @@ def lewis_weights(
         Weights, in the blocks of ``a``; what they are made of lies where the last pass left it.
     info : LewisInfo
         Only where ``return_info`` is True.
-
-    Raises
-    ------
-    TypeError, ShapeError, NotFiniteError, DomainError
-        As `leverage_scores`.
-
-    Warns
-    -----
-    ConvergenceWarning
-        Where ``max_iter`` passes, or a callback, leave the residual above ``tol``.
 
     Examples
     --------
@@ -136,25 +128,22 @@ def sample_rows(
 ) -> RowSample:
     """Draw rows of a Dask array or data frame by their scores.
 
+    Options, errors and warnings are those of `pyprobe.sketching.sample_rows`.
+
     Parameters
     ----------
     a : dask.array.Array or dask.dataframe.DataFrame, shape (n, d)
         Rows; see `leverage_scores`.
     n_samples, p, scheme, epsilon, guarantee, rng
-        As in `pyprobe.sketching.sample_rows`.
-    scores : str, array_like or dask.array.Array
         As there.
+    scores : str, array_like or dask.array.Array
+        As there; numbers of one's own may lie in Dask too.
 
     Returns
     -------
     RowSample
         The same rows and weights as from one array. Their scores, a number a row, come to this
         process; `take_rows` brings the rows.
-
-    Raises
-    ------
-    TypeError, ShapeError, NotFiniteError, DomainError
-        As `leverage_scores` and `pyprobe.sketching.sample_rows`.
 
     Examples
     --------
@@ -196,6 +185,8 @@ def take_rows(a: Any, sample: RowSample, *, scaled: bool = False) -> Any:
 
     Raises
     ------
+    TypeError
+        Where ``a`` is nothing of Dask, or ``sample`` no `RowSample`.
     ShapeError
         Where ``a`` has not as many rows as were sampled from.
 
@@ -209,6 +200,19 @@ def take_rows(a: Any, sample: RowSample, *, scaled: bool = False) -> Any:
     True
     """
     scaled = check_bool("scaled", scaled)
+    if not (isinstance(a, da.Array) or hasattr(a, "to_dask_array")):
+        raise TypeError(
+            f"'a' must be a Dask array, data frame or series; got {type(a).__name__}. Of what is "
+            "in memory sample.apply and sample.scaled take the rows."
+        )
+    if not isinstance(sample, RowSample):
+        raise TypeError(
+            f"'sample' must be a RowSample; got {type(sample).__name__}. sample_rows makes one."
+        )
+    if a.ndim == 0:
+        raise ShapeError(
+            f"'a' must have the {sample.n_rows} rows that were sampled from; got a scalar."
+        )
     array = a.rechunk(dict.fromkeys(range(1, a.ndim), -1)) if hasattr(a, "rechunk") else a
     blocks = blocks_of(array)
     lengths = lengths_of(array, blocks)

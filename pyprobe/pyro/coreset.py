@@ -125,7 +125,8 @@ def weighted_plate(
 
     Raises
     ------
-    ShapeError      if the weights are no vector.
+    TypeError       if the weights are no real numbers.
+    ShapeError      if they are no vector, or have no entry.
     DomainError     if a weight is not positive.
     NotFiniteError  if a weight is infinite or NaN.
     PyprobeError    if a site within is enumerated, or is latent without `allow_latent`.
@@ -197,12 +198,16 @@ def _as_weights(weights: Any) -> Tensor:
     if not isinstance(weights, Tensor):
         array = np.array(as_float_array("weights", weights))
         weights = torch.as_tensor(array, dtype=torch.get_default_dtype())
-    if weights.ndim != 1:
+    if weights.is_complex() or weights.is_meta:
+        kind = weights.device if weights.is_meta else weights.dtype
+        raise TypeError(f"'weights' must hold real numbers; got a tensor of {kind}. Pass floats.")
+    if weights.ndim != 1 or len(weights) == 0:
         raise ShapeError(
-            f"'weights' must be a vector, one a row; got shape {tuple(weights.shape)}."
+            "'weights' must be a vector with an entry at least, one a row; got shape "
+            f"{tuple(weights.shape)}. Leave a plate without rows out."
         )
     if not (weights > 0).all() or weights.isinf().any():
-        values = weights.detach().cpu().numpy()
+        values = weights.detach().cpu().double().numpy()
         check_finite("weights", values)
         index = int((values <= 0).argmax())
         raise DomainError(

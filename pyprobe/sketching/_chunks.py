@@ -37,6 +37,7 @@ from pyprobe.typing import FloatArray
 __all__ = [
     "Chunks",
     "ChunkReader",
+    "holds_chunks",
     "is_stream",
     "join",
     "rows_of",
@@ -52,17 +53,9 @@ def is_stream(a: Any) -> bool:
     TypeError
         Where it can be read only once.
     """
-    if isinstance(a, list | tuple):
-        return bool(a) and getattr(a[0], "ndim", None) == 2
-    if isinstance(a, str | bytes | dict | set | frozenset):
+    if not holds_chunks(a):
         return False
-    if any(hasattr(a, name) for name in ("shape", "__array__", "__array_interface__", "toarray")):
-        return False
-    if callable(a):
-        return True
-    if not hasattr(a, "__iter__"):
-        return hasattr(a, "__len__") and hasattr(a, "__getitem__")
-    if iter(a) is a:
+    if is_used_up(a):
         raise TypeError(
             f"'a' must be rows that can be read more than once; got a {type(a).__name__}, which is "
             "used up by the first pass. Pass the function that makes it, or a list; or feed it to "
@@ -71,10 +64,35 @@ def is_stream(a: Any) -> bool:
     return True
 
 
+def is_used_up(a: Any) -> bool:
+    """Whether `a` is an iterator, which the first pass over it leaves at its end."""
+    return hasattr(a, "__iter__") and not callable(a) and iter(a) is a
+
+
+def holds_chunks(a: Any) -> bool:
+    """Whether `a` holds row chunks, to be read once or more often, and is not a matrix itself."""
+    if isinstance(a, list | tuple):
+        return bool(a) and getattr(a[0], "ndim", None) == 2
+    if isinstance(a, str | bytes | dict | set | frozenset):
+        return False
+    if any(hasattr(a, name) for name in ("shape", "__array__", "__array_interface__", "toarray")):
+        return False
+    if callable(a):
+        return True
+    return hasattr(a, "__iter__") or (hasattr(a, "__len__") and hasattr(a, "__getitem__"))
+
+
 def chunks_of(a: Any) -> Iterator[Any]:
     """Begin to read row chunks from the first."""
     if callable(a):
-        return iter(a())
+        found = a()
+        # A matrix would be read as chunks of one row each, that are no matrices.
+        if not hasattr(found, "__iter__") or getattr(found, "ndim", 3) < 3:
+            raise TypeError(
+                "'a' must be a function that gives row chunks, such as a generator's; it gave a "
+                f"value of type {type(found).__name__}. Return a list of matrices, or yield them."
+            )
+        return iter(found)
     return iter(a) if hasattr(a, "__iter__") else (a[i] for i in range(len(a)))
 
 
@@ -349,6 +367,8 @@ def take_from(a: Any, indices: Any, n_rows: int) -> Any:
     start, found = 0, []
     for part in chunks_of(a):
         chunk = part if hasattr(part, "shape") else np.asarray(part)
+        if not chunk.shape:
+            raise ShapeError(f"'a' must have chunks of rows; got {part!r} among them.")
         stop = start + chunk.shape[0]
         first, last = np.searchsorted(indices, (start, stop))
         # An empty part as well: it is what there is where no row was kept at all.
@@ -369,6 +389,11 @@ def rows_of(a: Any, indices: Any) -> Any:
     if hasattr(a, "iloc"):
         return a.iloc[indices]
     if hasattr(a, "new_tensor"):
+        if a.layout is not sys.modules["torch"].strided:
+            raise TypeError(
+                f"'a' must be a dense tensor here; got layout {a.layout}. Use .to_dense(), or a "
+                "SciPy matrix."
+            )
         return a[a.new_tensor(indices, dtype=None).long()]
     return a[indices]
 

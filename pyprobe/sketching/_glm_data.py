@@ -19,7 +19,7 @@ from scipy.special import expit, gammaln
 from pyprobe._engine import Engine, select
 from pyprobe._validate import as_float_array, check_finite
 from pyprobe.errors import DomainError, NotPositiveDefiniteError, ShapeError
-from pyprobe.sketching._input import read_tall
+from pyprobe.sketching._input import array_of, read_tall, refuse_meta
 
 __all__ = [
     "FAMILIES",
@@ -183,6 +183,7 @@ def cells(n_points: int, n_rows: int) -> list[slice]:
 def as_data(family: str, x: Any, y: Any, offset: Any) -> Data:
     """Check the data of a model; CPU tensors are read as arrays."""
     if select(x, y, offset, names=("x", "y", "offset")) is Engine.TORCH:
+        refuse_meta("x", x)
         raise TypeError(
             "'x' and 'y' must lie on the CPU: a fit reads them there. Pass .cpu(); the coreset "
             "itself takes a 'theta' on any device."
@@ -220,7 +221,7 @@ def as_precision(value: Any, d: int) -> Vector:
 
 
 def _column(name: str, value: Any, n: int) -> Vector:
-    value = value.detach().numpy() if hasattr(value, "detach") else value
+    value = array_of(name, value) if hasattr(value, "detach") else value
     array = np.ascontiguousarray(as_float_array(name, value), dtype=np.float64)
     if array.shape != (n,):
         raise ShapeError(

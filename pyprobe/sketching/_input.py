@@ -14,10 +14,19 @@ import numpy.typing as npt
 
 from pyprobe import _core
 from pyprobe._engine import Engine, select
+from pyprobe._validate import as_number
 from pyprobe.cluster._samples import Samples, as_samples, dtype_of
 from pyprobe.errors import DomainError, NotFiniteError, ShapeError
 
-__all__ = ["Passes", "Tall", "check_exponent", "read_passes", "read_tall"]
+__all__ = [
+    "Passes",
+    "Tall",
+    "array_of",
+    "check_exponent",
+    "read_passes",
+    "read_tall",
+    "refuse_meta",
+]
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -145,6 +154,7 @@ def _read_tensor(name: str, a: Any) -> Passes:
     """Return the passes of a tensor that is not on the CPU."""
     from pyprobe.sketching._torch_passes import TensorRows
 
+    refuse_meta(name, a)
     if a.layout is not sys.modules["torch"].strided:
         raise TypeError(f"'{name}' must be a dense tensor; got {a.layout}. Use .to_dense().")
     if a.ndim != 2 or min(a.shape) == 0:
@@ -170,11 +180,6 @@ def read_tall(name: str, a: Any) -> Tall:
             f"'{name}' must be one matrix here, all rows of which are at hand; got a sequence of "
             "row chunks. Put them together, or draw rows of them with sample_rows first."
         )
-    if select(a) is Engine.TORCH:
-        raise TypeError(
-            f"'{name}' must lie on the CPU here; got a tensor on {a.device}. Use .cpu(); leverage "
-            "scores, Lewis weights and samples by these are made on any device."
-        )
     samples, wrap = as_rows(name, a)
     shape = shape_of(samples)
     if min(shape) == 0:
@@ -184,20 +189,26 @@ def read_tall(name: str, a: Any) -> Tall:
 
 def as_rows(name: str, a: Any) -> tuple[Samples, Callable[[Any], Any]]:
     """Return `a` as the kernels take it, and what makes results of its library and type."""
-    if select(a) is not Engine.NATIVE_TORCH:
+    engine = select(a)
+    if engine is Engine.NATIVE:
         samples = as_samples(name, a)
         return samples, partial(as_numpy_type, dtype=dtype_of(samples))
     torch = sys.modules["torch"]
-    plain = a.detach()
-    if plain.layout is torch.sparse_csr:
-        plain = _from_torch_csr(plain)
-    elif plain.layout is not torch.strided:
+    refuse_meta(name, a)
+    if engine is Engine.TORCH:
+        raise TypeError(
+            f"'{name}' must lie on the CPU here; got a tensor on {a.device}. Use .cpu(); leverage "
+            "scores, Lewis weights and samples by these are made on any device."
+        )
+    if a.layout is torch.sparse_csr:
+        plain = _from_torch_csr(name, a.detach())
+    elif a.layout is not torch.strided:
         raise TypeError(
             f"'{name}' must be a dense tensor or one of layout sparse_csr; got {a.layout}. "
             "Convert with .to_sparse_csr()."
         )
     else:
-        plain = plain.numpy()
+        plain = array_of(name, a)
     kind = a.dtype if a.dtype.is_floating_point else torch.float64
     return as_samples(name, plain), partial(as_torch_type, dtype=kind)
 
@@ -212,11 +223,40 @@ def as_torch_type(found: Any, dtype: Any) -> Any:
     return sys.modules["torch"].from_numpy(found).to(dtype)
 
 
-def _from_torch_csr(tensor: Any) -> Any:
+def refuse_meta(name: str, tensor: Any) -> None:
+    """Raise where a tensor has a shape alone."""
+    if tensor.is_meta:
+        raise TypeError(
+            f"'{name}' must hold numbers; got a tensor on the device 'meta', which has none. Make "
+            "it on the CPU or on an accelerator."
+        )
+
+
+def array_of(name: str, tensor: Any) -> npt.NDArray[Any]:
+    """Return a dense tensor as an array: without a copy where it lies on the CPU.
+
+    Types of half precision, some of which NumPy lacks, become float32, which holds their numbers.
+    """
+    torch = sys.modules["torch"]
+    refuse_meta(name, tensor)
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"'{name}' must be a dense tensor; got {tensor.layout}. Use .to_dense().")
+    if tensor.is_complex():
+        raise TypeError(
+            f"'{name}' must hold real numbers; got dtype {tensor.dtype}. Pass .real, or .abs()."
+        )
+    plain = tensor.detach().cpu()
+    if plain.is_floating_point() and plain.dtype not in (torch.float32, torch.float64):
+        plain = plain.float()
+    return np.asarray(plain.resolve_neg().numpy())
+
+
+def _from_torch_csr(name: str, tensor: Any) -> Any:
     import scipy.sparse
 
-    parts = (tensor.values(), tensor.col_indices(), tensor.crow_indices())
-    return scipy.sparse.csr_array(tuple(part.numpy() for part in parts), shape=tuple(tensor.shape))
+    places = (part.numpy() for part in (tensor.col_indices(), tensor.crow_indices()))
+    values = array_of(name, tensor.values())
+    return scipy.sparse.csr_array((values, *places), shape=tuple(tensor.shape))
 
 
 def shape_of(samples: Samples) -> tuple[int, int]:
@@ -310,10 +350,7 @@ def sketch_part(samples: Samples, start: int, n_rows: int) -> Matrix:
 
 def check_exponent(p: Any, *, minimum: float = 0.0, why: str = "") -> float:
     """Return `p` as a finite float above `minimum`, or at it where it is positive."""
-    try:
-        number = float(p)
-    except (TypeError, ValueError):
-        raise TypeError(f"'p' must be a number; got {type(p).__name__}.") from None
+    number = as_number("p", p)
     if np.isposinf(number):
         raise DomainError("'p' must be finite; got inf. A large p, such as 32, comes near to it.")
     if not (number > 0 and number >= minimum):

@@ -16,6 +16,7 @@ from pyprobe import _core
 from pyprobe._autograd import check_eager
 from pyprobe.cluster._samples import as_samples
 from pyprobe.errors import NotFiniteError
+from pyprobe.sketching._input import array_of, refuse_meta
 from pyprobe.sketching.operators import padded_length, sketch_samples
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def transposed_product(operator: SketchOperator, y: Tensor) -> Tensor:
 
 def _check(name: str, a: Tensor) -> None:
     check_eager(name, (a,))
+    refuse_meta(name, a)
     if a.layout is not torch.strided:
         raise TypeError(f"'{name}' must be a dense tensor; got layout {a.layout}. Use .to_dense().")
     if a.is_complex():
@@ -55,9 +57,7 @@ class _Product(torch.autograd.Function):
         ctx.operator, ctx.rows = operator, slice(start, start + len(a))
         columns = a.detach().reshape(len(a), -1)
         if a.is_cpu:
-            plain = columns.float() if a.dtype is torch.float16 else columns
-            plain = plain.float() if a.dtype is torch.bfloat16 else plain
-            samples = as_samples(name, plain.numpy())
+            samples = as_samples(name, array_of(name, columns))
             found = torch.from_numpy(sketch_samples(operator, name, samples, start))
         else:
             found = twin_product(operator, columns, start)

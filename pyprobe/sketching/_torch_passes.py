@@ -32,7 +32,8 @@ class TensorRows(Passes):
     dtype: np.dtype[Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        single = self.a.dtype is torch.float32
+        # Types of half precision count as on the CPU, where they are widened to float32.
+        single = self.a.dtype.is_floating_point and self.a.dtype is not torch.float64
         object.__setattr__(self, "dtype", np.dtype(np.float32 if single else np.float64))
 
     @property

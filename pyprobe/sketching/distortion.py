@@ -28,6 +28,8 @@ N_RANDOM = 40
 N_HEAVY = 20
 N_REFINED = 3
 """Starts of the search, on each side: random directions, heavy rows; and those that are refined."""
+_PART = 1 << 18
+"""Numbers that are copied at a time: 2 MB, which stay in the cache."""
 
 
 def subspace_distortion(a: Any, sample: RowSample, p: float | None = None) -> tuple[float, float]:
@@ -47,7 +49,8 @@ def subspace_distortion(a: Any, sample: RowSample, p: float | None = None) -> tu
     low, high : float
         For p = 2 exact, from eigenvalues. Else found by a local search from heavy rows and random
         directions: the true ones lie at or beyond. ``low`` is 0 where the sample does not span the
-        columns.
+        columns, or by so little that it cannot be told from rounding: by 1e-15 or so of ``high``,
+        times the condition number of ``a``.
 
     Raises
     ------
@@ -93,11 +96,15 @@ def _spectrum(tall: Passes, sample: RowSample, transform: Matrix) -> tuple[Matri
             f"'a' must have the {sample.n_rows} rows that were sampled from; got shape "
             f"{tall.shape}."
         )
-    rows = tall.take_rows(sample.indices) @ transform
-    squares = np.linalg.eigvalsh((rows * sample.weights[:, None]).T @ rows)
-    rounding = 1e-12 * squares[-1] if len(squares) else 0.0
-    low = 0.0 if squares[0] <= rounding else float(np.sqrt(squares[0]))
-    return rows, low, float(np.sqrt(squares[-1]))
+    given, roots = tall.take_rows(sample.indices), np.sqrt(sample.weights)[:, None]
+    rows = given @ transform
+    # Not the roots of eigenvalues of a Gram matrix, which are rounded at 1e-8 of the largest.
+    values = np.linalg.svd(np.linalg.qr(roots * rows, mode="r"), compute_uv=False)
+    if len(values) < rows.shape[1]:  # fewer rows than columns
+        return rows, 0.0, float(values[0]) if len(values) else 0.0
+    sizes = np.linalg.norm(roots * (np.abs(given) @ np.abs(transform)))
+    rounding = np.finfo(np.float64).eps * tall.shape[1] * sizes  # of the products in `rows`
+    return rows, float(values[-1]) if values[-1] > rounding else 0.0, float(values[0])
 
 
 def _search(
@@ -115,7 +122,7 @@ def _search(
         chosen = chosen[np.argsort(norms[chosen], kind="stable")[::-1][:N_HEAVY]]
         return tall.take_rows(chosen) @ transform
 
-    ratio = _Ratio(tall, transform, rows, sample.weights, p)
+    ratio = _Ratio(tall, tall.matrix(), transform, rows, sample.weights, p)
     high = _refined(ratio, np.vstack([heaviest(inside), random]), 1.0)
     if not spans:
         return 0.0, high
@@ -151,6 +158,8 @@ class _Ratio:
     """log ||S A x||_p - log ||A x||_p, and its gradient."""
 
     tall: Tall
+    matrix: Any
+    """All rows; made once, as a sparse one costs a copy of its indices."""
     transform: Matrix
     rows: Matrix
     weights: Vector
@@ -163,12 +172,21 @@ class _Ratio:
             return np.asarray((np.log(part) - np.log(full)) / self.p)
 
     def one(self, x: Vector, sign: float) -> tuple[float, Vector]:
-        matrix = self.tall.matrix()
-        every, few = matrix @ (self.transform @ x), self.rows @ x
+        direction, parts = self.transform @ x, self._parts()
+        every, few = np.empty(self.matrix.shape[0]), self.rows @ x
+        for rows in parts:
+            every[rows] = self.matrix[rows] @ direction
         full, slopes = _norm(every, 1.0, self.p)
         part, few_slopes = _norm(few, self.weights, self.p)
-        gradient = self.rows.T @ few_slopes - self.transform.T @ (matrix.T @ slopes)
+        total: Any = sum(self.matrix[rows].T @ slopes[rows] for rows in parts)
+        gradient = self.rows.T @ few_slopes - self.transform.T @ total
         return sign * (part - full), sign * gradient
+
+    def _parts(self) -> list[slice]:
+        """Return parts of the rows: products of float32 with float64 make a copy of the former."""
+        n, d = self.tall.shape
+        size = n if self.tall.dtype == np.float64 else max(1, _PART // d)
+        return [slice(start, start + size) for start in range(0, n, size)]
 
 
 def _norm(y: Vector, weights: Any, p: float) -> tuple[float, Vector]:

@@ -63,7 +63,7 @@ from pyprobe.sketching._glm_fit import (
     pulls,
     remainders,
 )
-from pyprobe.sketching._input import read_tall
+from pyprobe.sketching._input import array_of, read_tall
 from pyprobe.sketching.leverage import ranked_scores
 from pyprobe.sketching.lewis import find_lewis
 from pyprobe.sketching.sampling import draw
@@ -475,7 +475,7 @@ class GLMCoreset(_io.Frozen):
             thetas, proposal = posterior_draws(self, n_draws, generator)
         else:
             if hasattr(draws, "detach"):
-                draws = draws.detach().cpu().numpy()
+                draws = array_of("draws", draws)
             points, given = self._points(draws, "draws")
             if given.ndim != 2 or len(points) < 10:
                 raise ShapeError(

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pyprobe._validate import check_bool, check_callback, check_positive_float, check_positive_int
+from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError
 from pyprobe.progress import Callback, Progress, ends
 from pyprobe.sketching._input import Matrix, Passes, check_exponent, read_passes
@@ -29,6 +29,8 @@ from pyprobe.sketching._space import Space, find_space, inverse_factor
 
 __all__ = ["LewisInfo", "lewis_weights"]
 
+TOL = 1e-2
+"""The residual at which weights are near enough for sampling."""
 PATIENCE = 5
 """Passes without a fall of the residual after which the step is halved."""
 
@@ -118,13 +120,7 @@ def lewis_weights(
     check_callback("callback", callback)
     tall = read_passes("a", a)
     weights = find_lewis(tall, p, tol=tol, max_iter=max_iter, callback=callback)
-    if not weights.info.converged:
-        warnings.warn(
-            f"the Lewis weights of p = {p:g} have a residual of {weights.info.residual:.2g} after "
-            f"{weights.info.n_iter} passes, above tol = {tol:g}; raise max_iter.",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
+    warn_open(weights.info, p, "raise max_iter.", tol=tol)
     w = tall.wrap(weights.w)
     return (w, weights.info) if return_info else w
 
@@ -144,7 +140,7 @@ def find_lewis(
     tall: Passes,
     p: float,
     *,
-    tol: float = 1e-2,
+    tol: float = TOL,
     max_iter: int = 300,
     callback: Callback | None = None,
 ) -> LewisWeights:
@@ -191,6 +187,16 @@ def find_lewis(
     if not (total > 0 and abs(math.log(total / rank)) <= residual + 1e-3):
         raise _out_of_range(p)
     return LewisWeights(w, info, space, transform)
+
+
+def warn_open(info: LewisInfo, p: float, way_out: str, *, tol: float = TOL) -> None:
+    """Warn where an iteration has ended above its tolerance."""
+    if not info.converged:
+        warn(
+            f"the Lewis weights of p = {p:g} have a residual of {info.residual:.2g} after "
+            f"{info.n_iter} passes, above tol = {tol:g}; {way_out}",
+            ConvergenceWarning,
+        )
 
 
 def _out_of_range(p: float) -> DomainError:

@@ -33,7 +33,14 @@ from pyprobe._validate import (
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, PyprobeError, ShapeError
 from pyprobe.progress import Callback, Progress, ends
-from pyprobe.sketching._input import Tall, as_numpy_type, as_torch_type, read_tall
+from pyprobe.sketching._input import (
+    Tall,
+    array_of,
+    as_numpy_type,
+    as_torch_type,
+    read_tall,
+    refuse_meta,
+)
 from pyprobe.sketching._least_squares import (
     Matrix,
     Problem,
@@ -259,8 +266,8 @@ class _Form(NamedTuple):
     """Whether b is one."""
     exponents: Any
     """Of the powers of two that the columns of b were divided by."""
-    dtype: np.dtype[Any]
-    """The wider float type of a and b."""
+    largest: float
+    """The largest number of the wider float type of a and b."""
     wrap: Callable[[Any], Any]
 
 
@@ -269,6 +276,7 @@ def _read(a: Any, b: Any) -> tuple[Tall, Problem, _Form]:
     kinds = None
     if select(a, b, names=("a", "b")) is not Engine.NATIVE:
         for name, tensor in (("a", a), ("b", b)):
+            refuse_meta(name, tensor)
             if not tensor.is_cpu:
                 raise TypeError(
                     f"'{name}' must lie on the CPU; got a tensor on {tensor.device}. Use .cpu()."
@@ -280,13 +288,14 @@ def _read(a: Any, b: Any) -> tuple[Tall, Problem, _Form]:
                 )
         torch = sys.modules["torch"]
         kinds = [t.dtype if t.dtype.is_floating_point else torch.float64 for t in (a, b)]
-        b = b.detach().numpy()
+        b = array_of("b", b)
     tall = read_tall("a", a)
     targets = as_float_array("b", b)
     dtype = np.promote_types(tall.dtype, targets.dtype)
-    wrap = partial(as_numpy_type, dtype=dtype)
+    wrap, limits = partial(as_numpy_type, dtype=dtype), np.finfo(dtype)
     if kinds is not None:
-        wrap = partial(as_torch_type, dtype=sys.modules["torch"].promote_types(*kinds))
+        kind = torch.promote_types(*kinds)
+        wrap, limits = partial(as_torch_type, dtype=kind), torch.finfo(kind)
     n = tall.shape[0]
     if targets.ndim not in (1, 2) or targets.shape[0] != n or targets.size == 0:
         raise ShapeError(
@@ -300,7 +309,11 @@ def _read(a: Any, b: Any) -> tuple[Tall, Problem, _Form]:
         exponents = np.frexp(np.abs(columns).max(axis=0))[1].astype(np.int64)
         columns = np.ldexp(columns, -exponents)
         norms = _norms(columns)
-    return tall, Problem(tall, columns, norms), _Form(targets.ndim == 1, exponents, dtype, wrap)
+    return (
+        tall,
+        Problem(tall, columns, norms),
+        _Form(targets.ndim == 1, exponents, float(limits.max), wrap),
+    )
 
 
 def _norms(columns: Matrix) -> Vector:
@@ -454,7 +467,7 @@ def _result(found: Solution, errors: Matrix | None, form: _Form) -> LstsqResult:
         with np.errstate(over="ignore"):
             values = np.ldexp(values, form.exponents)
             plain = values[:, 0] if form.vector else values
-            if not np.isfinite(plain.astype(form.dtype)).all():
+            if not (np.abs(plain) <= form.largest).all():
                 raise DomainError(
                     "'a' and 'b' have a solution too large for their type; scale them."
                 )

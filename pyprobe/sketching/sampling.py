@@ -27,9 +27,9 @@ from pyprobe._validate import (
 )
 from pyprobe.errors import DomainError, ShapeError
 from pyprobe.sketching._chunks import is_stream, rows_of, take_from
-from pyprobe.sketching._input import Passes, Vector, check_exponent, read_passes
+from pyprobe.sketching._input import Passes, Vector, array_of, check_exponent, read_passes
 from pyprobe.sketching.leverage import ranked_scores
-from pyprobe.sketching.lewis import find_lewis
+from pyprobe.sketching.lewis import find_lewis, warn_open
 from pyprobe.typing import Rng
 
 __all__ = ["RowSample", "sample_rows"]
@@ -178,6 +178,12 @@ def sample_rows(
         Where ``n_samples`` is below the rank, scores are negative or all zero, or ``p``,
         ``epsilon`` are out of range.
 
+    Warns
+    -----
+    ConvergenceWarning
+        Where the scores come from Lewis weights whose residual stays above 1e-2, as from p = 100
+        or so on: the sample is unbiased still, but may need more rows.
+
     Notes
     -----
     O(n d^2) for the scores, O(n) for the draw.
@@ -246,6 +252,12 @@ def row_scores(tall: Passes, kind: str, p: float) -> tuple[Vector, int | None]:
         return np.ones(tall.shape[0]), None
     if kind == "lewis":
         found = find_lewis(tall, p)
+        warn_open(
+            found.info,
+            p,
+            "rows are drawn by them as they are. Nearer ones are scores=lewis_weights(a, p, "
+            "max_iter=...) with a larger number of passes.",
+        )
         return found.w, found.info.rank
     if kind == "sensitivity":
         from pyprobe.sketching.sensitivity import augmented_sensitivities
@@ -257,7 +269,7 @@ def row_scores(tall: Passes, kind: str, p: float) -> tuple[Vector, int | None]:
 
 def _given_scores(scores: Any, n: int) -> Vector:
     if hasattr(scores, "detach"):
-        scores = scores.detach().cpu().numpy()
+        scores = array_of("scores", scores)
     values = np.ascontiguousarray(as_float_array("scores", scores), dtype=np.float64)
     if values.shape != (n,):
         raise ShapeError(f"'scores' must have shape ({n},), one a row of 'a'; got {values.shape}.")

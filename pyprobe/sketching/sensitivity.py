@@ -31,7 +31,7 @@ from pyprobe.errors import ConvergenceWarning, DomainError, NotPositiveDefiniteE
 from pyprobe.progress import Callback, Progress
 from pyprobe.sketching._input import Matrix, Passes, Vector, check_exponent, read_tall
 from pyprobe.sketching.leverage import ranked_scores
-from pyprobe.sketching.lewis import LewisWeights, find_lewis
+from pyprobe.sketching.lewis import LewisWeights, find_lewis, warn_open
 from pyprobe.sketching.sampling import draw
 from pyprobe.typing import Rng
 
@@ -99,7 +99,9 @@ def lp_sensitivities(
     Warns
     -----
     ConvergenceWarning
-        Where searches of ``"exact"`` for p > 1 leave the bounds apart by more than ``tol``.
+        Where searches of ``"exact"`` for p > 1 leave the bounds apart by more than ``tol``, or
+        ``"onestep"`` starts from Lewis weights whose residual stays above 1e-2, as from p = 100 or
+        so on.
 
     Notes
     -----
@@ -290,7 +292,12 @@ class Among:
         return math.exp(min(slack + growth, 700.0))  # beyond it the bound is 1 anyway
 
     def one_step(self) -> Vector:
-        """Return the lower bounds."""
+        """Return the lower bounds; warn where the point that makes them is far from the best."""
+        warn_open(
+            self.lewis.info,
+            self.p,
+            'bounds from below, method="onestep", may be far off. Use method="exact".',
+        )
         transform = self.lewis.space.to_columns(self.lewis.transform)
         p = self.p
         own = self.tall.squared_norms(transform)

@@ -34,7 +34,7 @@ from pyprobe._rng import key as key_of
 from pyprobe._validate import check_positive_int
 from pyprobe.cluster._samples import Samples, as_samples, dtype_of
 from pyprobe.errors import DomainError
-from pyprobe.sketching._chunks import ChunkReader, copied, finite_maxima, join
+from pyprobe.sketching._chunks import ChunkReader, copied, finite_maxima, holds_chunks, join
 from pyprobe.sketching._input import (
     Matrix,
     Tall,
@@ -159,8 +159,13 @@ class StreamingCoreset:
         NotFiniteError
             Where an entry is infinite or NaN. The rows of the chunk are not taken in.
         TypeError
-            Where it is of another kind than the chunks before.
+            Where it is of another kind than the chunks before, or many chunks at once.
         """
+        if holds_chunks(chunk):
+            raise TypeError(
+                f"'chunk' must be one matrix of rows; got a {type(chunk).__name__} of chunks. "
+                "Call update with each of them, in a loop."
+            )
         number = self._reader.n_read
         samples = self._reader.read(chunk)
         if samples is None:
@@ -190,8 +195,13 @@ class StreamingCoreset:
         DomainError
             Where ``n_samples`` or ``p`` differ, or the draws of both are of the same ``rng``.
         ShapeError, TypeError
-            Where the rows do not fit together.
+            Where the rows do not fit together, or ``other`` is no stream.
         """
+        if not isinstance(other, StreamingCoreset):
+            raise TypeError(
+                f"'other' must be a StreamingCoreset; got {type(other).__name__}. Rows go into "
+                "update."
+            )
         if (other.n_samples, other.p) != (self.n_samples, self.p):
             raise DomainError(
                 f"'other' must have n_samples={self.n_samples} and p={self.p:g}; got {other!r}."

@@ -8,19 +8,14 @@ dd = pytest.importorskip("dask.dataframe")
 distributed = pytest.importorskip("distributed")
 pd = pytest.importorskip("pandas")
 
+from tall_matrices import coherent
+
 import pyprobe.dask
 from pyprobe import sketching
 from pyprobe.errors import ConvergenceWarning, DomainError, NotFiniteError, ShapeError
 from pyprobe.sketching import RowSample
 
 N = 41_011
-
-
-def coherent(n, d, seed=0):
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal((n, d)) * rng.standard_t(1.5, size=(n, 1))
-    a[20:, -2:] *= rng.random((n - 20, 2)) < 0.02
-    return a
 
 
 @pytest.fixture(scope="module")
@@ -182,5 +177,12 @@ def test_what_cannot_be_read_is_told(one_machine):
         pyprobe.dask.leverage_scores(da.from_array(broken, chunks=(4000, 3)))
     with pytest.raises(ShapeError, match="the 9000 rows that were sampled from; got 8999"):
         pyprobe.dask.take_rows(lazy[1:], sketching.sample_rows(a, 9, rng=0))
+    with pytest.raises(ShapeError, match="the 9000 rows that were sampled from; got a scalar"):
+        pyprobe.dask.take_rows(lazy.sum(), sketching.sample_rows(a, 9, rng=0))
+    for rows in (a, [a], None):
+        with pytest.raises(TypeError, match=r"a Dask array, data frame or series; got.*sample.app"):
+            pyprobe.dask.take_rows(rows, sketching.sample_rows(a, 9, rng=0))
+    with pytest.raises(TypeError, match=r"'sample' must be a RowSample; got ndarray"):
+        pyprobe.dask.take_rows(lazy, np.arange(9))
     with pytest.warns(ConvergenceWarning, match="after 1 passes"):
         pyprobe.dask.lewis_weights(lazy, 1.0, max_iter=1)

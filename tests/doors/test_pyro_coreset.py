@@ -312,6 +312,11 @@ def test_latent_rows_are_refused_unless_an_elbo_takes_them():
         ([1.0, float("nan")], NotFiniteError, "'weights' must be finite"),
         ([1.0, float("inf")], NotFiniteError, "'weights' must be finite"),
         (["a"], TypeError, "'weights' must hold real numbers"),
+        ([], ShapeError, r"a vector with an entry at least.*got shape \(0,\).*Leave a plate"),
+        (torch.ones(0), ShapeError, r"a vector with an entry at least.*got shape \(0,\)"),
+        (torch.ones(2, device="meta"), TypeError, "must hold real numbers; got a tensor of meta"),
+        (torch.ones(2) * 1j, TypeError, "must hold real numbers; got a tensor of torch.complex64"),
+        (-torch.ones(2).bfloat16(), DomainError, "'weights' must be positive; got -1 at index 0"),
     ],
 )
 def test_weights_that_are_none_are_refused(weights, error, message):

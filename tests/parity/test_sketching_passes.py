@@ -5,20 +5,21 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tall_matrices import coherent
+
 from pyprobe.errors import NotFiniteError
 from pyprobe.sketching import leverage_scores, lewis_weights, sample_rows
 from pyprobe.sketching._torch_passes import TensorRows
 
 
-def coherent(n=3000, d=7):
-    rng = np.random.default_rng(0)
-    a = rng.standard_normal((n, d)) * rng.standard_t(1.5, size=(n, 1))
+def rows():
+    a = coherent(3000, 7)
     a[5] = 0
     return a
 
 
 def cases():
-    a = coherent()
+    a = rows()
     yield "plain", a
     yield "dependent", np.column_stack([a, a[:, :2] @ [1.0, 2.0], np.zeros(len(a))])
     yield "scales", a * 10.0 ** np.linspace(-150, 150, 7)
@@ -42,14 +43,14 @@ def test_scores_weights_and_samples_agree(name, a):
 
 
 def test_float32_is_summed_in_double_precision():
-    a = coherent().astype(np.float32)
+    a = rows().astype(np.float32)
     found = leverage_scores(TensorRows("a", torch.tensor(a)))
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found, leverage_scores(a), rtol=1e-5)
 
 
 def test_bad_entries_are_named():
-    a = coherent()
+    a = rows()
     a[17, 2] = np.nan
     with pytest.raises(NotFiniteError, match=r"'a' must be finite.*row 17, column 2"):
         leverage_scores(TensorRows("a", torch.tensor(a)))
@@ -57,7 +58,7 @@ def test_bad_entries_are_named():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_tensors_of_a_gpu_give_the_same_sample():
-    a = coherent()
+    a = rows()
     there = sample_rows(torch.tensor(a, device="cuda"), 300, rng=1)
     np.testing.assert_array_equal(there.indices, sample_rows(a, 300, rng=1).indices)
     scores = leverage_scores(torch.tensor(a, device="cuda"))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 from numpy.polynomial import legendre
+from tall_matrices import coherent
 
 import pyprobe
 from pyprobe.errors import DomainError, NotFiniteError, ShapeError
@@ -13,14 +14,6 @@ from pyprobe.sketching import leverage_scores
 def by_qr(a):
     q, _ = np.linalg.qr(a)
     return (q**2).sum(axis=1)
-
-
-def coherent(n, d, seed=0):
-    """Heavy-tailed rows, and columns that few rows have."""
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal((n, d)) * rng.standard_t(1.5, size=(n, 1))
-    a[5:, -2:] *= rng.random((n - 5, 2)) < 0.01
-    return a
 
 
 def vandermonde(n, d):

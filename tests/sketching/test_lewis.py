@@ -3,19 +3,13 @@
 import numpy as np
 import pytest
 import scipy.sparse
+from tall_matrices import coherent
 
 import pyprobe
 from pyprobe.errors import ConvergenceWarning, DomainError, NotFiniteError
 from pyprobe.sketching import leverage_scores, lewis_weights
 
 EXPONENTS = [0.5, 1.0, 1.5, 3.0, 4.0, 8.0, 16.0, 32.0]
-
-
-def coherent(n, d, seed=0):
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal((n, d)) * rng.standard_t(1.5, size=(n, 1))
-    a[20:, -2:] *= rng.random((n - 20, 2)) < 0.02
-    return a
 
 
 def residual(a, w, p):

@@ -481,7 +481,7 @@ def test_tensors_come_back_as_tensors(seed):
         sketched_lstsq(torch.from_numpy(a).requires_grad_(), torch.from_numpy(b))
     with pytest.raises(TypeError, match="'a' a torch tensor on cpu, 'b' a ndarray"):
         sketched_lstsq(torch.from_numpy(a), b)
-    with pytest.raises(TypeError, match="'a' must lie on the CPU"):
+    with pytest.raises(TypeError, match=r"'a' must hold numbers.*'meta'"):
         sketched_lstsq(torch.empty(3, 2, device="meta"), torch.empty(3, device="meta"))
 
 

@@ -1,22 +1,18 @@
 """Samples of rows: unbiased sums, exact sizes, and draws that no chunking changes."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.sparse
 from scipy import stats
+from tall_matrices import coherent
 
 import pyprobe
-from pyprobe.errors import DomainError, NotFiniteError, ShapeError
-from pyprobe.sketching import leverage_scores, lewis_weights, sample_rows
+from pyprobe.errors import ConvergenceWarning, DomainError, NotFiniteError, ShapeError
+from pyprobe.sketching import leverage_scores, lewis_weights, lp_sensitivities, sample_rows
 
 SCHEMES = ["bernoulli", "pivotal", "replacement"]
-
-
-def coherent(n, d, seed=0):
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal((n, d)) * rng.standard_t(1.5, size=(n, 1))
-    a[20:, -2:] *= rng.random((n - 20, 2)) < 0.02
-    return a
 
 
 @pytest.mark.statistical
@@ -209,3 +205,25 @@ def test_bad_input_is_named():
         sample_rows(np.where(np.arange(300).reshape(100, 3) == 7, np.nan, a), 10, scores="uniform")
     with pytest.raises(ShapeError, match=r"'a' must have the 100 rows.*got shape \(99, 3\)"):
         sample_rows(a, 10, rng=0).apply(a[1:])
+
+
+def test_weights_that_did_not_converge_are_told_once():
+    a = np.random.default_rng(3).standard_normal((500, 3))
+    residual = r"Lewis weights of p = 200 have a residual of .* after 300 passes, above tol = 0.01"
+    with pytest.warns(ConvergenceWarning) as found:
+        sample_rows(a, 50, p=200, rng=0)
+    assert len(found) == 1
+    assert re.match(rf"the {residual}.*scores=lewis_weights", str(found[0].message))
+    assert found[0].filename == __file__
+    for warns in (
+        lambda: sample_rows(a, 50, p=200, scores="sensitivity", rng=0),
+        lambda: lp_sensitivities(a, 200),
+    ):
+        with pytest.warns(ConvergenceWarning, match=rf'{residual}.*Use method="exact"') as found:
+            warns()
+        assert len(found) == 1
+    # Scores of one's own, and weights that are near enough, are taken without a word.
+    with pytest.warns(ConvergenceWarning, match=f"{residual}; raise max_iter"):
+        scores = lewis_weights(a, 200)
+    assert len(sample_rows(a, 50, p=200, scores=scores, rng=0)) > 20
+    assert len(sample_rows(a, 50, p=8, rng=0)) > 20

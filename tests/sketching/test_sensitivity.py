@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse
 from scipy.optimize import linprog, minimize
 from scipy.special import gamma
+from tall_matrices import coherent
 
 import pyprobe
 from pyprobe._rng import key as key_of
@@ -22,13 +23,6 @@ from pyprobe.sketching._input import read_tall
 from pyprobe.sketching.sensitivity import Among
 
 EXPONENTS = [1.0, 1.5, 3.0, 4.0, 8.0]
-
-
-def coherent(n, d, seed=0):
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal((n, d)) * rng.standard_t(1.5, size=(n, 1))
-    a[20:, -2:] *= rng.random((n - 20, 2)) < 0.1
-    return a
 
 
 def chebyshev(n, degree):
