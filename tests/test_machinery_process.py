@@ -246,6 +246,34 @@ def test_control_c_stops_a_kernel_within_200_ms():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent in another way")
+@pytest.mark.parametrize(
+    "call",
+    [
+        "_core.sketch_srht_rows(2**25, 2**26, 1)",
+        "_core.sketch_sparse_columns(('sparse_sign', 40, 2**25, 8, 1, None), 0, 2**25)",
+    ],
+)
+def test_control_c_stops_what_makes_the_columns_of_a_sketch(call):
+    # The first call of the process: no array has been made before.
+    code = f"""
+        import os, signal, threading, time
+        from pyprobe import _core
+
+        def interrupt():
+            time.sleep(0.3)
+            sent.append(time.perf_counter())
+            os.kill(os.getpid(), signal.SIGINT)
+        sent = []
+        threading.Thread(target=interrupt).start()
+        try:
+            {call}
+        except KeyboardInterrupt:
+            print(time.perf_counter() - sent[0])
+    """
+    assert float(run(code)) < 0.2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent in another way")
 def test_what_a_signal_handler_raises_comes_out_of_the_kernel():
     handler = """
     class Stop(Exception):

@@ -35,6 +35,17 @@ pub(crate) fn zeros<T: Real>(shape: &[usize]) -> Result<Vec<T>, Error> {
     Ok(vec![T::from_f64(0.0); n])
 }
 
+/// An empty vector with room for the elements of an array of this shape.
+///
+/// # Errors
+/// [`Error::Memory`]
+pub(crate) fn room<T>(shape: &[usize]) -> Result<Vec<T>, Error> {
+    let mut values = Vec::new();
+    let refused = |_| Error::Memory { shape: shape.to_vec() };
+    values.try_reserve_exact(count::<T>(shape)?).map_err(refused)?;
+    Ok(values)
+}
+
 /// The array of this shape, whose elements in C order are `values`.
 pub(crate) fn shaped<T, S: IntoDimension>(shape: S, values: Vec<T>) -> Array<T, S::Dim> {
     let shape = shape.into_dimension();
@@ -48,7 +59,8 @@ mod tests {
     #[test]
     fn what_no_memory_holds_is_an_error() {
         for shape in [vec![usize::MAX, 2], vec![1 << 40, 1 << 40], vec![1 << 59], vec![1 << 56]] {
-            assert_eq!(zeros::<f64>(&shape), Err(Error::Memory { shape }));
+            assert_eq!(zeros::<f64>(&shape), Err(Error::Memory { shape: shape.clone() }));
+            assert_eq!(room::<u64>(&shape), Err(Error::Memory { shape }));
         }
         assert_eq!(zeros::<f32>(&[2, 3]), Ok(vec![0.0; 6]));
         assert_eq!(zeros::<f32>(&[2, 0]), Ok(vec![]));

@@ -14,7 +14,16 @@ mod transport;
 /// Compiled kernels of pyprobe; private, see the public functions above it.
 #[pyo3::pymodule]
 mod _core {
+    use numpy::{PyArray1, PyArrayMethods};
     use pyo3::prelude::*;
+
+    /// The first array runs code of NumPy's, where a Ctrl-C that waits would be a panic.
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let array = PyArray1::<f64>::zeros(module.py(), 0, false);
+        array.try_readonly()?;
+        Ok(())
+    }
 
     #[pymodule_export]
     use crate::directional::{

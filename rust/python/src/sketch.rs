@@ -1,9 +1,6 @@
 //! `pyprobe.sketching`: sketches of tall data, and the sums that least squares need.
 
-use numpy::{
-    Element, IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2,
-    PyUntypedArrayMethods,
-};
+use numpy::{Element, IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyprobe_core::linalg::Lanes;
 use pyprobe_core::random::Key;
@@ -37,9 +34,9 @@ impl Sketch<'_> {
     /// Nanoseconds, roughly, for this many rows and entries.
     fn work(&self, rows: usize, entries: usize) -> usize {
         match &*self.0 {
-            "srht" => entries * 3,
-            "gaussian" => rows * self.1 * 3 + entries * self.1 / 8,
-            _ => (rows * 4 + entries) * self.3,
+            "srht" => entries.saturating_mul(3),
+            "gaussian" => (rows * 3 + entries / 8).saturating_mul(self.1),
+            _ => (rows * 4 + entries).saturating_mul(self.3),
         }
     }
 }
@@ -92,15 +89,31 @@ pub fn sketch_apply_transpose<'py>(
 
 /// The rows of the transform of `n` rows that an SRHT of `m` rows keeps, rising.
 #[pyfunction]
-pub fn sketch_srht_rows(py: Python<'_>, m: usize, n: usize, key: u128) -> Bound<'_, PyArray1<u64>> {
-    sketching::srht_rows(m, n, Key::new(key)).into_pyarray(py)
+pub fn sketch_srht_rows(
+    py: Python<'_>,
+    m: usize,
+    n: usize,
+    key: u128,
+) -> PyResult<Bound<'_, PyArray1<u64>>> {
+    let rows = gate::run(py, m.saturating_mul(200), |control| {
+        sketching::srht_rows(m, n, Key::new(key), control)
+    })?;
+    Ok(rows.into_pyarray(py))
 }
 
 /// The signs of the `n` input rows of an SRHT.
 #[pyfunction]
-pub fn sketch_srht_signs(py: Python<'_>, n: usize, key: u128) -> Bound<'_, PyArray1<f64>> {
-    sketching::srht_signs(0..n, Key::new(key)).into_pyarray(py)
+pub fn sketch_srht_signs(
+    py: Python<'_>,
+    n: usize,
+    key: u128,
+) -> PyResult<Bound<'_, PyArray1<f64>>> {
+    let signs = gate::run(py, n, |control| sketching::srht_signs(0..n, Key::new(key), control))?;
+    Ok(signs.into_pyarray(py))
 }
+
+/// Places (columns, zeta), and the signs there.
+type SparseColumns<'py> = (Bound<'py, PyArray2<u32>>, Bound<'py, PyArray2<f64>>);
 
 /// Where the entries of some columns of a sparse sketch lie and their signs, shape (columns, zeta).
 #[pyfunction]
@@ -109,10 +122,12 @@ pub fn sketch_sparse_columns<'py>(
     sketch: Sketch<'py>,
     start: usize,
     stop: usize,
-) -> (Bound<'py, PyArray2<u32>>, Bound<'py, PyArray2<f64>>) {
+) -> PyResult<SparseColumns<'py>> {
     let sparse = SparseSign { n_rows: sketch.1, n_nonzeros: sketch.3, key: Key::new(sketch.4) };
-    let (rows, signs) = sparse.columns(start..stop);
-    (rows.into_pyarray(py), signs.into_pyarray(py))
+    let columns = start..stop;
+    let work = columns.len().saturating_mul(sketch.3).saturating_mul(8);
+    let (rows, signs) = gate::run(py, work, |control| sparse.columns(columns, control))?;
+    Ok((rows.into_pyarray(py), signs.into_pyarray(py)))
 }
 
 /// Some columns of a Gaussian sketch, transposed: shape (columns, m).
@@ -124,8 +139,10 @@ pub fn sketch_gaussian_columns<'py>(
     stop: usize,
 ) -> PyResult<Bound<'py, PyArray2<f64>>> {
     let gaussian = Gaussian { n_rows: sketch.1, key: Key::new(sketch.4) };
-    let columns = gate::run(py, (stop - start) * sketch.1 * 3, |_| gaussian.columns(start..stop))?;
-    Ok(columns.into_pyarray(py))
+    let columns = start..stop;
+    let work = columns.len().saturating_mul(sketch.1).saturating_mul(3);
+    let normals = gate::run(py, work, |control| gaussian.columns(columns, control))?;
+    Ok(normals.into_pyarray(py))
 }
 
 /// The Walsh-Hadamard transform down the columns of `x`, whose rows are a power of two in number.
@@ -134,13 +151,14 @@ pub fn sketch_walsh_hadamard<'py>(
     py: Python<'py>,
     x: PyReadonlyArray2<'py, f64>,
 ) -> PyResult<Bound<'py, PyArray2<f64>>> {
-    let mut out = x.as_array().as_standard_layout().into_owned();
-    let d = x.shape()[1];
-    gate::run(py, 3 * out.len(), |control| {
+    let x = x.as_array();
+    let found = gate::run(py, x.len().saturating_mul(3), |control| {
+        let mut out = x.as_standard_layout().into_owned();
         let values = out.as_slice_mut().expect("a matrix of our own, in C order");
-        sketching::walsh_hadamard(values, d, control)
+        sketching::walsh_hadamard(values, x.ncols(), control)?;
+        Ok(out)
     })?;
-    Ok(out.into_pyarray(py))
+    Ok(found.into_pyarray(py))
 }
 
 /// The gradient (d, k) and the squared norms (k,).

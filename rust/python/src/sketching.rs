@@ -133,17 +133,18 @@ pub fn lewis_step<'py>(
         x: &Matrix<'_, T>,
         basis: Option<&Basis<'_>>,
         transform: &PyReadonlyArray2<'_, f64>,
-        mut log_w: Vec<f64>,
+        log_w: ArrayView1<'_, f64>,
         (p, c): (f64, f64),
     ) -> PyResult<Step<'py>> {
         let (frame, transform) = (frame(x, basis)?, transform.as_array());
         let (log_w, sum, worst) = gate::run(py, 2 * work(&frame), |control| {
+            let mut log_w = log_w.to_vec();
             let (sum, worst) = sketching::lewis_step(&frame, transform, &mut log_w, p, c, control)?;
             Ok((log_w, sum, worst))
         })?;
         Ok((log_w.into_pyarray(py), sum.into_pyarray(py), worst))
     }
-    let log_w = log_w.as_array().to_vec();
+    let log_w = log_w.as_array();
     match &x {
         Samples::Double(x) => on(py, x, basis.as_ref(), &transform, log_w, (p, c)),
         Samples::Single(x) => on(py, x, basis.as_ref(), &transform, log_w, (p, c)),

@@ -42,17 +42,27 @@ impl Gaussian {
     /// The columns of the sketch in `range`, transposed: shape (columns, m).
     ///
     /// # Errors
-    /// [`Error::Memory`]
-    pub fn columns(&self, range: Range<usize>) -> Result<Array2<f64>, Error> {
-        let mut normals = self.normals(range.clone(), self.n_rows)?;
-        super::scale(&mut normals, self.scale());
-        Ok(shaped((range.len(), self.n_rows), normals))
+    /// [`Error::Domain`], [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
+    pub fn columns(&self, range: Range<usize>, control: &Control) -> Result<Array2<f64>, Error> {
+        let (n, m, scale) = (range.len(), self.n_rows, self.scale());
+        super::check_n_rows(m)?;
+        super::check_part("range", range.start, [n, m], super::LONGEST)?;
+        let mut out = zeros(&[n, m])?;
+        for_each_chunk(&mut out, BLOCK * m, control, |at, columns| {
+            let first = range.start + at / m;
+            for (j, column) in (first..).zip(columns.chunks_exact_mut(m)) {
+                Stream::new(self.key, j as u64).fill_normal(column);
+            }
+            super::scale(columns, scale);
+            Ok(())
+        })?;
+        Ok(shaped((n, m), out))
     }
 
     /// What rows `start..` of the input, which are `x`, add to the product of the sketch with it.
     ///
     /// # Errors
-    /// [`Error::Memory`], [`Error::Cancelled`]
+    /// [`Error::Domain`], [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
     pub fn apply<T: Lanes>(
         &self,
         x: Rows<'_, T>,
@@ -60,6 +70,11 @@ impl Gaussian {
         control: &Control,
     ) -> Result<Array2<f64>, Error> {
         let (m, n, d) = (self.n_rows, x.n_rows(), x.n_columns());
+        super::check_n_rows(m)?;
+        super::check_part("x", start, [n, d], super::LONGEST)?;
+        if d == 0 {
+            return Ok(Array2::zeros((m, 0)));
+        }
         let stride = skinny::padded::<f64>(m);
         // The transposed product, (d, m): rows of `x` may be short, and those of the sketch are not.
         let part = |range: Range<usize>| {
@@ -72,7 +87,7 @@ impl Gaussian {
             }
             Ok(sums)
         };
-        let found = reduce_blocks(n, ROWS.max(8 * d), control, part, super::add)?;
+        let found = reduce_blocks(n, ROWS.max(d.saturating_mul(8)), control, part, super::add)?;
         let sums = found.map_or_else(|| zeros(&[d, stride]), Ok)?;
         let scale = self.scale();
         Ok(Array2::from_shape_fn((m, d), |(i, j)| scale * sums[j * stride + i]))
@@ -81,14 +96,18 @@ impl Gaussian {
     /// The product of the transposed sketch of `n` input rows with `y`, of shape (m, k).
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
+    /// [`Error::Domain`], [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
     pub fn apply_transpose(
         &self,
         y: ArrayView2<'_, f64>,
         n: usize,
         control: &Control,
     ) -> Result<Array2<f64>, Error> {
+        super::check_n_rows(self.n_rows)?;
         let (m, k) = super::check_rows(y, self.n_rows)?;
+        if k == 0 {
+            return Ok(Array2::zeros((n, 0)));
+        }
         let stride = skinny::padded::<f64>(k);
         let mut padded: Vec<f64> = zeros(&[m, stride])?;
         for (out, y) in padded.chunks_exact_mut(stride).zip(y.rows()) {
@@ -150,7 +169,7 @@ mod tests {
         for (n, d, m) in [(200, 3, 5), (5000, 1, 70), (1, 1, 1)] {
             let sketch = Gaussian { n_rows: m, key: Key::new(4) };
             let x: Vec<f64> = (0..n * d).map(|i| ((i * 31 + 5) % 11) as f64 - 5.0).collect();
-            let columns = sketch.columns(0..n).unwrap();
+            let columns = sketch.columns(0..n, &Control::new()).unwrap();
             let dense = ArrayView2::from_shape((n, d), &x).unwrap();
             let expected = columns.t().dot(&dense);
             let close = |found: &Array2<f64>| {

@@ -8,7 +8,7 @@ use core::ops::Range;
 use ndarray::{Array2, ArrayView2};
 
 use crate::linalg::{Lanes, Rows};
-use crate::memory::{shaped, zeros};
+use crate::memory::{room, shaped, zeros};
 use crate::parallel::{for_each_chunk, reduce_blocks};
 use crate::random::{Key, Stream};
 use crate::simd::vectorize;
@@ -34,6 +34,19 @@ pub struct SparseSign {
 type Place = (u32, f64);
 
 impl SparseSign {
+    fn check(&self) -> Result<(), Error> {
+        super::check_n_rows(self.n_rows)?;
+        if u32::try_from(self.n_rows).is_err() {
+            let (expected, got) = ("below 2^32", self.n_rows as f64);
+            return Err(Error::Domain { name: "n_rows", expected, got });
+        }
+        if !(1..=self.n_rows).contains(&self.n_nonzeros) {
+            let (expected, got) = ("at least 1 and at most 'n_rows'", self.n_nonzeros as f64);
+            return Err(Error::Domain { name: "n_nonzeros", expected, got });
+        }
+        Ok(())
+    }
+
     /// The distinct places of the rows of one group, one row after the other.
     fn places(&self, group: usize) -> Vec<Place> {
         let (m, zeta) = (self.n_rows as u64, self.n_nonzeros);
@@ -66,14 +79,26 @@ impl SparseSign {
     }
 
     /// The places and signs of the columns in `range`, each of shape (columns, nonzeros).
-    pub fn columns(&self, range: Range<usize>) -> (Array2<u32>, Array2<f64>) {
-        let shape = (range.len(), self.n_nonzeros);
-        let (mut rows, mut signs) = (Vec::new(), Vec::new());
-        self.for_each(range, |_, places| {
-            rows.extend(places.iter().map(|place| place.0));
-            signs.extend(places.iter().map(|place| place.1));
-        });
-        (shaped(shape, rows), shaped(shape, signs))
+    ///
+    /// # Errors
+    /// [`Error::Domain`], [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
+    pub fn columns(
+        &self,
+        range: Range<usize>,
+        control: &Control,
+    ) -> Result<(Array2<u32>, Array2<f64>), Error> {
+        self.check()?;
+        let shape = [range.len(), self.n_nonzeros];
+        super::check_part("range", range.start, shape, super::LONGEST)?;
+        let (mut rows, mut signs) = (room(&shape)?, room(&shape)?);
+        for first in range.clone().step_by(ROWS) {
+            control.check()?;
+            self.for_each(first..range.end.min(first + ROWS), |_, places| {
+                rows.extend(places.iter().map(|place| place.0));
+                signs.extend(places.iter().map(|place| place.1));
+            });
+        }
+        Ok((shaped(shape, rows), shaped(shape, signs)))
     }
 
     fn scale(&self) -> f64 {
@@ -83,7 +108,7 @@ impl SparseSign {
     /// What rows `start..` of the input, which are `x`, add to the product of the sketch with it.
     ///
     /// # Errors
-    /// [`Error::Memory`], [`Error::Cancelled`]
+    /// [`Error::Domain`], [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
     pub fn apply<T: Lanes>(
         &self,
         x: Rows<'_, T>,
@@ -91,6 +116,11 @@ impl SparseSign {
         control: &Control,
     ) -> Result<Array2<f64>, Error> {
         let (m, n, d) = (self.n_rows, x.n_rows(), x.n_columns());
+        self.check()?;
+        super::check_part("x", start, [n, d], super::LONGEST)?;
+        if d == 0 {
+            return Ok(Array2::zeros((m, 0)));
+        }
         let part = |range: Range<usize>| {
             let mut sums = zeros(&[m, d])?;
             let end = start + range.end;
@@ -125,13 +155,14 @@ impl SparseSign {
     /// The product of the transposed sketch of `n` input rows with `y`, of shape (m, k).
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
+    /// [`Error::Domain`], [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
     pub fn apply_transpose(
         &self,
         y: ArrayView2<'_, f64>,
         n: usize,
         control: &Control,
     ) -> Result<Array2<f64>, Error> {
+        self.check()?;
         let (_, k) = super::check_rows(y, self.n_rows)?;
         let (mut out, scale) = (zeros(&[n, k])?, self.scale());
         for_each_chunk(&mut out, ROWS * k.max(1), control, |at, chunk| {
@@ -184,7 +215,7 @@ mod tests {
     #[test]
     fn places_of_a_column_are_distinct_and_uniform() {
         let sketch = SparseSign { n_rows: 5, n_nonzeros: 3, key: Key::new(1) };
-        let (rows, signs) = sketch.columns(10..60_010);
+        let (rows, signs) = sketch.columns(10..60_010, &Control::new()).unwrap();
         let mut counts = [0.0; 5];
         for row in rows.rows() {
             assert!(row[0] != row[1] && row[1] != row[2] && row[0] != row[2]);

@@ -38,20 +38,46 @@ pub struct Srht<'a> {
     pub key: Key,
 }
 
+/// Draws between looks at the control.
+const DRAWS: u64 = 1024;
+
 /// `m` of the numbers below `n`, rising: every subset is equally likely.
-pub fn srht_rows(m: usize, n: usize, key: Key) -> Vec<u64> {
+///
+/// # Errors
+/// [`Error::Domain`] where `m` is above `n`; [`Error::Cancelled`]
+pub fn srht_rows(m: usize, n: usize, key: Key, control: &Control) -> Result<Vec<u64>, Error> {
+    if m > n {
+        return Err(Error::Domain { name: "m", expected: "at most 'n'", got: m as f64 });
+    }
     let mut stream = Stream::new(key.with_tag(ROWS), 0);
     let mut chosen = BTreeSet::new();
     // Floyd's algorithm (Bentley and Floyd 1987).
-    for last in (n - m.min(n)) as u64..n as u64 {
+    for last in (n - m) as u64..n as u64 {
+        if last.is_multiple_of(DRAWS) {
+            control.check()?;
+        }
         let drawn = stream.below(last + 1);
         chosen.insert(if chosen.contains(&drawn) { last } else { drawn });
     }
-    chosen.into_iter().collect()
+    Ok(chosen.into_iter().collect())
 }
 
 /// The signs of the rows `range`, each 1 or -1.
-pub fn srht_signs(range: Range<usize>, key: Key) -> Vec<f64> {
+///
+/// # Errors
+/// [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
+pub fn srht_signs(range: Range<usize>, key: Key, control: &Control) -> Result<Vec<f64>, Error> {
+    super::check_part("range", range.start, [range.len(), 1], super::LONGEST)?;
+    let mut out = zeros(&[range.len()])?;
+    for_each_chunk(&mut out, GROUP, control, |at, out| {
+        let first = range.start + at;
+        out.copy_from_slice(&signs(first..first + out.len(), key));
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+fn signs(range: Range<usize>, key: Key) -> Vec<f64> {
     let mut signs = Vec::with_capacity(range.len() + GROUP);
     let first = range.start / GROUP;
     for group in first..range.end.div_ceil(GROUP) {
@@ -67,6 +93,21 @@ pub fn srht_signs(range: Range<usize>, key: Key) -> Vec<f64> {
 }
 
 impl Srht<'_> {
+    fn check(&self) -> Result<(), Error> {
+        if self.n_input > super::LONGEST {
+            let (expected, got) = ("below 2^63", self.n_input as f64);
+            return Err(Error::Domain { name: "n_input", expected, got });
+        }
+        let n = self.n_padded() as u64;
+        match self.rows.iter().find(|&&row| row >= n) {
+            None => Ok(()),
+            Some(&row) => {
+                let expected = "below the power of two that 'n_input' is padded to";
+                Err(Error::Domain { name: "rows", expected, got: row as f64 })
+            }
+        }
+    }
+
     fn n_padded(&self) -> usize {
         self.n_input.next_power_of_two()
     }
@@ -82,7 +123,7 @@ impl Srht<'_> {
     /// What rows `start..` of the input, which are `x`, add to the product of the sketch with it.
     ///
     /// # Errors
-    /// [`Error::Memory`], [`Error::Cancelled`]
+    /// [`Error::Domain`], [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
     pub fn apply<T: Lanes>(
         &self,
         x: Rows<'_, T>,
@@ -90,6 +131,11 @@ impl Srht<'_> {
         control: &Control,
     ) -> Result<Array2<f64>, Error> {
         let (m, n, d) = (self.rows.len(), x.n_rows(), x.n_columns());
+        self.check()?;
+        super::check_part("x", start, [n, d], self.n_input)?;
+        if n == 0 || d == 0 {
+            return Ok(shaped((m, d), zeros(&[m, d])?));
+        }
         let size = self.block(n, d);
         let blocks = start / size..(start + n).div_ceil(size);
         let part = |range: Range<usize>| {
@@ -116,7 +162,7 @@ impl Srht<'_> {
         block.fill(0.0);
         let size = block.len().checked_div(d).unwrap_or(0);
         let rows = first.max(start)..(first + size).min(start + x.n_rows());
-        let signs = srht_signs(rows.clone(), self.key);
+        let signs = signs(rows.clone(), self.key);
         match x {
             Rows::Dense { values, .. } => {
                 let values = &values[(rows.start - start) * d..(rows.end - start) * d];
@@ -146,9 +192,6 @@ impl Srht<'_> {
 
     /// Adds the k-th transformed block to the rows of the result.
     fn accumulate(&self, sums: &mut [f64], block: &[f64], d: usize, k: usize, size: usize) {
-        if d == 0 {
-            return;
-        }
         vectorize(
             #[inline(always)]
             || {
@@ -168,12 +211,13 @@ impl Srht<'_> {
     /// The product of the transposed sketch with `y`, of shape (m, k): shape (n, k).
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
+    /// [`Error::Domain`], [`Error::Shape`], [`Error::Memory`], [`Error::Cancelled`]
     pub fn apply_transpose(
         &self,
         y: ArrayView2<'_, f64>,
         control: &Control,
     ) -> Result<Array2<f64>, Error> {
+        self.check()?;
         let (m, k) = super::check_rows(y, self.rows.len())?;
         let mut padded: Vec<f64> = zeros(&[self.n_padded(), k])?;
         let scale = (m as f64).sqrt().recip();
@@ -185,7 +229,7 @@ impl Srht<'_> {
         padded.truncate(self.n_input * k);
         for_each_chunk(&mut padded, GROUP * k.max(1), control, |at, chunk| {
             let first = at / k;
-            let signs = srht_signs(first..first + chunk.len() / k, self.key);
+            let signs = signs(first..first + chunk.len() / k, self.key);
             for (row, sign) in chunk.chunks_exact_mut(k).zip(signs) {
                 for value in row {
                     *value *= sign;
@@ -204,10 +248,11 @@ mod tests {
 
     #[test]
     fn rows_are_distinct_and_every_subset_is_as_likely() {
-        assert_eq!(srht_rows(8, 8, Key::new(0)), (0..8).collect::<Vec<_>>());
+        let rows = |m, n, seed| srht_rows(m, n, Key::new(seed), &Control::new()).unwrap();
+        assert_eq!(rows(8, 8, 0), (0..8).collect::<Vec<_>>());
         let mut counts = [0.0; 6];
         for seed in 0..6000 {
-            let [a, b] = srht_rows(2, 4, Key::new(seed))[..] else { panic!("two rows") };
+            let [a, b] = rows(2, 4, seed)[..] else { panic!("two rows") };
             assert!(a < b);
             counts[(a * (5 - a) / 2 + b - 1) as usize] += 1.0;
         }
@@ -218,9 +263,10 @@ mod tests {
 
     #[test]
     fn signs_do_not_depend_on_where_the_range_begins() {
-        let all = srht_signs(0..3 * GROUP, Key::new(7));
+        let signs = |range| srht_signs(range, Key::new(7), &Control::new()).unwrap();
+        let all = signs(0..3 * GROUP);
         for range in [5..6, 0..64, GROUP - 1..GROUP + 1, 100..2 * GROUP + 7, 9..9] {
-            assert_eq!(srht_signs(range.clone(), Key::new(7)), all[range]);
+            assert_eq!(signs(range.clone()), all[range]);
         }
     }
 
@@ -231,12 +277,12 @@ mod tests {
             let x: Vec<f64> = (0..n * d).map(|i| ((i * 31 + 5) % 11) as f64 - 5.0).collect();
             let padded = n.next_power_of_two();
             let (key, control) = (Key::new(3), Control::new());
-            let rows = srht_rows(m, padded, key);
+            let rows = srht_rows(m, padded, key, &control).unwrap();
             let sketch = Srht { rows: &rows, n_input: n, key };
             let view = Rows::Dense { values: &x, n_columns: d };
             let found = sketch.apply(view, 0, &control).unwrap();
             let mut full = vec![0.0; padded * d];
-            for (i, sign) in srht_signs(0..n, key).into_iter().enumerate() {
+            for (i, sign) in signs(0..n, key).into_iter().enumerate() {
                 (0..d).for_each(|j| full[i * d + j] = sign * x[i * d + j]);
             }
             walsh_hadamard(&mut full, d, &control).unwrap();
