@@ -187,10 +187,10 @@ impl Split {
         let Level { scale, factor } = level;
         let block = |rows: core::ops::Range<usize>| {
             let scores = &scores[rows];
-            let (mut sums, mut counts) = ([0.0; 8], [0.0; 8]);
-            vectorize(
+            let (sums, counts) = vectorize(
                 #[inline(always)]
                 || {
+                    let (mut sums, mut counts) = ([0.0; 8], [0.0; 8]);
                     let (chunks, last) = scores.as_chunks::<8>();
                     for chunk in chunks {
                         for i in 0..8 {
@@ -200,6 +200,7 @@ impl Split {
                     for (i, &score) in last.iter().enumerate() {
                         level.sort_in(score, &mut sums[i], &mut counts[i]);
                     }
+                    (sums, counts)
                 },
             );
             let count: f64 = counts.iter().sum();
