@@ -622,11 +622,8 @@ def _guarded(sizes: Vector, n_samples: int) -> Vector:
     n, budget = len(sizes), (1 - _EVEN_SHARE) * n_samples
     if n_samples >= n or not sizes.any():
         return np.full(n, float(sizes.any()))
-    sizes = sizes / sizes.max()
-    if budget < np.count_nonzero(sizes):
-        shares = np.minimum(_core.water_level(sizes, budget) * sizes, 1.0)
-    else:
-        shares = np.ceil(sizes)
+    level = _core.water_level(sizes, budget)
+    shares = np.sign(sizes) if level is None else _core.row_probabilities(sizes, level)
     return shares + _EVEN_SHARE * n_samples / n
 
 
@@ -657,11 +654,10 @@ def _draw(scores: Vector, n_samples: int, key: int) -> tuple[npt.NDArray[np.int6
     if not scores.any():  # nothing is left beside the quadratic
         return np.empty(0, dtype=np.int64), np.empty(0), np.zeros(len(scores))
     drawn = draw(scores, n_samples, "bernoulli", key)
-    scores = scores / scores.max()
-    if n_samples >= np.count_nonzero(scores):
-        return drawn.indices, drawn.probabilities, np.zeros(len(scores))
     level = _core.water_level(scores, float(n_samples))
-    return drawn.indices, drawn.probabilities, np.maximum(1 / (level * scores) - 1, 0)
+    if level is None:
+        return drawn.indices, drawn.probabilities, np.zeros(len(scores))
+    return drawn.indices, drawn.probabilities, 1 / _core.row_probabilities(scores, level) - 1
 
 
 def _info(mode: Mode, n_samples: int, expected_error: float) -> GLMCoresetInfo:

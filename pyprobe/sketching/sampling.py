@@ -320,27 +320,25 @@ class Drawn:
 
 def draw(scores: Any, n_samples: int, scheme: str, key: int) -> Drawn:
     """Draw rows by their scores; all of positive score where these are no more than `n_samples`."""
-    # By the largest: levels and sums of scores of any scale stay numbers.
-    scores = np.asarray(scores)
-    scores = scores / scores.max()
-    positive = np.count_nonzero(scores)
-    if n_samples >= positive:
+    scores = np.ascontiguousarray(scores, dtype=np.float64)
+    level = _core.water_level(scores, float(n_samples))
+    if level is None:
         indices = np.flatnonzero(scores)
-        return Drawn(indices, np.ones(positive), np.ones(positive))
+        return Drawn(indices, np.ones(len(indices)), np.ones(len(indices)))
     if scheme == "replacement":
         return _with_replacement(scores, n_samples, key)
-    level = _core.water_level(scores, float(n_samples))
     if scheme == "bernoulli":
         indices = _core.bernoulli_rows(scores, level, key, 0)
-        probabilities = np.minimum(level * scores[indices], 1.0)
+        probabilities = _core.row_probabilities(scores[indices], level)
     else:
-        every = np.minimum(level * scores, 1.0)
+        every = _core.row_probabilities(scores, level)
         indices = _core.pivotal_rows(every, key)
         probabilities = every[indices]
     return Drawn(indices, 1 / probabilities, probabilities)
 
 
 def _with_replacement(scores: Vector, n_samples: int, key: int) -> Drawn:
+    scores = scores / scores.max()  # sums of scores of any scale stay numbers
     ends = np.cumsum(scores)
     uniforms = _core.row_uniforms(key, 0, n_samples)
     rows = np.searchsorted(ends, uniforms * ends[-1], side="right")

@@ -87,6 +87,15 @@ def test_heavy_rows_are_kept_once_with_weight_one():
         np.testing.assert_allclose(sample.weights[:4], 1)
 
 
+def test_scores_as_small_as_doubles_get_have_their_probabilities():
+    # One row for certain; a level for the others would be 60 / 5e-322, which is no double.
+    scores = np.where(np.arange(101) == 3, 1e300, 5e-324)
+    sample = sample_rows(np.ones((101, 1)), 61, scores=scores, scheme="pivotal", rng=0)
+    assert len(sample) == 61
+    expected = np.where(sample.indices == 3, 1.0, 0.6)
+    np.testing.assert_allclose(sample.probabilities, expected, rtol=1e-14)
+
+
 def test_names_of_scores_and_scores_given_are_the_same_draw():
     a = coherent(2000, 5)
     leverage, lewis = leverage_scores(a), lewis_weights(a, 1.0)

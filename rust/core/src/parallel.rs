@@ -127,43 +127,144 @@ pub fn reduce_blocks<A: Send>(
     map: impl Fn(Range<usize>) -> Result<A, Error> + Sync,
     merge: impl Fn(A, A) -> A + Sync,
 ) -> Result<Option<A>, Error> {
-    if n == 0 {
-        return Ok(None);
-    }
-    tree(
-        0..n.div_ceil(size),
-        &|block| {
-            control.check()?;
-            let rows = block * size..((block + 1) * size).min(n);
-            let units = rows.len() as u64;
-            let value = map(rows)?;
-            control.advance(units);
-            Ok(value)
-        },
-        &merge,
-        control.is_sequential(),
-    )
-    .map(Some)
+    let split = |rows: Range<usize>, at| (rows.start..rows.start + at, rows.start + at..rows.end);
+    Tree { size, control, split, map, merge }.reduce(0..n, n)
 }
 
-fn tree<A: Send>(
-    blocks: Range<usize>,
-    map: &(impl Fn(usize) -> Result<A, Error> + Sync),
-    merge: &(impl Fn(A, A) -> A + Sync),
-    sequential: bool,
-) -> Result<A, Error> {
-    if blocks.len() == 1 {
-        return map(blocks.start);
+/// Maps the consecutive chunks of `out` of length `size`, which `map(start, chunk)` may change, and
+/// merges what it gives in the tree of [`reduce_blocks`].
+///
+/// # Errors
+/// [`Error::Cancelled`], or the first error of `map` met.
+pub fn reduce_chunks<T: Send, A: Send>(
+    out: &mut [T],
+    size: usize,
+    control: &Control,
+    map: impl Fn(usize, &mut [T]) -> Result<A, Error> + Sync,
+    merge: impl Fn(A, A) -> A + Sync,
+) -> Result<Option<A>, Error> {
+    let n = out.len();
+    Tree { size, control, split: cut, map: |(start, chunk)| map(start, chunk), merge }
+        .reduce((0, out), n)
+}
+
+type Chunk<'a, T> = (usize, &'a mut [T]);
+
+fn cut<T>((start, chunk): Chunk<'_, T>, at: usize) -> (Chunk<'_, T>, Chunk<'_, T>) {
+    let (left, right) = chunk.split_at_mut(at);
+    ((start, left), (start + at, right))
+}
+
+/// What is done at the nodes of a tree, whose leaves are `size` long.
+struct Tree<'a, S, F, M> {
+    size: usize,
+    control: &'a Control,
+    split: S,
+    map: F,
+    merge: M,
+}
+
+impl<S, F, M> Tree<'_, S, F, M> {
+    /// The value of `input`, of length `n`.
+    fn reduce<I: Send, A: Send>(&self, input: I, n: usize) -> Result<Option<A>, Error>
+    where
+        S: Fn(I, usize) -> (I, I) + Sync,
+        F: Fn(I) -> Result<A, Error> + Sync,
+        M: Fn(A, A) -> A + Sync,
+    {
+        if n == 0 { Ok(None) } else { self.node(input, n).map(Some) }
     }
-    let middle = blocks.start + (1 << (blocks.len() - 1).ilog2());
-    let (left, right) = (blocks.start..middle, middle..blocks.end);
-    #[cfg(feature = "parallel")]
-    if !sequential {
-        let (a, b) = rayon::join(
-            || tree(left, map, merge, sequential),
-            || tree(right, map, merge, sequential),
-        );
-        return Ok(merge(a?, b?));
+
+    fn node<I: Send, A: Send>(&self, input: I, n: usize) -> Result<A, Error>
+    where
+        S: Fn(I, usize) -> (I, I) + Sync,
+        F: Fn(I) -> Result<A, Error> + Sync,
+        M: Fn(A, A) -> A + Sync,
+    {
+        if n <= self.size {
+            self.control.check()?;
+            let value = (self.map)(input)?;
+            self.control.advance(n as u64);
+            return Ok(value);
+        }
+        // The largest power of two of leaves that leaves some.
+        let at = self.size << (n.div_ceil(self.size) - 1).ilog2();
+        let (left, right) = (self.split)(input, at);
+        #[cfg(feature = "parallel")]
+        if !self.control.is_sequential() {
+            let (a, b) = rayon::join(|| self.node(left, at), || self.node(right, n - at));
+            return Ok((self.merge)(a?, b?));
+        }
+        Ok((self.merge)(self.node(left, at)?, self.node(right, n - at)?))
     }
-    Ok(merge(tree(left, map, merge, sequential)?, tree(right, map, merge, sequential)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tree over the blocks of `0..n`, written with parentheses.
+    fn written(n: usize, size: usize, control: &Control) -> String {
+        let map = |rows: Range<usize>| Ok(format!("{}-{}", rows.start, rows.end));
+        let merge = |a, b| format!("({a} {b})");
+        reduce_blocks(n, size, control, map, merge).unwrap().unwrap_or_default()
+    }
+
+    /// The same by a reader who knows nothing of what follows: sums of as many leaves are added up as
+    /// soon as both are there, and those that are left at the end, the last ones first.
+    fn streamed(n: usize, size: usize) -> String {
+        let mut sums: Vec<(usize, String)> = Vec::new();
+        for start in (0..n).step_by(size) {
+            sums.push((1, format!("{start}-{}", (start + size).min(n))));
+            while let [.., (a, _), (b, _)] = sums[..]
+                && a == b
+            {
+                join_last(&mut sums);
+            }
+        }
+        while sums.len() > 1 {
+            join_last(&mut sums);
+        }
+        sums.pop().map_or_else(String::new, |sum| sum.1)
+    }
+
+    fn join_last(sums: &mut Vec<(usize, String)>) {
+        let ((b, right), (a, left)) = (sums.pop().unwrap(), sums.pop().unwrap());
+        sums.push((a + b, format!("({left} {right})")));
+    }
+
+    #[test]
+    fn sums_stay_as_they_are_when_more_rows_follow() {
+        assert_eq!(written(7, 2, &Control::new()), "((0-2 2-4) (4-6 6-7))");
+        for (n, size) in (0..140).map(|n| (n, 2)).chain([(100, 1), (33, 64), (64, 64), (65, 64)]) {
+            let expected = streamed(n, size);
+            assert_eq!(written(n, size, &Control::new()), expected);
+            assert_eq!(written(n, size, &Control::sequential()), expected);
+        }
+        // A first power of two of whole leaves is a node of every longer tree, and so is the next.
+        for n in 16..80 {
+            let whole = written(n, 2, &Control::new());
+            assert!(whole.contains(&written(16, 2, &Control::new())), "{n}");
+            assert!(n < 32 || whole.contains("((16-18 18-20) (20-22 22-24))"), "{n}");
+        }
+    }
+
+    #[test]
+    fn chunks_are_changed_once_and_merged_in_the_same_tree() {
+        for n in 0..70 {
+            let mut out = vec![0; n];
+            let map = |start, chunk: &mut [usize]| {
+                for value in chunk.iter_mut() {
+                    *value += 1;
+                }
+                Ok(format!("{start}-{}", start + chunk.len()))
+            };
+            let merge = |a, b| format!("({a} {b})");
+            let control = Control::new();
+            let found = reduce_chunks(&mut out, 3, &control, map, merge).unwrap();
+            assert_eq!(found.unwrap_or_default(), written(n, 3, &Control::new()));
+            assert!(out.iter().all(|&value| value == 1));
+            assert_eq!(control.done(), n as u64);
+        }
+    }
 }

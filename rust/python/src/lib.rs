@@ -17,7 +17,7 @@ mod _core {
     use numpy::{PyArray1, PyArrayMethods};
     use pyo3::prelude::*;
 
-    /// The first array runs code of NumPy's, where a Ctrl-C that waits would be a panic.
+    /// The first array runs code of `NumPy`, where a Ctrl-C that waits would be a panic.
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let array = PyArray1::<f64>::zeros(module.py(), 0, false);
@@ -58,8 +58,8 @@ mod _core {
     #[pymodule_export]
     use crate::sketching::{
         bernoulli_rows, column_maxima, exact_sensitivities, lewis_step, pair_power_sums,
-        pivotal_rows, power_sums, row_uniforms, rows_gram, rows_leaf, rows_squared_norms,
-        water_level,
+        pivotal_rows, power_sums, row_probabilities, row_uniforms, rows_gram, rows_leaf,
+        rows_squared_norms, water_level,
     };
 
     #[pymodule_export]

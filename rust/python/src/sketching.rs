@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyprobe_core::linalg::{Lanes, Rows};
 use pyprobe_core::ndarray::ArrayView1;
 use pyprobe_core::random::Key;
-use pyprobe_core::sketching::{self, Frame};
+use pyprobe_core::sketching::{self, Frame, Level};
 
 use crate::gate;
 use crate::mixture::{Matrix, Samples};
@@ -265,23 +265,47 @@ fn contiguous<'a>(scores: &'a PyReadonlyArray1<'_, f64>) -> PyResult<ArrayView1<
     Ok(ArrayView1::from(scores.as_slice()?))
 }
 
-/// The factor that makes probabilities `min(1, c s)` of scores (n,) add up to `size`.
+/// The two factors of a level, a power of two first.
+type Factors = (f64, f64);
+
+/// The level that makes probabilities of scores (n,) add up to `size`, as two factors; `None` where no
+/// more scores are positive.
 #[pyfunction]
-pub fn water_level(py: Python<'_>, scores: PyReadonlyArray1<'_, f64>, size: f64) -> PyResult<f64> {
+pub fn water_level(
+    py: Python<'_>,
+    scores: PyReadonlyArray1<'_, f64>,
+    size: f64,
+) -> PyResult<Option<Factors>> {
     let scores = contiguous(&scores)?;
-    gate::run(py, 4 * scores.len(), |control| sketching::water_level(scores, size, control))
+    let level =
+        gate::run(py, 4 * scores.len(), |control| sketching::water_level(scores, size, control))?;
+    Ok(level.map(|level| (level.scale, level.factor)))
 }
 
-/// The numbers of the rows that are kept with probabilities `min(1, level s)`.
+/// The probabilities (n,) of rows at a level.
+#[pyfunction]
+pub fn row_probabilities<'py>(
+    py: Python<'py>,
+    scores: PyReadonlyArray1<'py, f64>,
+    level: Factors,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let scores = contiguous(&scores)?;
+    let level = Level { scale: level.0, factor: level.1 };
+    let found = gate::run(py, scores.len(), |control| level.probabilities(scores, control))?;
+    Ok(found.into_pyarray(py))
+}
+
+/// The numbers of the rows that are kept with their probabilities at a level.
 #[pyfunction]
 pub fn bernoulli_rows<'py>(
     py: Python<'py>,
     scores: PyReadonlyArray1<'py, f64>,
-    level: f64,
+    level: Factors,
     key: u128,
     start: u64,
 ) -> PyResult<Bound<'py, PyArray1<i64>>> {
     let scores = contiguous(&scores)?;
+    let level = Level { scale: level.0, factor: level.1 };
     let kept = gate::run(py, 2 * scores.len(), |control| {
         sketching::bernoulli(scores, level, Key::new(key), start, control)
     })?;

@@ -27,7 +27,7 @@ pub use gram::gram;
 pub use hadamard::walsh_hadamard;
 pub use panel::{Frame, LEAF};
 pub use regression::{Residual, normal_equations, residual};
-pub use sampling::{bernoulli, pivotal, row_uniforms, water_level};
+pub use sampling::{Level, bernoulli, pivotal, row_uniforms, water_level};
 pub use scores::{lewis_step, squared_norms};
 pub use sensitivity::{exact_sensitivities, pair_power_sums, power_sums};
 pub use sparse::SparseSign;

@@ -5,7 +5,7 @@ use ndarray::{Array2, ArrayView2};
 use super::gram::{SKINNY, Sum};
 use super::panel::{Frame, LEAF, check, padded};
 use crate::linalg::{Lanes, cholesky, skinny};
-use crate::parallel::{for_each_chunk, for_each_chunk_with};
+use crate::parallel::{for_each_chunk, reduce_chunks};
 use crate::simd::{self, vectorize};
 use crate::special::math;
 use crate::{Control, Error};
@@ -55,10 +55,7 @@ pub fn lewis_step<T: Lanes>(
 ) -> Result<(Array2<f64>, f64), Error> {
     check("log_w", frame.n_rows(), log_w.len(), &[log_w.len()])?;
     let transform = Transform::new(frame, transform)?;
-    let mut parts: Vec<Option<(Sum, f64)>> = Vec::new();
-    parts.resize_with(log_w.len().div_ceil(LEAF), || None);
-    for_each_chunk_with(log_w, LEAF, &mut parts, control, |index, log_w, part| {
-        let start = index * LEAF;
+    let leaf = |start: usize, log_w: &mut [f64]| {
         let (mut sum, mut worst) = (Sum::new(frame), 0.0_f64);
         let (mut buffer, mut q) = (Vec::new(), Vec::new());
         for panel in frame.panels(start..start + log_w.len()) {
@@ -69,12 +66,12 @@ pub fn lewis_step<T: Lanes>(
             worst = worst.max(update(log_w, &mut q, p, c));
             sum.add(x, Some(&q));
         }
-        *part = Some((sum, worst));
-        Ok(())
-    })?;
-    let parts: Vec<_> = parts.into_iter().flatten().collect();
-    let worst = parts.iter().fold(0.0, |worst: f64, part| worst.max(part.1));
-    Ok((tree(parts.into_iter().map(|part| part.0), frame).symmetric(), worst))
+        Ok((sum, worst))
+    };
+    let merge = |(a, x): (Sum, f64), (b, y): (Sum, f64)| (a.merge(b), x.max(y));
+    let found = reduce_chunks(log_w, LEAF, control, leaf, merge)?;
+    let (sum, worst) = found.unwrap_or_else(|| (Sum::new(frame), 0.0));
+    Ok((sum.symmetric(), worst))
 }
 
 /// `log_w += c (log q - (2/p) log_w)`, and `q = w^(1 - 2/p)` of the new weights, 0 for those that are;
@@ -112,23 +109,6 @@ fn update_eight(log_w: &mut [f64; 8], q: &mut [f64; 8], p: f64, c: f64, worst: &
         log_w[i] = if live { next } else { f64::NEG_INFINITY };
         q[i] = if live { factor } else { 0.0 };
     }
-}
-
-/// Neighbours in pairs, then pairs of pairs.
-fn tree<T: Lanes>(parts: impl Iterator<Item = Sum>, frame: &Frame<'_, T>) -> Sum {
-    let mut parts: Vec<Sum> = parts.collect();
-    while parts.len() > 1 {
-        let mut pairs = parts.into_iter();
-        let mut next = Vec::new();
-        while let Some(first) = pairs.next() {
-            next.push(match pairs.next() {
-                Some(second) => first.merge(second),
-                None => first,
-            });
-        }
-        parts = next;
-    }
-    parts.pop().unwrap_or_else(|| Sum::new(frame))
 }
 
 /// A matrix that rows of a frame are multiplied by.

@@ -92,11 +92,7 @@ pub fn power_sums<T: Lanes>(
         }
         Ok(sums)
     };
-    let merge = |mut a: Vec<f64>, b: Vec<f64>| {
-        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-        a
-    };
-    let sums = reduce_blocks(frame.n_rows(), LEAF, control, leaf, merge)?;
+    let sums = reduce_blocks(frame.n_rows(), LEAF, control, leaf, super::add)?;
     let mut sums = sums.unwrap_or_else(|| vec![0.0; stride]);
     sums.truncate(directions.ncols());
     Ok(sums)
