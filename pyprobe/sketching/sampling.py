@@ -321,7 +321,7 @@ class Drawn:
 def draw(scores: Any, n_samples: int, scheme: str, key: int) -> Drawn:
     """Draw rows by their scores; all of positive score where these are no more than `n_samples`."""
     # Aligned too, which arrays that came from another process may not be.
-    scores = np.require(scores, np.float64, "CA")
+    scores = np.require(scores, np.float64, ["C", "A"])
     level = _core.water_level(scores, float(n_samples))
     if level is None:
         indices = np.flatnonzero(scores)
