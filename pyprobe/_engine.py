@@ -118,7 +118,7 @@ def _kernels(module: str, device: Any) -> Any:
         reason = f"{type(error).__name__}: {error}"
     warn(
         f"Triton's kernels do not run on {device} ({reason}). Torch's own operations take their "
-        "place, which are several times slower; Triton needs a C compiler and a cache folder.",
+        "place, which are many times slower; Triton needs a C compiler and a cache folder.",
         RuntimeWarning,
     )
     return None

@@ -23,7 +23,6 @@ __all__ = [
     "STEP",
     "THREADS",
     "accumulate",
-    "difference",
     "difference_within",
     "shares",
     "sums_and_slopes",

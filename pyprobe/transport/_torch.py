@@ -27,7 +27,7 @@ from pyprobe.transport import _torch_batch
 from pyprobe.transport import _torch_solver as twin
 from pyprobe.transport._check import Clouds, check_balanced
 from pyprobe.transport._rounding import Correction, correction
-from pyprobe.transport._torch_check import check, check_batch, check_points, of_one_shape
+from pyprobe.transport._torch_check import Given, check, check_batch, check_points, of_one_shape
 from pyprobe.transport._torch_gradients import Potentials, Solved, Value, plan_of
 from pyprobe.transport._torch_points import Points, detached, finite_costs, leaves, with_leaves
 from pyprobe.transport.sinkhorn import SinkhornResult, SolverOptions, _warn, _watch
@@ -49,8 +49,6 @@ __all__ = [
     "wrap",
 ]
 
-Given: TypeAlias = tuple[Any, Any, Any, Any]
-"""Weights, costs and epsilon, as they were passed."""
 Problem: TypeAlias = tuple[Tensor, Tensor, Tensor | Points, float, tuple[float, float]]
 """Weights, costs, epsilon and penalties, as they were solved."""
 

@@ -6,7 +6,7 @@ To say what is wrong, and only then, arrays are copied to the CPU: its checks fi
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,12 +16,11 @@ from pyprobe.transport import _torch_solver as twin
 from pyprobe.transport._check import FAR, as_clouds, as_cost, as_masses, check_reachable
 from pyprobe.transport._torch_points import detached
 
-__all__ = ["check", "check_batch", "check_points", "of_one_shape"]
+__all__ = ["Given", "check", "check_batch", "check_points", "of_one_shape"]
 
 METHODS = ("auto", "log")
 
-
-Given = tuple[Any, Any, Any, Any]
+Given: TypeAlias = tuple[Any, Any, Any, Any]
 """Weights, costs and epsilon, as they were passed."""
 
 

@@ -197,3 +197,13 @@ def test_tensors_on_a_gpu_stay_there(truth):
     assert fit.locs.is_cuda
     assert fit.log_prob(x).is_cuda
     assert fit.sample((2,), rng=0).is_cuda
+
+
+def test_float32_keeps_its_digits_under_autocast(truth):
+    x = torch.from_numpy(truth.sample((50,), rng=1)).float()
+    k = len(truth.weights)
+    parameters = torch.from_numpy(np.array(truth.locs.T)), np.full(k, 20.0), np.zeros(k)
+    expected = _mixture_torch.vmf_mixture_log_prob(x, parameters)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = _mixture_torch.vmf_mixture_log_prob(x, parameters)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
