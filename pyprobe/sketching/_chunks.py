@@ -71,6 +71,8 @@ def is_used_up(a: Any) -> bool:
 
 def holds_chunks(a: Any) -> bool:
     """Whether `a` holds row chunks, to be read once or more often, and is not a matrix itself."""
+    if isinstance(a, np.ndarray):
+        return False
     if isinstance(a, list | tuple):
         return bool(a) and getattr(a[0], "ndim", None) == 2
     if isinstance(a, str | bytes | dict | set | frozenset):

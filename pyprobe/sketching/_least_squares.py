@@ -37,6 +37,7 @@ from pyprobe.sketching.operators import (
 from pyprobe.typing import Rng
 
 __all__ = [
+    "MAX_STEPS",
     "Problem",
     "Refined",
     "Solution",
@@ -52,7 +53,10 @@ Vector = npt.NDArray[np.float64]
 _EPS = float(np.finfo(np.float64).eps)
 _GRAM = 1e-11
 """Inverse condition number of the scaled Gram matrix from which on it is used as it is."""
-_MAX_STEPS = 8
+_SHARE = 1e-3
+"""What the rounding of a gradient moves the solution by, at least, beside u kappa(A) of the residual."""
+MAX_STEPS = 12
+"""Of refinement."""
 _MAX_CG = 100
 _MAX_PROBE = 60
 """Passes after which conjugate gradients on the columns as they are are given up."""
@@ -150,7 +154,8 @@ def solve_exactly(
         return _finish(problem, white, solver, None, watch)
     operator = sketch_operator(kind or "sparse_sign", m, n, rng=rng)
     rows = sketch_samples(operator, "a", a.samples) * scales
-    targets = sketch_samples(operator, "b", problem.b)
+    # The first step from nothing goes farther than the solution of the sketch, which costs a sketch.
+    targets = np.zeros((m, problem.b.shape[1]))
     white = (None if hard else _whiten_fast(rows, targets, scales)) or whiten(
         rows, targets, scales, a.dtype
     )
@@ -193,7 +198,7 @@ def _cholesky(gram: Matrix) -> tuple[Matrix, float]:
     """Factor the first rows, a square matrix; return its inverse condition number beside."""
     square = gram[: gram.shape[1]]
     factor, failed = lapack.dpotrf(square)
-    size = np.abs(square).sum(axis=0).max()
+    size = lapack.dlange("1", square)
     return factor, 0.0 if failed else float(lapack.dpocon(factor, size)[0])
 
 
@@ -356,17 +361,19 @@ def _refine(
     watch: Callable[[int, float], bool],
 ) -> Refined:
     """Step until what is left is rounding."""
-    sizes = np.where(problem.norms > 0, problem.norms, 1.0)
+    sizes = problem.norms + (problem.norms == 0)
     error, converged, stopped = np.inf, False, False
-    for step in range(1, _MAX_STEPS + 1):
+    for step in range(1, MAX_STEPS + 1):
         gradient, squares = problem.residual(x)
         correction = solver.newton(gradient)
         # The squared length of A times the correction.
         moved = np.maximum((gradient * correction).sum(axis=0), 0.0)
         x = x + correction
-        before, error = error, float((np.sqrt(moved) / sizes).max())
+        errors = np.sqrt(moved) / sizes
+        before, error = error, float(errors.max())
         stopped = watch(step, error)
-        if error * solver.contraction <= 0.5 * _EPS:
+        rounding = _EPS * np.maximum(0.5, _SHARE * condition * np.sqrt(squares) / sizes)
+        if (errors * solver.contraction <= rounding).all():
             converged = True
             break
         if error > 0.5 * before:

@@ -42,6 +42,7 @@ from pyprobe.sketching._input import (
     refuse_meta,
 )
 from pyprobe.sketching._least_squares import (
+    MAX_STEPS,
     Matrix,
     Problem,
     Refined,
@@ -304,7 +305,7 @@ def _read(a: Any, b: Any) -> tuple[Tall, Problem, _Form]:
     columns = np.ascontiguousarray(targets.reshape(n, -1), dtype=np.float64)
     norms = _norms(columns)
     exponents = np.zeros(columns.shape[1], dtype=np.int64)
-    if not ((norms > 1e-140) & (norms < 1e140)).all():
+    if not all(1e-140 < norm < 1e140 for norm in norms.tolist()):
         check_finite("b", targets)
         exponents = np.frexp(np.abs(columns).max(axis=0))[1].astype(np.int64)
         columns = np.ldexp(columns, -exponents)
@@ -443,15 +444,19 @@ def _solve_sketched(
 
 
 def _watch(callback: Callback | None) -> Callable[[int, float], bool]:
+    if callback is None:
+        return _go_on
     start = time.perf_counter()
 
     def watch(step: int, error: float) -> bool:
-        if callback is None:
-            return False
         elapsed = time.perf_counter() - start
-        return ends(callback(Progress(step=step, total=8, value=error, elapsed=elapsed)))
+        return ends(callback(Progress(step=step, total=MAX_STEPS, value=error, elapsed=elapsed)))
 
     return watch
+
+
+def _go_on(_step: int, _error: float) -> bool:
+    return False
 
 
 def _result(found: Solution, errors: Matrix | None, form: _Form) -> LstsqResult:

@@ -39,8 +39,7 @@ __all__ = ["TotalSensitivity", "lp_sensitivities", "total_sensitivity"]
 
 METHODS = ("onestep", "exact", "group")
 MAX_ITER = 200
-"""Steps for one row: 5 to 25 are usual for p > 1. For p = 1 so many put the bound from below within
-0.1 % of linear programs'; the one from above falls more slowly."""
+"""Steps for one row: 5 to 30 are usual."""
 NOT_CONVEX = " Below 1 the problem is not convex: lewis_weights takes p from about 0.03 on."
 
 
@@ -65,16 +64,14 @@ def lp_sensitivities(
         Exponent of the norm, finite and at least 1.
     method : {"onestep", "exact", "group"}
         ``"onestep"``: the part that row i has at ``x = M^-1 a_i``: a lower bound, within a few
-        percent for most rows. ``"exact"``: the maximum, by iterated least squares, between bounds
-        from both sides. ``"group"``, for p = 1: one search for ``group_size`` rows at a time, at
+        percent for most rows. ``"exact"``: the maximum, by iterated least squares (for p = 1 an
+        interior point method), between bounds from both sides. ``"group"``, for p = 1: one search for ``group_size`` rows at a time, at
         upper bounds, but for a risk of 1 %, whose sum is at most ``group_size`` times too large.
     n_coreset : int or None
         Rows that stand for all in the sums over rows, drawn by Lewis weights; None takes all. The
         error of the draw, a few percent, comes on top.
     tol : float
-        Relative distance of the bounds at which a search ends. For p = 1 searches end after 200
-        steps; what they return, from below, is then within 1e-3, though the bound from above, which
-        ``"group"`` takes, may be some percent away.
+        Relative distance of the bounds at which a search ends.
     group_size : int
         Rows of a group.
     rng : int, numpy.random.Generator, torch.Generator or None
@@ -99,14 +96,14 @@ def lp_sensitivities(
     Warns
     -----
     ConvergenceWarning
-        Where searches of ``"exact"`` for p > 1 leave the bounds apart by more than ``tol``, or
+        Where searches of ``"exact"`` leave the bounds apart by more than ``tol``, or
         ``"onestep"`` starts from Lewis weights whose residual stays above 1e-2, as from p = 100 or
         so on.
 
     Notes
     -----
-    For m rows that stand for all: ``"onestep"`` O(n m d), ``"exact"`` O(n m d^2) times 5 to 25
-    steps, up to 200 for p = 1, ``"group"`` that times ``log(n) / group_size``.
+    For m rows that stand for all: ``"onestep"`` O(n m d), ``"exact"`` O(n m d^2) times 5 to 30
+    steps, ``"group"`` that times ``log(n) / group_size``.
 
     References
     ----------
@@ -317,7 +314,7 @@ class Among:
         live = lower > 0
         gaps = upper[live] / lower[live] - 1
         n_open = int((gaps > 1.01 * tol).sum())
-        if self.p > 1 and n_open:
+        if n_open:
             warnings.warn(
                 f"the bounds of {n_open} of {len(lower)} sensitivities are still apart by up to "
                 f"{gaps.max():.1%} after {MAX_ITER} steps, above tol = {tol:g}; those from below "

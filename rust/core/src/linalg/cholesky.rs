@@ -3,7 +3,6 @@
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt;
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
-use faer::reborrow::ReborrowMut;
 use faer::{Accum, Conj, MatMut, MatRef, Par, Spec};
 use ndarray::Array2;
 
@@ -58,36 +57,57 @@ pub(crate) fn multiply(x: &[f64], d: usize, b: &[f64], m: usize, c: &mut [f64]) 
     );
 }
 
+/// The factor of a symmetric positive definite matrix.
+pub(crate) struct Factor {
+    lower: Array2<f64>,
+}
+
+impl Factor {
+    /// Factors `a`, of which only the lower triangle is read.
+    ///
+    /// # Errors
+    /// [`Error::NotPositiveDefinite`]
+    pub(crate) fn new(mut a: Array2<f64>, control: &Control) -> Result<Self, Error> {
+        let (n, par) = (a.nrows(), parallelism(control));
+        let needs = llt::factor::cholesky_in_place_scratch::<f64>(n, par, Spec::default());
+        let mut memory = MemBuffer::new(needs);
+        llt::factor::cholesky_in_place(
+            view(&mut a),
+            llt::factor::LltRegularization::default(),
+            par,
+            MemStack::new(&mut memory),
+            Spec::default(),
+        )
+        .map_err(|_| Error::NotPositiveDefinite { name: "the system" })?;
+        Ok(Self { lower: a })
+    }
+
+    /// Replaces `right` by the solution of `a x = right`.
+    pub(crate) fn solve(&self, right: &mut [f64], control: &Control) {
+        let (n, par) = (right.len(), parallelism(control));
+        let lower = self.lower.as_slice().expect("a matrix of our own, in C order");
+        let needs = llt::solve::solve_in_place_scratch::<f64>(n, 1, par);
+        let mut memory = MemBuffer::new(needs);
+        llt::solve::solve_in_place_with_conj(
+            MatRef::from_row_major_slice(lower, n, n),
+            Conj::No,
+            MatMut::from_column_major_slice_mut(right, n, 1),
+            par,
+            MemStack::new(&mut memory),
+        );
+    }
+}
+
 /// The solution of `a x = right`; only the lower triangle of `a` is read.
 ///
 /// # Errors
 /// [`Error::NotPositiveDefinite`]
 pub(crate) fn solve(
-    mut a: Array2<f64>,
+    a: Array2<f64>,
     mut right: Vec<f64>,
     control: &Control,
 ) -> Result<Vec<f64>, Error> {
-    let (n, par) = (right.len(), parallelism(control));
-    let mut factor = view(&mut a);
-    let needs = llt::factor::cholesky_in_place_scratch::<f64>(n, par, Spec::default());
-    let mut memory = MemBuffer::new(needs);
-    llt::factor::cholesky_in_place(
-        factor.rb_mut(),
-        llt::factor::LltRegularization::default(),
-        par,
-        MemStack::new(&mut memory),
-        Spec::default(),
-    )
-    .map_err(|_| Error::NotPositiveDefinite { name: "the system" })?;
-    let needs = llt::solve::solve_in_place_scratch::<f64>(n, 1, par);
-    let mut memory = MemBuffer::new(needs);
-    llt::solve::solve_in_place_with_conj(
-        factor.as_ref(),
-        Conj::No,
-        MatMut::from_column_major_slice_mut(&mut right, n, 1),
-        par,
-        MemStack::new(&mut memory),
-    );
+    Factor::new(a, control)?.solve(&mut right, control);
     Ok(right)
 }
 

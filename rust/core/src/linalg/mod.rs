@@ -2,7 +2,9 @@
 //! kernels share.
 
 pub(crate) mod cholesky;
+pub(crate) mod column;
 mod distances;
+pub(crate) mod narrow;
 mod rows;
 pub(crate) mod skinny;
 pub(crate) mod softmax;

@@ -10,6 +10,7 @@
 //! keep the products of columns. Each gives the part of a chunk of rows, and the parts add up.
 //! [`residual`] sums what a step of least squares needs.
 
+mod deviations;
 mod gaussian;
 mod gram;
 mod hadamard;

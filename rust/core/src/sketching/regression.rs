@@ -4,12 +4,10 @@ use core::ops::Range;
 use std::borrow::Cow;
 
 use ndarray::{Array2, ArrayView2};
-use pulp::bytemuck::{cast_slice, cast_slice_mut};
-use pulp::{Arch, Simd, WithSimd};
 
 use super::gram::Sum;
 use super::panel::{Frame, LEAF, check, padded};
-use crate::linalg::{Csr, Lanes, Rows, skinny};
+use crate::linalg::{Csr, Lanes, Rows, column, narrow, skinny};
 use crate::memory::zeros;
 use crate::parallel::reduce_blocks;
 use crate::{Control, Error};
@@ -33,9 +31,11 @@ pub fn normal_equations<T: Lanes>(
     check("b", n, b.nrows(), b.shape())?;
     let targets = Targets::new(b);
     let single = k == 1;
+    if single && (1..narrow::STRIDE).contains(&frame.length()) {
+        return narrow_normal_equations(frame, &targets.values, control);
+    }
     let stride = if single { 1 } else { skinny::padded::<f64>(k) };
-    let length = if single { d.next_multiple_of(8) } else { d };
-    let nothing = vec![0.0; length];
+    let length = if single { column::padded(d) } else { d };
     let part = |range: Range<usize>| {
         let mut gram = Sum::new(frame);
         let mut cross = zeros(&[length, stride])?;
@@ -48,7 +48,7 @@ pub fn normal_equations<T: Lanes>(
             let x = frame.rows(panel, &mut buffer);
             gram.add(x, None);
             if single {
-                single_residual(x, d, &nothing, &mut left, &mut cross);
+                column::transpose_multiply_add(x, d, &left, &mut cross);
             } else {
                 skinny::transpose_multiply_add(x, d, &left, stride, &mut cross);
             }
@@ -65,6 +65,27 @@ pub fn normal_equations<T: Lanes>(
     let gram = gram.symmetric();
     let at = |i: usize, j: usize| if i < d { gram[[i, j]] } else { cross[j * stride + i - d] };
     Ok(Array2::from_shape_fn((d + k, d), |(i, j)| at(i, j)))
+}
+
+/// The normal equations of a few columns and one target.
+fn narrow_normal_equations<T: Lanes>(
+    frame: &Frame<'_, T>,
+    b: &[f64],
+    control: &Control,
+) -> Result<Array2<f64>, Error> {
+    let d = frame.width();
+    let part = |range: Range<usize>| {
+        let (mut sums, mut buffer) = (vec![0.0; (d + 1) * narrow::STRIDE], Vec::new());
+        for panel in frame.panels(range) {
+            control.check()?;
+            let x = frame.rows(panel.clone(), &mut buffer);
+            narrow::add_normal_equations(x, d, &b[panel], &mut sums);
+        }
+        Ok(sums)
+    };
+    let sums = reduce_blocks(frame.n_rows(), LEAF, control, part, super::add)?;
+    let sums = sums.unwrap_or_else(|| vec![0.0; (d + 1) * narrow::STRIDE]);
+    Ok(Array2::from_shape_fn((d + 1, d), |(i, j)| sums[i * narrow::STRIDE + j]))
 }
 
 /// What is left of targets by a linear model, and what it needs for the next step.
@@ -93,10 +114,13 @@ pub fn residual<T: Lanes>(
         return Err(Error::Shape { name: "beta", expected, got: beta.shape().to_vec() });
     }
     let (targets, frame) = (Targets::new(b), Frame::plain(x));
+    if k == 1 && (1..narrow::STRIDE).contains(&d) && matches!(x, Rows::Dense { .. }) {
+        return narrow_residual(&frame, &targets.values, beta, control);
+    }
     let single = k == 1 && matches!(x, Rows::Dense { .. });
     let stride = if single { 1 } else { skinny::padded::<f64>(k) };
     // One column is padded along, several are padded across.
-    let length = if single { d.next_multiple_of(8) } else { d };
+    let length = if single { column::padded(d) } else { d };
     let mut minus = if single { padded(beta.t()) } else { padded(beta) };
     minus.truncate(length * stride);
     for value in &mut minus {
@@ -118,7 +142,7 @@ pub fn residual<T: Lanes>(
                 Rows::Dense { .. } => {
                     let values = frame.rows(rows, &mut buffer);
                     if single {
-                        single_residual(values, d, &minus, left, gradient);
+                        column::residual_add(values, d, &minus, left, gradient);
                     } else {
                         skinny::multiply_add(values, d, &minus, stride, left);
                         skinny::transpose_multiply_add(values, d, left, stride, gradient);
@@ -141,6 +165,33 @@ pub fn residual<T: Lanes>(
         gradient: Array2::from_shape_fn((d, k), |(j, c)| sums[j * stride + c]),
         squared_norms: sums[length * stride..length * stride + k].to_vec(),
     })
+}
+
+/// The residual of a few columns and one target.
+fn narrow_residual<T: Lanes>(
+    frame: &Frame<'_, T>,
+    b: &[f64],
+    beta: ArrayView2<'_, f64>,
+    control: &Control,
+) -> Result<Residual, Error> {
+    let beta: Vec<f64> = beta.iter().copied().collect();
+    let part = |range: Range<usize>| {
+        let (mut gradient, mut squares, mut buffer) = ([0.0; narrow::STRIDE], 0.0, Vec::new());
+        for panel in frame.panels(range) {
+            control.check()?;
+            let x = frame.rows(panel.clone(), &mut buffer);
+            squares += narrow::add_residual(x, &beta, &b[panel], &mut gradient);
+        }
+        Ok((gradient, squares))
+    };
+    let merge = |(mut gradient, squares): ([f64; narrow::STRIDE], f64), (other, more)| {
+        gradient.iter_mut().zip(other).for_each(|(sum, other)| *sum += other);
+        (gradient, squares + more)
+    };
+    let found = reduce_blocks(frame.n_rows(), LEAF, control, part, merge)?;
+    let (gradient, squares) = found.unwrap_or_default();
+    let gradient = Array2::from_shape_fn((beta.len(), 1), |(j, _)| gradient[j]);
+    Ok(Residual { gradient, squared_norms: vec![squares] })
 }
 
 /// Targets row by row, in one piece.
@@ -166,70 +217,6 @@ impl<'a> Targets<'a> {
         }
         for (out, row) in out.chunks_exact_mut(stride).zip(values.chunks_exact(self.k)) {
             out[..self.k].copy_from_slice(row);
-        }
-    }
-}
-
-/// Rows whose residuals are made together.
-const ROWS: usize = 4;
-
-/// `left += x minus`, and then `gradient += x' left`, some rows at a time while they are at hand.
-///
-/// `minus` and `gradient` are padded to whole vectors, the first with zeros: what stands in `x` behind
-/// a row, the next one, is multiplied by them, and goes to places of the gradient that nobody reads.
-fn single_residual(x: &[f64], d: usize, minus: &[f64], left: &mut [f64], gradient: &mut [f64]) {
-    let stride = minus.len();
-    let whole = (x.len().saturating_sub(stride - d) / d).min(left.len()) / ROWS * ROWS;
-    let (first, last) = left.split_at_mut(whole);
-    Arch::new().dispatch(Single { x, d, minus, left: first, gradient });
-    // The end of the block, with zeros behind it.
-    let n_last = last.len().next_multiple_of(ROWS);
-    let mut end = vec![0.0; n_last * d + stride - d];
-    end[..last.len() * d].copy_from_slice(&x[whole * d..]);
-    let mut left = vec![0.0; n_last];
-    left[..last.len()].copy_from_slice(last);
-    Arch::new().dispatch(Single { x: &end, d, minus, left: &mut left, gradient });
-    last.copy_from_slice(&left[..last.len()]);
-}
-
-struct Single<'a> {
-    x: &'a [f64],
-    d: usize,
-    minus: &'a [f64],
-    left: &'a mut [f64],
-    gradient: &'a mut [f64],
-}
-
-impl WithSimd for Single<'_> {
-    type Output = ();
-
-    // By vectors of the machine: plain loops over lanes of so many rows are left scalar.
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, d, minus, left, gradient } = self;
-        let (stride, zero) = (minus.len(), simd.splat_f64s(0.0));
-        let factors: &[S::f64s] = cast_slice(minus);
-        let gradient: &mut [S::f64s] = cast_slice_mut(gradient);
-        let row = |i: usize| -> &[S::f64s] { cast_slice(&x[i * d..i * d + stride]) };
-        for (i, left) in left.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
-            let at = i * ROWS;
-            let [p, q, r, t] = [row(at), row(at + 1), row(at + 2), row(at + 3)];
-            let mut sums = [zero; ROWS];
-            for ((((&factor, &p), &q), &r), &t) in factors.iter().zip(p).zip(q).zip(r).zip(t) {
-                sums[0] = simd.mul_add_e_f64s(p, factor, sums[0]);
-                sums[1] = simd.mul_add_e_f64s(q, factor, sums[1]);
-                sums[2] = simd.mul_add_e_f64s(r, factor, sums[2]);
-                sums[3] = simd.mul_add_e_f64s(t, factor, sums[3]);
-            }
-            for (left, sum) in left.iter_mut().zip(&mut sums) {
-                *left += simd.reduce_sum_f64s(*sum);
-                *sum = simd.splat_f64s(*left);
-            }
-            for ((((out, &p), &q), &r), &t) in gradient.iter_mut().zip(p).zip(q).zip(r).zip(t) {
-                let even = simd.mul_add_e_f64s(sums[2], r, simd.mul_add_e_f64s(sums[0], p, *out));
-                let odd = simd.mul_add_e_f64s(sums[3], t, simd.mul_f64s(sums[1], q));
-                *out = simd.add_f64s(even, odd);
-            }
         }
     }
 }
@@ -263,9 +250,19 @@ mod tests {
 
     #[test]
     fn sums_are_those_of_the_matrices_dense_single_and_sparse() {
-        for (n, d, k) in
-            [(0, 2, 1), (5, 1, 1), (1000, 7, 1), (700, 20, 3), (40_000, 2, 1), (90, 70, 2)]
-        {
+        for (n, d, k) in [
+            (0, 2, 1),
+            (5, 1, 1),
+            (1, 3, 1),
+            (9, 4, 1),
+            (300, 5, 1),
+            (11, 6, 1),
+            (1000, 7, 1),
+            (2000, 8, 1),
+            (700, 20, 3),
+            (40_000, 2, 1),
+            (90, 70, 2),
+        ] {
             let (x, b, beta) = (integers(n, d, 1), integers(n, k, 2), integers(d, k, 3));
             let single: Vec<f32> = x.iter().map(|&value| value as f32).collect();
             let indptr: Vec<u64> = (0..=n).map(|i| (i * d) as u64).collect();

@@ -7,6 +7,7 @@
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
+use super::deviations;
 use super::gram::Sum;
 use super::panel::{Frame, LEAF, check, padded};
 use super::power::Power;
@@ -118,14 +119,20 @@ pub fn exact_sensitivities(
     check("weights", points.nrows(), weights.len(), &[weights.len()])?;
     check("targets", points.ncols(), targets.ncols(), targets.shape())?;
     let weights = weights.to_vec();
+    let scaled: Option<Array2<f64>> = (p == 1.0)
+        .then(|| Array2::from_shape_fn(points.raw_dim(), |(j, i)| weights[j] * points[[j, i]]));
+    let points = scaled.as_ref().map_or(points, |scaled| scaled.view());
     let frame = Frame::plain(Rows::dense(points)?);
     let k = targets.nrows();
     let (mut lower, mut upper) = (vec![0.0; k], vec![0.0; k]);
     for_each_chunk_of([&mut lower, &mut upper], k, 1, control, |i, [lower, upper]| {
         let target: Vec<f64> = targets.row(i).to_vec();
         if target.iter().any(|&x| x != 0.0) {
-            let mut search = Search::new(&frame, &weights, &target, p);
-            (lower[0], upper[0]) = search.run(tol, max_iter, control)?;
+            (lower[0], upper[0]) = if scaled.is_some() {
+                deviations::Search::new(&frame, &target)?.run(tol, max_iter, control)?
+            } else {
+                Search::new(&frame, &weights, &target, p).run(tol, max_iter, control)?
+            };
         }
         Ok(())
     })?;
@@ -213,9 +220,6 @@ impl<'a> Search<'a> {
         let scale: f64 = h.iter().zip(y).map(|(h, y)| h * y * y).sum();
         let z: Vec<f64> =
             h.iter().zip(y).zip(self.weights).map(|((h, y), c)| h * y / (scale * c)).collect();
-        if self.p <= 1.0 {
-            return z.iter().fold(0.0, |most: f64, z| most.max(z.abs()));
-        }
         let q = self.p / (self.p - 1.0);
         let most = z.iter().fold(0.0, |most: f64, z| most.max(z.abs()));
         let z: Vec<f64> = z.iter().map(|z| z / most).collect();
@@ -300,6 +304,34 @@ mod tests {
                     .unwrap();
             assert!(lower.iter().all(|x| (x - 1.0).abs() < 1e-5), "p={p} {lower:?}");
             assert!(upper.iter().all(|x| (x - 1.0).abs() < 1e-5), "p={p} {upper:?}");
+        }
+    }
+
+    #[test]
+    fn bounds_of_moduli_close_in_within_thirty_steps() {
+        // Whole numbers are degenerate: many vertices have the same value, and many rows are alike.
+        let whole =
+            Array2::from_shape_fn((300, 5), |(i, j)| ((i * 7 + j * j * 3 + i * j) % 4) as f64);
+        let heavy = {
+            let mut a = normals(400, 6, 9);
+            for (i, mut row) in a.rows_mut().into_iter().enumerate() {
+                row *= 10.0_f64.powi((i % 9) as i32 - 4);
+            }
+            a
+        };
+        for a in [normals(1000, 8, 7), whole, heavy] {
+            let weights: ndarray::Array1<f64> =
+                (0..a.nrows()).map(|i| 0.1 + (i % 3) as f64).collect();
+            let control = Control::new();
+            let (lower, upper) =
+                exact_sensitivities(a.view(), weights.view(), a.view(), 1.0, (1e-7, 30), &control)
+                    .unwrap();
+            for (lower, upper) in lower.into_iter().zip(upper) {
+                assert!(
+                    upper <= (1.0 + 2e-7) * lower && lower <= (1.0 + 1e-9) * upper,
+                    "{lower} {upper}"
+                );
+            }
         }
     }
 
