@@ -23,7 +23,6 @@ on along its tangent, so that the quadratic wins and the log-likelihood falls.
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -43,7 +42,7 @@ from pyprobe._validate import (
 )
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, ShapeError
-from pyprobe.progress import Callback, Progress, ends
+from pyprobe.progress import Callback, Reporter
 from pyprobe.sketching._glm_check import GLMCoresetCheck, compare, distance, posterior_draws
 from pyprobe.sketching._glm_data import (
     FAMILIES,
@@ -296,7 +295,7 @@ class GLMCoreset(_io.Frozen):
         if not control_variate:
             _check_plain(data, n_samples)
         key = _rng.key(rng)
-        mode = find_mode(data, precision, _report(callback))
+        mode = find_mode(data, precision, Reporter(callback, MAX_ITER))
         squares = data.squares(mode.factor)
         if control_variate:
             sizes, pull = remainders(data, mode, squares)
@@ -589,18 +588,6 @@ def _twin(name: str) -> Any:
     from pyprobe.sketching import _glm_torch
 
     return getattr(_glm_torch, name)
-
-
-def _report(callback: Callback | None) -> Any:
-    begin = time.perf_counter()
-
-    def report(step: int, value: float) -> bool:
-        if callback is None:
-            return True
-        elapsed = time.perf_counter() - begin
-        return not ends(callback(Progress(step=step, total=MAX_ITER, value=value, elapsed=elapsed)))
-
-    return report
 
 
 def _check_plain(data: Data, n_samples: int) -> None:

@@ -12,7 +12,6 @@ of which the first is what x = M^-1 a_i attains. For p = 2 both are the leverage
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,7 @@ from pyprobe._validate import (
     check_positive_int,
 )
 from pyprobe.errors import ConvergenceWarning, DomainError, NotPositiveDefiniteError
-from pyprobe.progress import Callback, Progress
+from pyprobe.progress import Callback, Reporter
 from pyprobe.sketching._input import Matrix, Passes, Vector, check_exponent, read_tall
 from pyprobe.sketching.leverage import ranked_scores
 from pyprobe.sketching.lewis import LewisWeights, find_lewis, warn_open
@@ -366,11 +365,10 @@ def _by_groups(among: Among, tol: float, group_size: int, key: int, watch: Any) 
 def _watch(callback: Callback | None, total: int) -> Any:
     if callback is None:
         return None
-    began = time.perf_counter()
+    report = Reporter(callback, total)
 
     def watch(done: int) -> None:
-        seconds = time.perf_counter() - began
         step = min(done, total)
-        callback(Progress(step=step, total=total, value=step / total, elapsed=seconds))
+        report(step, step / total)
 
     return watch
