@@ -348,13 +348,7 @@ class VonMisesFisher(_io.Frozen):
             Accurate also where the two are near each other: the divergence is formed as an integral
             of A', and from the distance between the directions.
         """
-        if not isinstance(other, VonMisesFisher | SphericalUniform):
-            raise TypeError(
-                "'other' must be a VonMisesFisher or a SphericalUniform; got "
-                f"{type(other).__name__}."
-            )
-        if other.dim != self.dim:
-            raise ShapeError(f"'other' must have dimension {self.dim}; got {other.dim}.")
+        check_other(other, self.dim)
         check_density(self)
         if isinstance(other, SphericalUniform):
             module = formulas(self.loc)
@@ -535,6 +529,16 @@ def _cone(dim: int, rho: float, complement: float, n: float) -> float:
     freedom = max(1.0, (dim - 1) / (1 + 1 / (n * rho**2)) ** 2)
     quantile = float(fdtri(freedom, (n - 1) * (dim - 1), _CONFIDENCE))
     return math.atan(math.sqrt(quantile * (dim - 1) / (n * kappa * rho)))
+
+
+def check_other(other: Any, dim: int) -> None:
+    """Raise unless there may be a divergence from `other` in this dimension."""
+    if not isinstance(other, VonMisesFisher | SphericalUniform):
+        raise TypeError(
+            f"'other' must be a VonMisesFisher or a SphericalUniform; got {type(other).__name__}."
+        )
+    if other.dim != dim:
+        raise ShapeError(f"'other' must have dimension {dim}; got {other.dim}.")
 
 
 def check_density(distribution: VonMisesFisher) -> None:
