@@ -21,7 +21,8 @@ from sklearn.mixture import GaussianMixture
 
 from pyprobe import _core
 from pyprobe.directional import VonMisesFisherMixture
-from pyprobe.directional.mixture import _EM, _Data  # one iteration by itself has no public name
+from pyprobe.directional._mixture_data import Data
+from pyprobe.directional._mixture_em import EM  # one iteration by itself has no public name
 
 
 class Problem(NamedTuple):
@@ -67,7 +68,7 @@ def problem(seed: int, n: int, d: int, k: int, low: float, high: float) -> Probl
 
 def iteration(x: Any, init: np.ndarray) -> Any:
     """One EM iteration, E-step and M-step, as `fit` makes it."""
-    em = _EM(_Data.of(x), len(init), hard=False, common=False, corrected=False)
+    em = EM(Data.of(x), len(init), hard=False, common=False, corrected=False)
     parameters = em.start(0, init)
 
     def call() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -42,6 +43,24 @@ Callback: TypeAlias = Callable[[Progress], bool | None]
 def ends(answer: object) -> bool:
     """Whether a callback's answer ends the work: ``True``, also NumPy's, and nothing else."""
     return isinstance(answer, (bool, np.bool_)) and bool(answer)
+
+
+class Reporter:
+    """Tells a callback, if there is one, of each step; true where the work goes on.
+
+    The time runs from when the reporter is made. The total may be set once it is known.
+    """
+
+    def __init__(self, callback: Callback | None, total: int) -> None:
+        self.total = total
+        self._callback, self._begin = callback, time.perf_counter()
+
+    def __call__(self, step: int, value: float) -> bool:
+        if self._callback is None:
+            return True
+        elapsed = time.perf_counter() - self._begin
+        progress = Progress(step=step, total=self.total, value=value, elapsed=elapsed)
+        return not ends(self._callback(progress))
 
 
 def bar(description: str = "") -> Callback:

@@ -118,6 +118,16 @@ def test_a_missing_file_is_what_it_is(path):
         _io.load(path, "Model")
 
 
+def test_a_reporter_goes_on_until_the_callback_returns_true():
+    told = []
+    report = progress.Reporter(lambda step: told.append(step) or step.step == 2, total=0)
+    report.total = 5  # known only once the work has begun
+    assert [report(1, 0.5), report(2, 0.25)] == [True, False]
+    assert [(step.step, step.total, step.value) for step in told] == [(1, 5, 0.5), (2, 5, 0.25)]
+    assert 0 <= told[0].elapsed <= told[1].elapsed
+    assert progress.Reporter(None, total=5)(1, 0.5)
+
+
 def test_progress_is_immutable_and_by_keyword():
     step = Progress(step=1, total=5, value=0.5, elapsed=0.1)
     with pytest.raises(AttributeError):

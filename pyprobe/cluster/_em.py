@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
@@ -11,7 +10,7 @@ import numpy as np
 
 from pyprobe._warn import warn
 from pyprobe.errors import NumericalWarning
-from pyprobe.progress import Callback, Progress, ends
+from pyprobe.progress import Callback, Reporter
 from pyprobe.typing import FloatArray
 
 __all__ = ["EMInfo", "Expectation", "expectation_maximization"]
@@ -122,7 +121,7 @@ def expectation_maximization(
     .. [1] A. P. Dempster, N. M. Laird and D. B. Rubin, "Maximum likelihood from incomplete data via
        the EM algorithm", J. R. Stat. Soc. B 39(1), 1977.
     """
-    begin = time.perf_counter()
+    report = Reporter(callback, max_iter)
     parameters = start
     value, _, statistics = expect(parameters)
     trace = [value]
@@ -143,10 +142,7 @@ def expectation_maximization(
                     "than rounding explains.",
                     NumericalWarning,
                 )
-        if callback is not None:
-            elapsed = time.perf_counter() - begin
-            progress = Progress(step=len(trace) - 1, total=max_iter, value=value, elapsed=elapsed)
-            stopped = ends(callback(progress))
+        stopped = not report(len(trace) - 1, value)
     return parameters, EMInfo(
         converged=converged,
         stopped=stopped,

@@ -1,19 +1,22 @@
-"""What the stops of the tour share: headings, tables, figures."""
+"""What the stops of the tour share: headings, tables, figures, a clock."""
 
 from __future__ import annotations
 
 import tempfile
 import textwrap
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Tour"]
+__all__ = ["Tour", "timed"]
 
 _WIDTH = 96
+
+T = TypeVar("T")
 
 
 class Tour:
@@ -83,3 +86,10 @@ class Tour:
         if self._note:
             self.say(self._note)
         self.say(f"The tour took {seconds:.0f} s.")
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """Return what `work` returns, and the seconds it took."""
+    start = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - start

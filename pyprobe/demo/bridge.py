@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from pyprobe.demo._tour import Tour
+from pyprobe.demo._tour import Tour, timed
 from pyprobe.demo.transport import (
     CREDIT,
     as_image,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["recolorings_of_a_photograph"]
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 _N_PIXELS, _N_FRESH = 10_000, 3000
 _TIMES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -53,38 +55,34 @@ def recolorings_of_a_photograph(tour: Tour) -> None:
         f"distance. Sinkhorn's iteration is given the same strength, {2 * epsilon:.4f} for the "
         "squared distance without a half, on the cells of colors of all pixels."
     )
-    start = time.perf_counter()
-    bridge = LightSchrodingerBridge.fit(
-        x0, x1, epsilon=epsilon, n_components=30, covariance="full", rng=0
+    bridge, seconds = timed(
+        lambda: LightSchrodingerBridge.fit(
+            x0, x1, epsilon=epsilon, n_components=30, covariance="full", rng=0
+        )
     )
-    seconds = time.perf_counter() - start
     (x, a), (y, b) = palette(image), palette(other)
-    start = time.perf_counter()
-    plan = sinkhorn(a, b, ((x[:, None] - y) ** 2).sum(axis=-1), epsilon=2 * epsilon, tol=1e-6)
-    plan_seconds = time.perf_counter() - start
+    plan, plan_seconds = timed(
+        lambda: sinkhorn(a, b, ((x[:, None] - y) ** 2).sum(axis=-1), epsilon=2 * epsilon, tol=1e-6)
+    )
 
-    def sinkhorn_mean(colors: npt.NDArray[np.uint8]) -> FloatArray:
+    def sinkhorn_mean(colors: Pixels) -> FloatArray:
         return recolor(colors, plan, y, b, plan.g) / 255
 
     def away(colors: FloatArray) -> str:
         return f"{energy_distance(colors, fresh1):.5f}"
 
+    mapped = away(sinkhorn_mean(as_image(fresh0[None]))[0])
+    mean, drawn = (
+        away(np.asarray(to)) for to in (bridge.mean(fresh0), bridge.sample(fresh0, rng=1))
+    )
     tour.table(
         "<>>",
         ["", "fit", "energy distance"],
         [
             ["nothing done", "", away(fresh0)],
-            [
-                "Sinkhorn, barycentric map",
-                f"{plan_seconds:.2f} s",
-                away(sinkhorn_mean(as_image(fresh0[None]))[0]),
-            ],
-            ["bridge, mean of the plan", f"{seconds:.2f} s", away(np.asarray(bridge.mean(fresh0)))],
-            [
-                "bridge, a draw from the plan",
-                "the same",
-                away(np.asarray(bridge.sample(fresh0, rng=1))),
-            ],
+            ["Sinkhorn, barycentric map", f"{plan_seconds:.2f} s", mapped],
+            ["bridge, mean of the plan", f"{seconds:.2f} s", mean],
+            ["bridge, a draw from the plan", "the same", drawn],
         ],
     )
     tour.say(
@@ -92,27 +90,39 @@ def recolorings_of_a_photograph(tour: Tour) -> None:
         "ones of the photograph whose colors they take. A mean is duller than what it is the mean "
         "of, by either method; a draw is not."
     )
-
-    start = time.perf_counter()
-    small, picture = other[::2, ::2], image[::2, ::2]
     axes = np.linalg.eigh(np.cov(x1.T))[1][:, ::-1]  # lightness first, or nearly
+    show_ways(tour, bridge, image[::2, ::2], other[::2, ::2], axes, sinkhorn_mean, rng)
+
+
+def show_ways(
+    tour: Tour,
+    bridge: LightSchrodingerBridge,
+    picture: Pixels,
+    other: Pixels,
+    axes: FloatArray,
+    sinkhorn_mean: Callable[[Pixels], FloatArray],
+    rng: np.random.Generator,
+) -> None:
+    """Draw three recolorings of a picture and the ways to them, and what else is made of it."""
 
     def at(levels: FloatArray) -> FloatArray:
         return through_table(picture, lambda c: at_levels(bridge.conditional(c), levels, axes))
 
     # Uniform, and in another third each time.
     levels = (rng.permuted(np.tile(np.arange(3), (3, 1)), axis=1).T + rng.random((3, 3))) / 3
-    rows = [film(picture / 255, at(drawn), epsilon, rng) for drawn in levels]
+    rows, seconds = timed(
+        lambda: [film(picture / 255, at(drawn), bridge.epsilon, rng) for drawn in levels]
+    )
     tour.say(
         "With noise of its own for every pixel a recoloring is grainy. The figure therefore takes "
         "all pixels to the same quantiles of their plans, lightness first, then the others given "
         "those before; they are drawn once a recoloring, and so is the noise on the way. "
-        f"{len(rows)} recolorings, with the ways to them, took {time.perf_counter() - start:.1f} s."
+        f"{len(rows)} recolorings, with the ways to them, took {seconds:.1f} s."
     )
     flat = picture.reshape(-1, 3) / 255
     rows.append(
         [
-            small,
+            other,
             as_image(sinkhorn_mean(picture)),
             as_image(through_table(picture, lambda c: np.asarray(bridge.mean(c)))),
             as_image(np.asarray(bridge.sample(flat, rng=2)).reshape(picture.shape)),
@@ -158,7 +168,7 @@ def at_levels(
 
 def film(
     start: FloatArray, end: FloatArray, epsilon: float, rng: np.random.Generator
-) -> list[npt.NDArray[np.uint8]]:
+) -> list[Pixels]:
     """Return the pictures between two, on Brownian bridges that share their noise."""
     times = np.array(_TIMES)
     steps = rng.normal(size=(len(times) - 1, 3)) * np.sqrt(np.diff(times))[:, None]
@@ -169,7 +179,7 @@ def film(
     ]
 
 
-def draw_rows(ax: Axes, rows: list[list[npt.NDArray[np.uint8]]]) -> None:
+def draw_rows(ax: Axes, rows: list[list[Pixels]]) -> None:
     """Draw the ways to three recolorings, and below them what else may be made of the picture."""
     height, width, _ = rows[0][0].shape
     across, down = width + 6, height + 6

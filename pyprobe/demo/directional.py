@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +12,7 @@ from scipy import stats
 
 from pyprobe import plot
 from pyprobe.datasets import python_docstrings, tf_idf
-from pyprobe.demo._tour import Tour
+from pyprobe.demo._tour import Tour, timed
 from pyprobe.directional import SphericalUniform, VonMisesFisher, VonMisesFisherMixture
 from pyprobe.errors import NumericalWarning
 
@@ -135,23 +134,19 @@ def timed_fit(
     x: Any, n_topics: int, common: bool, corrected: bool
 ) -> tuple[VonMisesFisherMixture, float]:
     """Fit a mixture; return it and the seconds it took."""
-    start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumericalWarning)  # said in a column of the table
-        mixture = VonMisesFisherMixture.fit(
-            x, n_topics, common_concentration=common, bias_correction=corrected, rng=0
+        return timed(
+            lambda: VonMisesFisherMixture.fit(
+                x, n_topics, common_concentration=common, bias_correction=corrected, rng=0
+            )
         )
-    return mixture, time.perf_counter() - start
 
 
 def fastest(fit: Callable[[Any], T], x: Any) -> tuple[T, float]:
     """Return ``fit(x)``, and the seconds of the fastest of three calls."""
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        result = fit(x)
-        seconds.append(time.perf_counter() - start)
-    return result, min(seconds)
+    results, seconds = zip(*(timed(lambda: fit(x)) for _ in range(3)), strict=True)
+    return results[-1], min(seconds)
 
 
 def mean_and_error(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pyprobe.demo._tour import Tour
+from pyprobe.demo._tour import Tour, timed
 from pyprobe.demo.transport import load_photographs
 from pyprobe.sketching import GLMCoreset
 
@@ -51,15 +51,11 @@ def regression_on_pixels(tour: Tour) -> None:
         f"scan is the product over its rows. The prior is N(0, 1) on each of {d} coefficients."
     )
     data: Any = {"family": "logistic", "n_samples": n // 100, "prior_precision": 1.0, "rng": 0}
-    start = time.perf_counter()
-    coreset = GLMCoreset.fit(x, y, **data)
-    seconds = time.perf_counter() - start
+    coreset, seconds = timed(lambda: GLMCoreset.fit(x, y, **data))
     plain = GLMCoreset.fit(x, y, control_variate=False, **data)
     draws, times = {}, {}
     for name, likelihood in likelihoods(x, y, coreset, plain).items():
-        start = time.perf_counter()
-        draws[name] = nuts(likelihood, coreset)
-        times[name] = time.perf_counter() - start
+        draws[name], times[name] = timed(functools.partial(nuts, likelihood, coreset))
     full = draws["all rows"]
     mean, sd = full.mean(axis=0), full.std(axis=0)
     rows = [["all rows", f"{n}", "", f"{times['all rows']:.2f} s", "", "", ""]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import interpn
 
-from pyprobe.demo._tour import Tour
+from pyprobe.demo._tour import Tour, timed
 from pyprobe.errors import MissingDependencyError
 from pyprobe.transport import SinkhornResult, sinkhorn, sinkhorn_divergence
 from pyprobe.typing import FloatArray
@@ -50,9 +49,7 @@ def colors_of_photographs(tour: Tour) -> None:
         "weighted points. The cost is the squared distance of colors, from 0 to 3; "
         f"epsilon is {_EPSILON}."
     )
-    start = time.perf_counter()
-    result = sinkhorn(a, b, cost, epsilon=_EPSILON, tol=_TOL)
-    seconds = time.perf_counter() - start
+    result, seconds = timed(lambda: sinkhorn(a, b, cost, epsilon=_EPSILON, tol=_TOL))
     error = marginal_error(np.asarray(result.plan()), a, b)
     steps = f"{result.n_iter} + {result.n_newton}" if result.n_newton else f"{result.n_iter}"
     rows = [["pyprobe.transport.sinkhorn", f"{error:.1e}", steps, f"{1e3 * seconds:.0f} ms"]]
@@ -61,10 +58,10 @@ def colors_of_photographs(tour: Tour) -> None:
     except ImportError:
         tour.say("Without POT there is nothing to compare with: pip install 'pyprobe-rs[ot]'.")
     else:
-        start = time.perf_counter()
         # Its tolerance is for the L2 norm of the columns' error, which is smaller than the L1 norm.
-        plan, log = ot.sinkhorn(a, b, cost, _EPSILON, stopThr=0.1 * _TOL, numItermax=2000, log=True)
-        seconds = time.perf_counter() - start
+        (plan, log), seconds = timed(
+            lambda: ot.sinkhorn(a, b, cost, _EPSILON, stopThr=0.1 * _TOL, numItermax=2000, log=True)
+        )
         error = marginal_error(plan, a, b)
         rows.append(["ot.sinkhorn", f"{error:.1e}", f"{log['niter']}", f"{1e3 * seconds:.0f} ms"])
     tour.table("<>>>", ["", "marginal error", "iterations", "time"], rows)
@@ -73,12 +70,12 @@ def colors_of_photographs(tour: Tour) -> None:
         f"call of each. The optimum lies within {result.gap:.0e} of the value {result.value:.6f}, "
         "as a rounded plan certifies."
     )
-    start = time.perf_counter()
-    recolored = [
-        recolor(photographs[0], result, y, b, result.g),
-        recolor(photographs[1], result, x, a, result.f),
-    ]
-    seconds = time.perf_counter() - start
+    recolored, seconds = timed(
+        lambda: [
+            recolor(photographs[0], result, y, b, result.g),
+            recolor(photographs[1], result, x, a, result.f),
+        ]
+    )
     before = sinkhorn_divergence(x, y, a=a, b=b, epsilon=_EPSILON, tol=_TOL).value
     after = []
     for (points, weights), image in zip(palettes[::-1], recolored, strict=True):

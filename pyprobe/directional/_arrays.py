@@ -21,7 +21,9 @@ __all__ = [
     "check_shape",
     "check_unit",
     "formulas",
+    "like",
     "shape_of",
+    "to_numpy",
 ]
 
 
@@ -110,3 +112,15 @@ def check_shape(shape: Any) -> tuple[int, ...]:
     if math.prod(sizes) > sys.maxsize:
         raise MemoryError(f"there is no memory for draws of shape {sizes}.")
     return sizes
+
+
+def to_numpy(array: Any) -> Any:
+    """Return `array` as NumPy takes it: tensors come to the CPU."""
+    return array.numpy(force=True) if select(array) is not Engine.NATIVE else array
+
+
+def like(model: Any, array: Any) -> Any:
+    """Return `array` of the library, dtype and device of `model`."""
+    if select(model) is Engine.NATIVE:
+        return array
+    return sys.modules["torch"].as_tensor(array, dtype=model.dtype, device=model.device)

@@ -18,7 +18,6 @@ from pyprobe.directional._arrays import (
     check_unit,
     formulas,
 )
-from pyprobe.errors import ShapeError
 from pyprobe.typing import Array, ArrayLike, FloatArray, Rng
 
 if TYPE_CHECKING:
@@ -103,15 +102,9 @@ class SphericalUniform:
         DomainError     if ``other`` is the fit of equal rows, which has no density.
         TypeError       if ``other`` is something else.
         """
-        from pyprobe.directional.vmf import VonMisesFisher, check_density
+        from pyprobe.directional.vmf import check_density, check_other
 
-        if not isinstance(other, VonMisesFisher | SphericalUniform):
-            raise TypeError(
-                "'other' must be a VonMisesFisher or a SphericalUniform; got "
-                f"{type(other).__name__}."
-            )
-        if other.dim != self.dim:
-            raise ShapeError(f"'other' must have dimension {self.dim}; got {other.dim}.")
+        check_other(other, self.dim)
         if isinstance(other, SphericalUniform):
             return 0.0
         check_density(other)

@@ -32,6 +32,7 @@ from pyprobe.directional._arrays import (
     check_unit,
     formulas,
     shape_of,
+    to_numpy,
 )
 from pyprobe.directional.uniform import SphericalUniform, rayleigh
 from pyprobe.errors import DomainError, NotFiniteError, NumericalWarning, ShapeError
@@ -171,7 +172,7 @@ class VonMisesFisher(_io.Frozen):
     def __repr__(self) -> str:
         batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
         if math.prod(shape_of(self.concentration)) == 1:
-            concentration = f"{float(_to_numpy(self.concentration)):.6g}"
+            concentration = f"{float(to_numpy(self.concentration)):.6g}"
         else:
             concentration = f"shape {tuple(self.concentration.shape)}"
         return f"VonMisesFisher(dim={self.dim}, concentration={concentration}{batch})"
@@ -252,7 +253,7 @@ class VonMisesFisher(_io.Frozen):
         samples = as_samples(x)
         n, dim = samples.shape
         if weights is not None:
-            weights = as_weights("weights", _to_numpy(weights), n)
+            weights = as_weights("weights", to_numpy(weights), n)
         loc, length, complement, _, n_effective = formulas(samples).mean_direction(samples, weights)
         info, concentration, doubt = _estimate(
             dim, n, n_effective, length, complement, bias_correction, samples.itemsize
@@ -347,13 +348,7 @@ class VonMisesFisher(_io.Frozen):
             Accurate also where the two are near each other: the divergence is formed as an integral
             of A', and from the distance between the directions.
         """
-        if not isinstance(other, VonMisesFisher | SphericalUniform):
-            raise TypeError(
-                "'other' must be a VonMisesFisher or a SphericalUniform; got "
-                f"{type(other).__name__}."
-            )
-        if other.dim != self.dim:
-            raise ShapeError(f"'other' must have dimension {self.dim}; got {other.dim}.")
+        check_other(other, self.dim)
         check_density(self)
         if isinstance(other, SphericalUniform):
             module = formulas(self.loc)
@@ -408,8 +403,8 @@ class VonMisesFisher(_io.Frozen):
         VonMisesFisher(dim=2, concentration=3)
         """
         fields = {
-            "loc": _to_numpy(self.loc),
-            "concentration": np.asarray(_to_numpy(self.concentration)),
+            "loc": to_numpy(self.loc),
+            "concentration": np.asarray(to_numpy(self.concentration)),
             "info": None if self.info is None else asdict(self.info),
         }
         _io.save(path, "VonMisesFisher", fields)
@@ -536,6 +531,16 @@ def _cone(dim: int, rho: float, complement: float, n: float) -> float:
     return math.atan(math.sqrt(quantile * (dim - 1) / (n * kappa * rho)))
 
 
+def check_other(other: Any, dim: int) -> None:
+    """Raise unless there may be a divergence from `other` in this dimension."""
+    if not isinstance(other, VonMisesFisher | SphericalUniform):
+        raise TypeError(
+            f"'other' must be a VonMisesFisher or a SphericalUniform; got {type(other).__name__}."
+        )
+    if other.dim != dim:
+        raise ShapeError(f"'other' must have dimension {dim}; got {other.dim}.")
+
+
 def check_density(distribution: VonMisesFisher) -> None:
     """Raise for the fit of equal rows: a point mass has no density."""
     if distribution.info is not None and not distribution.info.converged:
@@ -561,8 +566,3 @@ def _concentration(value: Any, loc: Any) -> Any:
             raise DomainError(f"'concentration' must be nonnegative; got {low:.6g}.")
     check_broadcast("concentration", shape_of(array), shape_of(loc)[:-1])
     return array
-
-
-def _to_numpy(value: Any) -> Any:
-    """Return a tensor as an array; other values as they are."""
-    return value.numpy(force=True) if hasattr(value, "numpy") else value

@@ -54,7 +54,7 @@ _EPS = float(np.finfo(np.float64).eps)
 _GRAM = 1e-11
 """Inverse condition number of the scaled Gram matrix from which on it is used as it is."""
 _SHARE = 1e-3
-"""What the rounding of a gradient moves the solution by, at least, beside u kappa(A) of the residual."""
+"""Least that the rounding of a gradient moves a solution by, beside u kappa(A) of the residual."""
 MAX_STEPS = 12
 """Of refinement."""
 _MAX_CG = 100
@@ -154,7 +154,7 @@ def solve_exactly(
         return _finish(problem, white, solver, None, watch)
     operator = sketch_operator(kind or "sparse_sign", m, n, rng=rng)
     rows = sketch_samples(operator, "a", a.samples) * scales
-    # The first step from nothing goes farther than the solution of the sketch, which costs a sketch.
+    # No start: the first step from nothing goes farther than the solution of a sketch of b would.
     targets = np.zeros((m, problem.b.shape[1]))
     white = (None if hard else _whiten_fast(rows, targets, scales)) or whiten(
         rows, targets, scales, a.dtype

@@ -23,7 +23,6 @@ on along its tangent, so that the quadratic wins and the log-likelihood falls.
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -31,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from pyprobe import _core, _io, _rng
+from pyprobe import _io, _rng
 from pyprobe._engine import Engine, select
 from pyprobe._validate import (
     as_float_array,
@@ -43,7 +42,7 @@ from pyprobe._validate import (
 )
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, ShapeError
-from pyprobe.progress import Callback, Progress, ends
+from pyprobe.progress import Callback, Reporter
 from pyprobe.sketching._glm_check import GLMCoresetCheck, compare, distance, posterior_draws
 from pyprobe.sketching._glm_data import (
     FAMILIES,
@@ -63,10 +62,8 @@ from pyprobe.sketching._glm_fit import (
     pulls,
     remainders,
 )
-from pyprobe.sketching._input import array_of, read_tall
-from pyprobe.sketching.leverage import ranked_scores
-from pyprobe.sketching.lewis import find_lewis
-from pyprobe.sketching.sampling import draw
+from pyprobe.sketching._glm_sample import check_plain, draw_rows, guarded, loss_scores
+from pyprobe.sketching._input import array_of
 from pyprobe.typing import Array, ArrayLike, FloatArray, Rng
 
 if TYPE_CHECKING:
@@ -76,7 +73,6 @@ if TYPE_CHECKING:
 __all__ = ["GLMCoreset", "GLMCoresetCheck", "GLMCoresetInfo"]
 
 _KIND = "GLMCoreset"
-_EVEN_SHARE = 0.2  # of the rows, drawn whatever their score: a guard away from the mode
 _REACH = 4.0, 20.0  # posterior standard deviations of eta, beyond the draws of a posterior
 
 
@@ -294,16 +290,16 @@ class GLMCoreset(_io.Frozen):
         data = as_data(family, x, y, offset)
         precision = as_precision(prior_precision, data.shape[1])
         if not control_variate:
-            _check_plain(data, n_samples)
+            check_plain(data, n_samples)
         key = _rng.key(rng)
-        mode = find_mode(data, precision, _report(callback))
+        mode = find_mode(data, precision, Reporter(callback, MAX_ITER))
         squares = data.squares(mode.factor)
         if control_variate:
             sizes, pull = remainders(data, mode, squares)
-            scores = _guarded(sizes, n_samples)
+            scores = guarded(sizes, n_samples)
         else:
-            pull, scores = pulls(data, mode, squares), _loss_scores(data)
-        indices, probabilities, unseen = _draw(scores, n_samples, key)
+            pull, scores = pulls(data, mode, squares), loss_scores(data)
+        indices, probabilities, unseen = draw_rows(scores, n_samples, key)
         expected = np.sqrt(unseen @ pull**2 / data.shape[1])
         return cls(
             family=family,
@@ -589,75 +585,6 @@ def _twin(name: str) -> Any:
     from pyprobe.sketching import _glm_torch
 
     return getattr(_glm_torch, name)
-
-
-def _report(callback: Callback | None) -> Any:
-    begin = time.perf_counter()
-
-    def report(step: int, value: float) -> bool:
-        if callback is None:
-            return True
-        elapsed = time.perf_counter() - begin
-        return not ends(callback(Progress(step=step, total=MAX_ITER, value=value, elapsed=elapsed)))
-
-    return report
-
-
-def _check_plain(data: Data, n_samples: int) -> None:
-    if data.family == "poisson":
-        raise DomainError(
-            "'control_variate' must be True for the Poisson family: no weighted sample bounds a "
-            "loss that grows exponentially. With the control variate it is approximated near the "
-            "mode."
-        )
-    if n_samples < data.shape[1]:
-        raise DomainError(
-            f"'n_samples' must be at least {data.shape[1]}, the number of columns, for a plain "
-            f"weighted sample; got {n_samples}."
-        )
-
-
-def _guarded(sizes: Vector, n_samples: int) -> Vector:
-    """Return probabilities in proportion to `sizes`, at most 1, and a fifth spread evenly."""
-    n, budget = len(sizes), (1 - _EVEN_SHARE) * n_samples
-    if n_samples >= n or not sizes.any():
-        return np.full(n, float(sizes.any()))
-    level = _core.water_level(sizes, budget)
-    shares = np.sign(sizes) if level is None else _core.row_probabilities(sizes, level)
-    return shares + _EVEN_SHARE * n_samples / n
-
-
-def _loss_scores(data: Data) -> Vector:
-    """Return scores for the loss itself; those of a regression go with its responses."""
-    if data.family == "gaussian":
-        dense = data.rows(np.arange(data.shape[0]))
-        columns = np.column_stack([dense, data.y - data.offset])
-        shares, _ = ranked_scores(read_tall("x", columns))
-    else:
-        x = data.x
-        if data.offset.any():  # a column more, whose coefficient is 1
-            join = np.column_stack if isinstance(x, np.ndarray) else _beside
-            x = join([x, data.offset[:, None]])
-        shares = find_lewis(read_tall("x", x), 1.0).w
-    scores: Vector = shares / shares.sum() + 1 / len(shares)
-    return scores
-
-
-def _beside(parts: list[Any]) -> Any:
-    import scipy.sparse
-
-    return scipy.sparse.hstack(parts, format="csr")
-
-
-def _draw(scores: Vector, n_samples: int, key: int) -> tuple[npt.NDArray[np.int64], Vector, Vector]:
-    """Return the rows drawn, their probabilities p, and 1 / p - 1 of all rows."""
-    if not scores.any():  # nothing is left beside the quadratic
-        return np.empty(0, dtype=np.int64), np.empty(0), np.zeros(len(scores))
-    drawn = draw(scores, n_samples, "bernoulli", key)
-    level = _core.water_level(scores, float(n_samples))
-    if level is None:
-        return drawn.indices, drawn.probabilities, np.zeros(len(scores))
-    return drawn.indices, drawn.probabilities, 1 / _core.row_probabilities(scores, level) - 1
 
 
 def _info(mode: Mode, n_samples: int, expected_error: float) -> GLMCoresetInfo:

@@ -14,7 +14,6 @@ w)|, says whether it was reached.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ import numpy as np
 from pyprobe._validate import check_bool, check_callback, check_positive_float, check_positive_int
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError
-from pyprobe.progress import Callback, Progress, ends
+from pyprobe.progress import Callback, Reporter
 from pyprobe.sketching._input import Matrix, Passes, check_exponent, read_passes
 from pyprobe.sketching._space import Space, find_space, inverse_factor
 
@@ -156,20 +155,11 @@ def find_lewis(
     log_w = tall.constant(start)
     transform = transform * math.exp((1 / p - 0.5) * start)
     c, best, stalled = 2 * p / (p + 2), math.inf, 0
-    began = time.perf_counter()
+    report = Reporter(callback, max_iter)
     for n_iter in range(1, max_iter + 1):
         new, gram, residual = tall.lewis_step(space.frame, space.to_frame(transform), log_w, p, c)
-        stop = callback is not None and ends(
-            callback(
-                Progress(
-                    step=n_iter,
-                    total=max_iter,
-                    value=residual,
-                    elapsed=time.perf_counter() - began,
-                )
-            )
-        )
-        if residual <= tol or stop or n_iter == max_iter:
+        goes_on = report(n_iter, residual)
+        if residual <= tol or not goes_on or n_iter == max_iter:
             break
         best, stalled = (residual, 0) if residual < best else (best, stalled + 1)
         if stalled == PATIENCE:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +31,7 @@ from pyprobe._validate import (
 )
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, PyprobeError, ShapeError
-from pyprobe.progress import Callback, Progress, ends
+from pyprobe.progress import Callback, Reporter
 from pyprobe.sketching._input import (
     Tall,
     array_of,
@@ -444,19 +443,8 @@ def _solve_sketched(
 
 
 def _watch(callback: Callback | None) -> Callable[[int, float], bool]:
-    if callback is None:
-        return _go_on
-    start = time.perf_counter()
-
-    def watch(step: int, error: float) -> bool:
-        elapsed = time.perf_counter() - start
-        return ends(callback(Progress(step=step, total=MAX_STEPS, value=error, elapsed=elapsed)))
-
-    return watch
-
-
-def _go_on(_step: int, _error: float) -> bool:
-    return False
+    report = Reporter(callback, total=MAX_STEPS)
+    return lambda step, error: not report(step, error)
 
 
 def _result(found: Solution, errors: Matrix | None, form: _Form) -> LstsqResult:

@@ -12,7 +12,6 @@ of which the first is what x = M^-1 a_i attains. For p = 2 both are the leverage
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,7 @@ from pyprobe._validate import (
     check_positive_int,
 )
 from pyprobe.errors import ConvergenceWarning, DomainError, NotPositiveDefiniteError
-from pyprobe.progress import Callback, Progress
+from pyprobe.progress import Callback, Reporter
 from pyprobe.sketching._input import Matrix, Passes, Vector, check_exponent, read_tall
 from pyprobe.sketching.leverage import ranked_scores
 from pyprobe.sketching.lewis import LewisWeights, find_lewis, warn_open
@@ -65,8 +64,9 @@ def lp_sensitivities(
     method : {"onestep", "exact", "group"}
         ``"onestep"``: the part that row i has at ``x = M^-1 a_i``: a lower bound, within a few
         percent for most rows. ``"exact"``: the maximum, by iterated least squares (for p = 1 an
-        interior point method), between bounds from both sides. ``"group"``, for p = 1: one search for ``group_size`` rows at a time, at
-        upper bounds, but for a risk of 1 %, whose sum is at most ``group_size`` times too large.
+        interior point method), between bounds from both sides. ``"group"``, for p = 1: one search
+        for ``group_size`` rows at a time, at upper bounds, but for a risk of 1 %, whose sum is at
+        most ``group_size`` times too large.
     n_coreset : int or None
         Rows that stand for all in the sums over rows, drawn by Lewis weights; None takes all. The
         error of the draw, a few percent, comes on top.
@@ -363,11 +363,10 @@ def _by_groups(among: Among, tol: float, group_size: int, key: int, watch: Any) 
 def _watch(callback: Callback | None, total: int) -> Any:
     if callback is None:
         return None
-    began = time.perf_counter()
+    report = Reporter(callback, total)
 
     def watch(done: int) -> None:
-        seconds = time.perf_counter() - began
         step = min(done, total)
-        callback(Progress(step=step, total=total, value=step / total, elapsed=seconds))
+        report(step, step / total)
 
     return watch

@@ -16,10 +16,8 @@ else follows: the drift, the law at any time, paths without a step size.
 
 from __future__ import annotations
 
-import functools
-import inspect
+import itertools
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +26,6 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 import numpy as np
 
 from pyprobe import _io, _rng
-from pyprobe._engine import Engine, select
 from pyprobe._validate import (
     as_weights,
     check_callback,
@@ -36,15 +33,19 @@ from pyprobe._validate import (
     check_positive_float,
     check_positive_int,
 )
-from pyprobe._warn import warn
 from pyprobe.errors import (
-    ConvergenceWarning,
     DomainError,
     MissingDependencyError,
-    NumericalWarning,
     ShapeError,
 )
-from pyprobe.progress import Callback, Progress, ends
+from pyprobe.progress import Callback, Reporter
+from pyprobe.transport._bridge_checks import (
+    as_count,
+    check_fitted,
+    check_strength,
+    warn_of_bridge,
+    warn_of_constants,
+)
 from pyprobe.transport._bridge_costs import (
     KLEstimate,
     backward_weights,
@@ -60,7 +61,6 @@ from pyprobe.transport._bridge_fit import (
     Fitted,
     Options,
     fit,
-    held_out_rows,
 )
 from pyprobe.transport._bridge_input import (
     as_fraction,
@@ -75,9 +75,9 @@ from pyprobe.transport._bridge_input import (
     as_times,
     as_times_of_rows,
 )
-from pyprobe.transport._bridge_model import Sample
 from pyprobe.transport._bridge_paths import euler_maruyama, exact_paths
 from pyprobe.transport._components import Components, Vector
+from pyprobe.transport._in_kind import in_kind
 from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch, mixture_at
 from pyprobe.typing import Array, ArrayLike, FloatArray, Rng
 
@@ -90,8 +90,6 @@ _KIND = "LightSchrodingerBridge"
 _KINDS = {1: "spherical", 2: "diag", 3: "full"}
 
 _N_COMPONENTS = 50
-_LEAST_SQUARE, _LEAST_RATIO = 1e-280, 1e-100
-"""Variance of the samples, and the noise beside it, below which squares and quotients vanish."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -102,21 +100,13 @@ _ROWS = ("x0", "x1", "x", "given", "t")
 
 def _takes_tensors(method: Callable[_P, _R]) -> Callable[_P, _R]:
     """Let a method of rows take torch tensors too, and answer in kind."""
-    signature = inspect.signature(method)
-    names = tuple(signature.parameters)
+    return in_kind(method, _ROWS, _on_tensors)
 
-    @functools.wraps(method)
-    def call(*arguments: _P.args, **options: _P.kwargs) -> _R:
-        given: dict[str, Any] = dict(zip(names, arguments, strict=False)) | options
-        rows = [name for name in _ROWS if name in given]
-        if select(*(given[name] for name in rows), names=tuple(rows)) is Engine.NATIVE:
-            return method(*arguments, **options)
-        from pyprobe.transport import _bridge_torch
 
-        found: _R = _bridge_torch.call(method, signature.bind(*arguments, **options).arguments)
-        return found
+def _on_tensors(method: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    from pyprobe.transport import _bridge_torch
 
-    return call
+    return _bridge_torch.call(method, arguments)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -444,64 +434,23 @@ class LightSchrodingerBridge(_io.Frozen):
         epsilon = check_positive_float("epsilon", epsilon)
         horizon = check_positive_float("horizon", horizon)
         check_choice("covariance", covariance, tuple(KINDS))
-        check_choice("solver", solver, SOLVERS)
-        if solver == "matching" and covariance == "full":
-            raise DomainError(
-                "'solver' must not be 'matching' with full scales; take covariance='diag' or "
-                "'spherical', or another solver."
-            )
+        _check_solver(solver, covariance)
         max_iter = check_positive_int("max_iter", max_iter)
         n_init = check_positive_int("n_init", n_init)
-        begun: str | Fitted
-        if isinstance(start, LightSchrodingerBridge):
-            if n_init > 1:
-                raise DomainError(
-                    f"'n_init' must be 1 where 'start' is a bridge, which draws nothing; got "
-                    f"{n_init}."
-                )
-            begun = _as_start(start, covariance, sources.points.shape[1], epsilon * horizon)
-            n_given = len(begun.shifts)
-            n_components = n_given if n_components is None else n_components
-            if n_components != n_given:
-                raise DomainError(
-                    f"'n_components' must be {n_given}, as 'start' has them; got {n_components}. "
-                    "Leave it out."
-                )
-        else:
-            check_choice("start", start, ("auto", *STARTS, "annealed"))
-            begun = start
+        strength, dim = epsilon * horizon, sources.points.shape[1]
+        begun, n_components = _as_start(start, n_components, n_init, covariance, dim, strength)
         fraction = as_fraction(validation_fraction)
-        _check_fitted("x0", sources, fraction)
-        n_fitted = _check_fitted("x1", targets, fraction)
-        n_components = check_positive_int(
-            "n_components", min(_N_COMPONENTS, n_fitted) if n_components is None else n_components
-        )
-        if n_components > n_fitted:
-            raise DomainError(
-                f"'n_components' must be at most {n_fitted}, the number of rows of 'x1' that are "
-                f"fitted; got {n_components}. Take fewer components."
-            )
+        check_fitted("x0", sources, fraction)
+        n_fitted = check_fitted("x1", targets, fraction)
+        if n_components is None:
+            n_components = min(_N_COMPONENTS, n_fitted)
+        n_components = as_count("n_components", n_components, n_fitted, "x1")
         tol = check_positive_float("tol", tol, allow_zero=True)
         check_callback("callback", callback)
-        strength = epsilon * horizon
-        _check_strength(strength, sources, targets)
-        _warn_of_constants(sources, targets)
+        check_strength(strength, sources, targets)
+        warn_of_constants(sources, targets)
 
-        begin, steps, total = time.perf_counter(), 0, 0
-
-        def announce(most: int) -> None:
-            nonlocal total
-            total = most
-
-        def report(_iteration: int, value: float) -> bool:
-            nonlocal steps
-            steps += 1
-            if callback is None:
-                return True
-            elapsed = time.perf_counter() - begin
-            progress = Progress(step=steps, total=total, value=value, elapsed=elapsed)
-            return not ends(callback(progress))
-
+        reported, announced = _reports(callback)
         found = fit(
             sources,
             targets,
@@ -512,11 +461,11 @@ class LightSchrodingerBridge(_io.Frozen):
             solver=solver,
             validation_fraction=fraction,
             n_init=n_init,
-            options=Options(max_iter, tol, report, announce),
+            options=Options(max_iter, tol, reported, announced),
             rng=np.random.default_rng(_rng.key(rng)),
         )
         assert found.info is not None  # it has just been fitted
-        _warn_of(found.info)
+        warn_of_bridge(found.info)
         return cls(
             log_weights=found.log_weights,
             shifts=found.shifts,
@@ -1241,7 +1190,46 @@ class LightSchrodingerBridge(_io.Frozen):
 _SAVED = ("log_weights", "shifts", "scales", "epsilon", "horizon", "origin")
 
 
-def _as_start(bridge: LightSchrodingerBridge, covariance: str, dim: int, strength: float) -> Fitted:
+def _check_solver(solver: str, covariance: str) -> None:
+    check_choice("solver", solver, SOLVERS)
+    if solver == "matching" and covariance == "full":
+        raise DomainError(
+            "'solver' must not be 'matching' with full scales; take covariance='diag' or "
+            "'spherical', or another solver."
+        )
+
+
+def _as_start(
+    start: str | LightSchrodingerBridge,
+    n_components: int | None,
+    n_init: int,
+    covariance: str,
+    dim: int,
+    strength: float,
+) -> tuple[str | Fitted, int | None]:
+    """Return where a fit begins, and how many components there are, which a bridge settles."""
+    if not isinstance(start, LightSchrodingerBridge):
+        check_choice("start", start, ("auto", *STARTS, "annealed"))
+        return start, n_components
+    if n_init > 1:
+        raise DomainError(
+            f"'n_init' must be 1 where 'start' is a bridge, which draws nothing; got {n_init}."
+        )
+    given = _components_of(start, covariance, dim, strength)
+    n_given = len(given.shifts)
+    if n_components is None:
+        n_components = n_given
+    if n_components != n_given:
+        raise DomainError(
+            f"'n_components' must be {n_given}, as 'start' has them; got {n_components}. Leave it "
+            "out."
+        )
+    return given, n_components
+
+
+def _components_of(
+    bridge: LightSchrodingerBridge, covariance: str, dim: int, strength: float
+) -> Fitted:
     """Return a bridge's components with weights, for noise of another strength."""
     if bridge.dim != dim:
         raise ShapeError(
@@ -1267,85 +1255,13 @@ def _as_start(bridge: LightSchrodingerBridge, covariance: str, dim: int, strengt
     return Fitted(weights, bridge.shifts[kept], scales, bridge.origin, None)
 
 
-def _check_fitted(name: str, sample: Sample, fraction: float) -> int:
-    """Return how many rows are fitted, which must be two or more."""
-    n = len(sample.points)
-    n_out = held_out_rows(n, fraction)
-    if n - n_out < 2:
-        raise ShapeError(
-            f"'{name}' must keep two rows or more beside those held out; got {n} with weight, of "
-            f"which {n_out} would be held out. Pass validation_fraction=0, or more rows."
-        )
-    return n - n_out
+def _reports(
+    callback: Callback | None,
+) -> tuple[Callable[[int, float], bool], Callable[[int], None]]:
+    """Return what is told of every step, and first of how many there are in all starts and fits."""
+    report, steps = Reporter(callback, 0), itertools.count(1)
 
+    def announced(most: int) -> None:
+        report.total = most
 
-def _check_strength(strength: float, sources: Sample, targets: Sample) -> None:
-    """Warn where the noise is far off the scale of the data."""
-    if not any(np.any(sample.points != sample.points[0]) for sample in (sources, targets)):
-        raise DomainError("'x0' and 'x1' must hold rows that differ; all are equal.")
-    # About the means, which the fit takes away.
-    with np.errstate(over="ignore", invalid="ignore"):
-        variances = [
-            sample.weights @ (sample.points - sample.weights @ sample.points) ** 2
-            for sample in (sources, targets)
-        ]
-        variance = 0.5 * float(sum(each.mean() for each in variances))
-    if not _LEAST_SQUARE <= variance <= 1 / _LEAST_SQUARE:  # not a number, too
-        raise DomainError(
-            f"'x0' and 'x1' must have a variance from {_LEAST_SQUARE:g} to {1 / _LEAST_SQUARE:g}, "
-            f"within what float64 holds; got {variance:.3g}. Bring them to another unit, and "
-            "'epsilon' to its square."
-        )
-    ratio = strength / variance
-    if not _LEAST_RATIO <= ratio <= 1 / _LEAST_RATIO:
-        raise DomainError(
-            f"'epsilon' times 'horizon' must be from {_LEAST_RATIO:g} to {1 / _LEAST_RATIO:g} "
-            f"times the mean variance of the samples in a coordinate, {variance:.3g}; got "
-            f"{strength:.3g}. See suggest_epsilon."
-        )
-    if not 2e-4 <= ratio <= 2e3:
-        warn(
-            f"'epsilon' times 'horizon' = {strength:.3g} is {ratio:.1e} times the mean variance "
-            f"of the samples in a coordinate ({variance:.3g}): the bridge is nearly "
-            + ("deterministic" if ratio < 1 else "the noise alone")
-            + ". See suggest_epsilon, and check the unit of the data.",
-            NumericalWarning,
-        )
-
-
-def _warn_of_constants(*samples: Sample) -> None:
-    """Warn once where columns do not vary."""
-    found = []
-    for name, sample in zip(("x0", "x1"), samples, strict=True):
-        columns = np.flatnonzero(np.ptp(sample.points, axis=0) == 0)
-        if len(columns):
-            some = ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
-            found.append(f"'{name}' is constant in column {some}")
-    if found:
-        warn(
-            f"{' and '.join(found)}: how the components scale it follows from the noise, or from "
-            "the least variance that is allowed. Leave such columns out.",
-            NumericalWarning,
-        )
-
-
-def _warn_of(info: BridgeFit) -> None:
-    if not (info.converged or info.stopped):
-        change = f", the last of which changed the loss by {-info.last_fall:.1e} nats"
-        warn(
-            f"LightSchrodingerBridge.fit stopped after {info.n_iter} iterations"
-            f"{change if info.n_iter > 1 else ''}; the "
-            f"components' shares of the samples differ by up to {info.mass_gap:.1e}. Raise "
-            "max_iter or tol.",
-            ConvergenceWarning,
-        )
-    if len(info.collapsed):
-        some = ", ".join(map(str, info.collapsed[:5])) + (
-            ", ..." if len(info.collapsed) > 5 else ""
-        )
-        warn(
-            f"{len(info.collapsed)} components ({some}) have shrunk onto single points of 'x1', or "
-            "onto a plane in which it lies: take fewer components, more data, or hold more out "
-            "with validation_fraction.",
-            NumericalWarning,
-        )
+    return lambda _iteration, value: report(next(steps), value), announced

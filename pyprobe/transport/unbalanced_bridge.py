@@ -15,11 +15,8 @@ and of each end takes part follows from the same potential.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,32 +32,28 @@ from pyprobe._validate import (
     check_positive_float,
     check_positive_int,
 )
-from pyprobe._warn import warn
-from pyprobe.errors import ConvergenceWarning, DomainError, NumericalWarning
-from pyprobe.progress import Callback, Progress, ends
+from pyprobe.progress import Callback, Reporter
+from pyprobe.transport._bridge_checks import (
+    as_count,
+    check_extent,
+    check_mass,
+    check_strength,
+    warn_of_constants,
+    warn_of_plan,
+)
 from pyprobe.transport._bridge_fit import KINDS, STARTS, Options, held_out_rows
 from pyprobe.transport._bridge_input import as_fraction, as_rows, as_samples
-from pyprobe.transport._bridge_model import Sample
 from pyprobe.transport._check import as_penalties
 from pyprobe.transport._components import Vector
+from pyprobe.transport._in_kind import in_kind
 from pyprobe.transport._unbalanced_fit import UnbalancedFit, fit
-from pyprobe.transport.bridge import (
-    LightSchrodingerBridge,
-    _check_strength,
-    _warn_of_constants,
-)
+from pyprobe.transport.bridge import LightSchrodingerBridge
 from pyprobe.transport.gaussian_mixture import GaussianMixtureBatch
 from pyprobe.typing import Array, ArrayLike, FloatArray, Rng
 
 __all__ = ["LightUnbalancedBridge"]
 
 _KIND = "LightUnbalancedBridge"
-_FEW = 10
-"""A plan that rests on fewer rows than this is warned of."""
-
-_MOST = 1.5
-"""A mass above this is warned of: that of the best plan is at most 1."""
-
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _ROWS = ("x0", "x1", "among")
@@ -95,27 +88,17 @@ class Mixture(_io.Frozen):
 
 def _takes_tensors(method: Callable[_P, _R]) -> Callable[_P, _R]:
     """Let a method of rows take tensors on the CPU too, without gradients, and answer in kind."""
-    names = tuple(inspect.signature(method).parameters)
-
-    @functools.wraps(method)
-    def call(*arguments: _P.args, **options: _P.kwargs) -> _R:
-        given: dict[str, Any] = dict(zip(names, arguments, strict=False)) | options
-        rows = {name: given[name] for name in _ROWS if name in given}
-        if select(*rows.values(), names=tuple(rows)) is Engine.NATIVE:
-            return method(*arguments, **options)
-        found: _R = _call_on_tensors(method, given, rows)
-        return found
-
-    return call
+    return in_kind(method, _ROWS, _on_tensors)
 
 
-def _call_on_tensors(method: Any, given: dict[str, Any], rows: dict[str, Any]) -> Any:
+def _on_tensors(method: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     import torch
 
     from pyprobe.transport import _torch
 
+    rows = {name: arguments[name] for name in _ROWS if name in arguments}
     views = _torch.views(f"LightUnbalancedBridge.{method.__name__}", **rows)
-    found = method(**(given | dict(zip(rows, views, strict=True))))
+    found = method(**(arguments | dict(zip(rows, views, strict=True))))
     return torch.from_numpy(found) if isinstance(found, np.ndarray) else found
 
 
@@ -344,25 +327,16 @@ class LightUnbalancedBridge(_io.Frozen):
         n_starts, n_ends = (
             n - held_out_rows(n, fraction) for n in map(len, (sources.points, targets.points))
         )
-        n_components = _as_count("n_components", n_components, n_ends, "x1")
+        n_components = as_count("n_components", n_components, n_ends, "x1")
         if n_source_components is None:
             n_source_components = max(1, min(n_components, n_starts // 10))
-        n_source_components = _as_count("n_source_components", n_source_components, n_starts, "x0")
+        n_source_components = as_count("n_source_components", n_source_components, n_starts, "x0")
         max_iter = check_positive_int("max_iter", max_iter)
         tol = check_positive_float("tol", tol, allow_zero=True)
         check_callback("callback", callback)
-        _check_extent(epsilon * horizon, sources, targets)
-        _check_strength(epsilon * horizon, sources, targets)
-        _warn_of_constants(sources, targets)
-
-        begin = time.perf_counter()
-
-        def report(step: int, value: float) -> bool:
-            if callback is None:
-                return True
-            elapsed = time.perf_counter() - begin
-            progress = Progress(step=step, total=max_iter, value=value, elapsed=elapsed)
-            return not ends(callback(progress))
+        check_extent(epsilon * horizon, sources, targets)
+        check_strength(epsilon * horizon, sources, targets)
+        warn_of_constants(sources, targets)
 
         found = fit(
             sources,
@@ -374,11 +348,11 @@ class LightUnbalancedBridge(_io.Frozen):
             covariance=covariance,
             start=start,
             validation_fraction=fraction,
-            options=Options(max_iter, tol, report),
+            options=Options(max_iter, tol, Reporter(callback, max_iter)),
             rng=np.random.default_rng(_rng.key(rng)),
         )
-        _check_mass(found.mass)
-        _warn_of(found.info, sources.size, targets.size)
+        check_mass(found.mass)
+        warn_of_plan(found.info, sources.size, targets.size)
         return cls._of(
             bridge=LightSchrodingerBridge(
                 log_weights=found.log_weights,
@@ -790,72 +764,3 @@ def _weights(exponents: Vector, penalty: float) -> Vector:
         return np.ones_like(exponents)
     with np.errstate(over="ignore"):  # far from all that was seen
         return np.exp(exponents / penalty)
-
-
-def _check_extent(strength: float, sources: Sample, targets: Sample) -> None:
-    """Refuse samples whose squared distances, or what these are in units of the noise, overflow."""
-    ends = [f(sample.points, axis=0) for sample in (sources, targets) for f in (np.min, np.max)]
-    with np.errstate(over="ignore"):
-        extent = 4 * (np.ptp(ends, axis=0) ** 2).sum()
-        extent = max(extent, extent / np.float64(strength))
-    if not extent < math.inf:
-        raise DomainError(
-            "'x0' and 'x1' must lie so near each other that squared distances over 'epsilon' times "
-            f"'horizon' = {strength:.3g} do not overflow; their entries reach "
-            f"{np.abs(ends).max():.3g}. Take a larger unit of length, or raise 'epsilon'."
-        )
-
-
-def _check_mass(mass: float) -> None:
-    """Refuse what overflows, and warn where the plan carries far more than there is."""
-    if not mass < math.inf:
-        raise DomainError(
-            "the mass of the plan overflows: some rows of 'x1', held out or not, lie far from all "
-            "components. Take out rows that lie apart, take fewer components or more data, or "
-            "raise 'unbalanced'."
-        )
-    if mass > _MOST:
-        warn(
-            f"the plan carries a mass of {mass:.3g} from samples of mass 1, which no best plan "
-            "does: the components follow 'x1' badly, at rows that lie apart or were held out. "
-            "Raise 'unbalanced', take out such rows, or take more components.",
-            NumericalWarning,
-        )
-
-
-def _as_count(name: str, value: int, most: int, sample: str) -> int:
-    n = check_positive_int(name, value)
-    if n > most:
-        raise DomainError(
-            f"'{name}' must be at most {most}, the number of rows of '{sample}' that are fitted; "
-            f"got {n}. Take fewer components."
-        )
-    return n
-
-
-def _warn_of(info: UnbalancedFit, n_starts: float, n_ends: float) -> None:
-    if not (info.converged or info.stopped):
-        warn(
-            f"LightUnbalancedBridge.fit stopped after {info.n_iter} iterations, the last of which "
-            f"lowered the loss by {info.last_fall:.1e} nats; the components' shares of the samples "
-            f"differ by up to {info.mass_gap:.1e}. Raise max_iter or tol.",
-            ConvergenceWarning,
-        )
-    for name, few, all_rows in (("x0", info.n_starts, n_starts), ("x1", info.n_ends, n_ends)):
-        if few < min(_FEW, all_rows / 10):
-            warn(
-                f"the plan rests on few rows of '{name}': their weights are as uneven as if it had "
-                f"been fitted to {few:.1f}. Raise 'unbalanced' towards the squared distances that "
-                "mass should travel, or give more data.",
-                NumericalWarning,
-            )
-    if len(info.collapsed):
-        some = ", ".join(map(str, info.collapsed[:5])) + (
-            ", ..." if len(info.collapsed) > 5 else ""
-        )
-        warn(
-            f"{len(info.collapsed)} components ({some}) have shrunk onto single points of 'x1', or "
-            "onto a plane in which it lies: take fewer components, more data, or hold more out "
-            "with validation_fraction.",
-            NumericalWarning,
-        )

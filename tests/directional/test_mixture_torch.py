@@ -8,7 +8,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from pyprobe import _core
-from pyprobe.directional import VonMisesFisher, VonMisesFisherMixture, _mixture_torch, mixture
+from pyprobe._engine import Engine
+from pyprobe.directional import (
+    VonMisesFisher,
+    VonMisesFisherMixture,
+    _mixture_data,
+    _mixture_torch,
+)
 from pyprobe.errors import DomainError, NotFiniteError
 
 
@@ -25,13 +31,13 @@ def truth():
 @pytest.fixture
 def twins(monkeypatch):
     """Let CPU tensors take the path of tensors on other devices."""
-    select = mixture.select
+    select = _mixture_data.select
 
     def elsewhere(*arrays):
         engine = select(*arrays)
-        return mixture.Engine.TORCH if engine is mixture.Engine.NATIVE_TORCH else engine
+        return Engine.TORCH if engine is Engine.NATIVE_TORCH else engine
 
-    monkeypatch.setattr(mixture, "select", elsewhere)
+    monkeypatch.setattr(_mixture_data, "select", elsewhere)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -82,6 +82,21 @@ def test_for_moduli_they_are_those_of_linear_programs(a):
     )
 
 
+@pytest.mark.parametrize("tol", [1e-2, 1e-7])
+def test_for_moduli_linear_programs_lie_between_the_bounds_of_a_search(tol):
+    # Whole numbers, some rows alike: many vertices are as good as the best.
+    a = np.random.default_rng(14).integers(-1, 2, size=(60, 4)).astype(float)
+    a = np.vstack([a, a[:9], np.zeros((2, 4))])[a.shape[0] - 30 :]
+    a = a[np.abs(a).any(axis=1)]
+    among = Among.of(read_tall("a", a), 1.0, None, 0)
+    rows = among.rows()
+    lower, upper = among.search(rows, tol, None)
+    expected = by_linear_program(a)
+    assert (lower <= expected * (1 + 1e-9)).all()
+    assert (expected <= upper * (1 + 1e-9)).all()
+    assert (upper <= (1 + tol) * lower).all()
+
+
 @pytest.mark.parametrize("p", EXPONENTS[1:])
 @pytest.mark.parametrize("a", [coherent(50, 3), chebyshev(50, 3)], ids=["coherent", "chebyshev"])
 def test_no_ascent_climbs_higher(p, a):
