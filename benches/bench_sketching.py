@@ -229,7 +229,7 @@ def totals(n: int) -> str:
         # All rows of a coarser grid: its sums differ by 0.3 % (and those of fewer normals more).
         few = n // 10
         every = chebyshev(few) if name == "Chebyshev" else normal(n)
-        n_some = 400 if p == 1 else 2000
+        n_some = 2000
         n_exact = n_some if name == "Chebyshev" else 8
         exact, exact_seconds = timed_total(every, p, n_rows=n_exact, n_coreset=None)
         a = chebyshev(n) if name == "Chebyshev" else every
@@ -243,9 +243,9 @@ def totals(n: int) -> str:
     head += ["4000 rows", "off, % (target 3)", "s"]
     return (
         f"### Totals of sensitivities\n\nTwenty columns, {n} rows (all rows of Chebyshev "
-        f"polynomials: {n // 10}), and in brackets the standard error of the rows drawn: 400 for "
-        "p = 1, else 2000, but of all normals 8. Those of polynomials were computed once on two "
-        "fine grids.\n\n" + markdown(head, rows)
+        f"polynomials: {n // 10}), and in brackets the standard error of the rows drawn: 2000, but "
+        "of all normals 8. Those of polynomials were computed once on two fine grids.\n\n"
+        + markdown(head, rows)
     )
 
 

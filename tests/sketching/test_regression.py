@@ -63,6 +63,20 @@ def test_the_exact_solution_is_that_of_lapack(sketch, seed):
     assert found.info.sketch == (None if sketch == "auto" else sketch)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("d", range(1, 10))
+def test_few_columns_are_solved_whatever_the_number_of_rows(d, dtype, seed):
+    rng = np.random.default_rng([seed, d])
+    for n in (d, d + 1, 13, 500, 16_391):
+        a = rng.standard_normal((n, d)).astype(dtype)
+        b = a.sum(axis=1) + rng.standard_normal(n)
+        found = sketched_lstsq(a, b)
+        expected = scipy.linalg.lstsq(a.astype(float), b)[0]
+        np.testing.assert_allclose(found.x, expected, rtol=1e-7, atol=1e-10)
+        length = np.linalg.norm(b - a @ expected)
+        np.testing.assert_allclose(found.residual_norm, length, rtol=1e-9, atol=1e-7)
+
+
 @pytest.mark.parametrize("noise", [1.0, 1e-8, 0.0])
 @pytest.mark.parametrize("condition", [1e4, 1e8, 1e12])
 def test_backward_errors_are_those_of_a_qr_decomposition(condition, noise, seed):
