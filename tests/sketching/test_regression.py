@@ -357,7 +357,7 @@ def test_callbacks_see_the_steps_and_can_end_them(seed):
 
 def test_ending_above_rounding_warns(seed, monkeypatch):
     a, b = problem(seed, condition=1e8)
-    monkeypatch.setattr(_least_squares, "_MAX_STEPS", 1)
+    monkeypatch.setattr(_least_squares, "MAX_STEPS", 1)
     with pytest.warns(ConvergenceWarning, match="stopped after 1 steps"):
         assert not sketched_lstsq(a, b).info.converged
 
