@@ -94,9 +94,16 @@ class Space:
 
 
 def find_space(
-    tall: Passes, method: str = "auto", *, ridge: float = 0.0, n_summed: int = 0
+    tall: Passes,
+    method: str = "auto",
+    *,
+    ridge: float = 0.0,
+    n_summed: int = 0,
+    n_sketched: int | None = None,
 ) -> Space:
     """Return the column space of `tall`, of `[a; sqrt(ridge) I]` where there is a ridge.
+
+    ``"approx"`` takes it from a sketch of `n_sketched` rows.
 
     Columns depend on others where what they add is less than the rounding of as many numbers as the
     rows, or those of their sketch, have been summed from; `n_summed` where that is more.
@@ -108,26 +115,26 @@ def find_space(
     DomainError
         Where all are zero.
     """
-    if method == "approx" and (fast := _rough_space(tall, ridge)):
+    if method == "approx" and (fast := _rough_space(tall, ridge, n_sketched)):
         return fast
     gram, scales, is_extreme = scaled_gram(tall)
     kept = np.flatnonzero(scales)
     if method == "gram" or (method == "auto" and not _is_singular(gram, scales, ridge)):
         gram = gram[np.ix_(kept, kept)]
         return Space(tall, None, scales, kept, is_extreme, gram, "gram")
-    matrix = _sketched_basis(tall, _sketch(tall), scales, ridge, n_summed)
+    matrix = _sketched_basis(tall, _sketch(tall, n_sketched), scales, ridge, n_summed)
     if method == "approx":
         return Space(tall, matrix, scales, kept, is_extreme, np.eye(matrix.shape[1]), method)
     gram = tall.gram(matrix)
     return Space(tall, matrix, scales, kept, is_extreme, gram, "sketch_qr")
 
 
-def _rough_space(tall: Passes, ridge: float) -> Space | None:
+def _rough_space(tall: Passes, ridge: float, n_sketched: int | None) -> Space | None:
     """Return the space in a basis that is orthonormal up to the error of a sketch.
 
     None where an entry is not finite, or squares overflow.
     """
-    rows = _sketch(tall)
+    rows = _sketch(tall, n_sketched)
     with np.errstate(over="ignore"):
         squares = np.square(rows).sum(axis=0)
     inside = (squares > 1e-200) & (squares < 1e200)
@@ -201,10 +208,10 @@ def _penalized(gram: Matrix, scales: Vector, ridge: float) -> Matrix:
         return gram + np.diag(np.square(np.sqrt(ridge) * scales))
 
 
-def _sketch(tall: Passes) -> Matrix:
+def _sketch(tall: Passes, n_sketched: int | None) -> Matrix:
     """Return a sketch of the rows, or the rows where they are few."""
     n, d = tall.shape
-    m = SKETCH_ROWS * d
+    m = n_sketched or SKETCH_ROWS * d
     return tall.dense() if n <= 2 * m else tall.sketch(m)
 
 

@@ -44,8 +44,10 @@ def leverage_scores(
         ``"gram"`` factors the Gram matrix: fastest, for condition numbers up to about 1e5.
         ``"sketch_qr"`` first makes a good basis from a QR decomposition of a sketch: as accurate
         as ``"qr"``, which decomposes all rows. ``"auto"`` takes the first where the condition
-        number allows it, else the second. ``"approx"`` multiplies by ``n_projections`` random
-        vectors: scores with a relative standard error of ``sqrt(2 / n_projections)``, cut at 1.
+        number allows it, else the second. ``"approx"`` multiplies a basis from a sketch of m =
+        ``max(20 d, 8 n_projections)`` rows by ``n_projections`` random vectors: scores with a
+        relative standard error of ``sqrt(2 / n_projections + 2 / m)``, cut at 1. The sketch is
+        always the same: means over many ``rng`` keep its part of the error.
     ridge : float
         Strength of a penalty: scores ``a_i' (A' A + ridge I)^-1 a_i``, in sum the effective
         dimension. Not with ``method="qr"``.
@@ -118,7 +120,10 @@ def ranked_scores(
     rng: Rng = None,
 ) -> tuple[Any, int]:
     """Return leverage scores, and the rank of the matrix."""
-    space = find_space(tall, method, ridge=ridge)
+    m = None
+    if method == "approx":  # so many rows that their error is small beside that of the projections
+        m = max(SKETCH_ROWS * tall.shape[1], 8 * n_projections)
+    space = find_space(tall, method, ridge=ridge, n_sketched=m)
     gram = space.gram
     if ridge and method != "approx":  # whose basis the ridge has made
         basis = space.to_columns(np.eye(space.rank))
@@ -130,9 +135,11 @@ def ranked_scores(
             f"'{tall.name}' has columns that depend on one another, up to rounding, which "
             'method="gram" cannot tell apart; use method="auto".'
         ) from None
-    if method == "approx":
+    if m is not None:
         normals = np.random.default_rng(key_of(rng)).standard_normal((space.rank, n_projections))
         transform = transform @ normals / np.sqrt(n_projections)
+        if tall.shape[0] > 2 * m:  # there was a sketch: an inverse of few degrees of freedom
+            transform *= np.sqrt((m - space.rank - 1) / m)
     return np.minimum(space.squared_norms(transform), 1.0), space.rank
 
 

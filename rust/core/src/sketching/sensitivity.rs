@@ -310,8 +310,7 @@ mod tests {
     #[test]
     fn bounds_of_moduli_close_in_within_thirty_steps() {
         // Whole numbers are degenerate: many vertices have the same value, and many rows are alike.
-        let whole =
-            Array2::from_shape_fn((300, 5), |(i, j)| ((i * 7 + j * j * 3 + i * j) % 4) as f64);
+        let whole = normals(300, 5, 8).mapv(f64::round);
         let heavy = {
             let mut a = normals(400, 6, 9);
             for (i, mut row) in a.rows_mut().into_iter().enumerate() {
