@@ -24,6 +24,7 @@ from pyprobe import _core
 from pyprobe.cluster._samples import Samples
 from pyprobe.errors import DomainError
 from pyprobe.sketching._conjugate import conjugate_gradients
+from pyprobe.sketching._independent import Factored, factor_gram, factor_positive
 from pyprobe.sketching._input import Tall
 from pyprobe.sketching._shortest import Dependence, find_dependence
 from pyprobe.sketching._space import power_of_two, scaled_gram
@@ -51,8 +52,6 @@ Matrix = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
 
 _EPS = float(np.finfo(np.float64).eps)
-_GRAM = 1e-11
-"""Inverse condition number of the scaled Gram matrix from which on it is used as it is."""
 _SHARE = 1e-3
 """Least that the rounding of a gradient moves a solution by, beside u kappa(A) of the residual."""
 MAX_STEPS = 12
@@ -156,7 +155,7 @@ def solve_exactly(
     rows = sketch_samples(operator, "a", a.samples) * scales
     # No start: the first step from nothing goes farther than the solution of a sketch of b would.
     targets = np.zeros((m, problem.b.shape[1]))
-    white = (None if hard else _whiten_fast(rows, targets, scales)) or whiten(
+    white = (None if hard else _whiten_fast(rows, targets, scales, a.dtype)) or whiten(
         rows, targets, scales, a.dtype
     )
     solver = (_by_product if by_product else _by_conjugate_gradients)(problem, white)
@@ -184,22 +183,17 @@ def _without_sketch(
         if costs.in_pairs:
             make = _normal_equations_of_pairs
     gram, scales, _ = scaled_gram(problem.a, lambda scales: make(samples, scales, problem.b))
-    factor, inverse = _cholesky(gram)
-    if inverse <= _GRAM:
+    n, d = problem.a.shape
+    lengths = np.where(scales > 0, scales, 1.0)
+    least = _least((min(n, 12 * d), d), problem.a.dtype)
+    system = factor_gram(samples, gram, lengths, lengths, least)
+    if system is None:
         return None, scales
-    return _by_cholesky(problem, factor, scales, gram, inverse, watch), scales
+    return _by_cholesky(problem, system, scales, gram, watch), scales
 
 
 def _normal_equations_of_pairs(samples: Samples, scales: Vector | None, b: Matrix) -> Matrix:
     return normal_equations(samples[0], scales, b)
-
-
-def _cholesky(gram: Matrix) -> tuple[Matrix, float]:
-    """Factor the first rows, a square matrix; return its inverse condition number beside."""
-    square = gram[: gram.shape[1]]
-    factor, failed = lapack.dpotrf(square)
-    size = lapack.dlange("1", square)
-    return factor, 0.0 if failed else float(lapack.dpocon(factor, size)[0])
 
 
 def _scales(a: Tall) -> Vector:
@@ -214,8 +208,7 @@ def whiten(rows: Matrix, targets: Matrix, scales: Vector, dtype: np.dtype[Any]) 
     """Return the whitening of `rows`, which stand for all, with columns scaled already."""
     products, factor = qr_multiply(rows, targets.T, mode="right")
     u, values, vt = np.linalg.svd(factor, full_matrices=False)
-    # Sums of many rows are rounded, and so were the entries when they were stored.
-    least = max(_EPS * max(rows.shape), 4 * float(np.finfo(dtype).eps))
+    least = _least(rows.shape, dtype)
     rank = int((values > least * values[0]).sum())
     basis = scales[:, None] * (vt[:rank].T / values[:rank])
     start = u[:, :rank].T @ products.T
@@ -223,16 +216,26 @@ def whiten(rows: Matrix, targets: Matrix, scales: Vector, dtype: np.dtype[Any]) 
     return Whitening(basis, start, float(values[0] / values[rank - 1]), null)
 
 
-def _whiten_fast(rows: Matrix, targets: Matrix, scales: Vector) -> Whitening | None:
+def _whiten_fast(
+    rows: Matrix, targets: Matrix, scales: Vector, dtype: np.dtype[Any]
+) -> Whitening | None:
     """Return the whitening from the normal equations, where they are well conditioned enough."""
     gram = _core.sketch_normal_equations(rows, None, targets)
-    factor, inverse = _cholesky(gram)
-    if inverse <= _GRAM:
-        return None
-    turned = lapack.dtrtri(factor)[0]
     d = len(scales)
-    null = find_dependence(np.eye(d), d, scales, 0.0)
-    return Whitening(scales[:, None] * turned, turned.T @ gram[d:].T, inverse**-0.5, null)
+    found = factor_gram(rows, gram, np.ones(d), scales, _least(rows.shape, dtype))
+    if found is None:
+        return None
+    turned = lapack.dtrtri(found.factor)[0]
+    basis = np.zeros((d, len(found.kept)))
+    basis[found.kept] = scales[found.kept, None] * turned
+    start = turned.T @ gram[d:, found.kept].T
+    return Whitening(basis, start, found.condition, found.null)
+
+
+def _least(shape: tuple[int, ...], dtype: np.dtype[Any]) -> float:
+    """Return the part of the largest singular value up to which others are rounding."""
+    # Sums of many rows are rounded, and so were the entries when they were stored.
+    return max(_EPS * max(shape), 4 * float(np.finfo(dtype).eps))
 
 
 def _rounding(condition: float) -> float:
@@ -247,27 +250,26 @@ def least_rows(d: int) -> int:
 
 def _by_cholesky(
     problem: Problem,
-    factor: Matrix,
+    found: Factored,
     scales: Vector,
     gram: Matrix,
-    inverse: float,
     watch: Callable[[int, float], bool],
 ) -> Solution:
-    def newton(gradient: Matrix) -> Matrix:
-        solved, _ = lapack.dpotrs(factor, scales[:, None] * gradient)
-        return np.asarray(scales[:, None] * solved)
+    def solve(right: Matrix) -> Matrix:
+        return np.asarray(scales[:, None] * found.solve(right))
 
-    condition = inverse**-0.5
-    start = scales[:, None] * lapack.dpotrs(factor, gram[len(scales) :].T)[0]
-    refined = _refine(problem, start, Solver(newton, _rounding(1 / inverse)), condition, watch)
-    return Solution(refined, len(scales), "cholesky", condition, None)
+    solver = Solver(lambda g: solve(scales[:, None] * g), _rounding(1 / found.inverse))
+    start = solve(gram[len(scales) :].T)
+    refined = _refine(problem, start, solver, found.condition, watch)
+    refined = refined._replace(x=found.null.shortest(refined.x))
+    return Solution(refined, len(found.kept), "cholesky", found.condition, None)
 
 
 def _by_product(problem: Problem, found: Whitening) -> Solver:
     """Factor the Gram matrix of the whitened columns, whose condition number is near 1."""
     basis = found.basis
     gram = _core.rows_gram(problem.a.samples, basis)
-    factor, inverse = _cholesky(gram)
+    factor, inverse = factor_positive(gram)
     if inverse < 1e-6:  # too few rows in the sketch
         return _by_conjugate_gradients(problem, found)
 

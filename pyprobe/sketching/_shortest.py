@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import solve_triangular
 
-__all__ = ["Dependence", "find_dependence"]
+__all__ = ["Dependence", "dependence_of_null", "dependence_of_rows", "find_dependence"]
 
 Matrix = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]
@@ -65,13 +65,23 @@ def find_dependence(vt: Matrix, rank: int, scales: Vector, least: float) -> Depe
     rounding.
     """
     d = vt.shape[1]
-    # The shortest columns depend on longer ones: a solution is short by the use of these.
     if len(vt) == d and d - rank <= rank:
-        pivots, left = _echelon(vt[rank:].T, scales, least)
-        left[pivots] = 0.0
-        with np.errstate(over="ignore"):
-            return Dependence(pivots, -(scales[:, None] * left) / scales[pivots], False)
-    pivots, left = _echelon(vt[:rank].T, 1 / scales, least)
+        return dependence_of_null(vt[rank:].T, scales, least)
+    return dependence_of_rows(vt[:rank].T, scales, least)
+
+
+def dependence_of_null(basis: Matrix, scales: Vector, least: float) -> Dependence:
+    """Return the same from an orthonormal basis (d, r) of what is taken to zero."""
+    # The shortest columns depend on longer ones: a solution is short by the use of these.
+    pivots, left = _echelon(basis, scales, least)
+    left[pivots] = 0.0
+    with np.errstate(over="ignore"):
+        return Dependence(pivots, -(scales[:, None] * left) / scales[pivots], False)
+
+
+def dependence_of_rows(basis: Matrix, scales: Vector, least: float) -> Dependence:
+    """Return the same from an orthonormal basis (d, rank) of the row space."""
+    pivots, left = _echelon(basis, 1 / scales, least)
     with np.errstate(over="ignore"):
         return Dependence(pivots, left * scales[pivots] / scales[:, None], True)
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyprobe import _core
 from pyprobe._autograd import check_eager
 from pyprobe.cluster._samples import as_samples
 from pyprobe.errors import NotFiniteError
 from pyprobe.sketching._input import array_of, refuse_meta
+from pyprobe.sketching._torch_random import normal_columns, random_signs, sparse_columns
 from pyprobe.sketching.operators import padded_length, sketch_samples
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["product", "transposed_product", "twin_product", "twin_transposed_product"]
 
-_COLUMNS = 1 << 24
-"""Normals that the twin of the Gaussian sketch holds at a time."""
+_ENTRIES = 1 << 22
+"""Random entries that the twins make at a time: 250 MB with what is made on the way."""
 
 
 def product(operator: SketchOperator, a: Tensor, start: int, name: str) -> Tensor:
@@ -148,19 +148,17 @@ def _kept(operator: SketchOperator, device: torch.device) -> Tensor:
 
 def _signs(operator: SketchOperator, device: torch.device) -> Tensor:
     key = operator._record()[4]  # noqa: SLF001  # the same room
-    return torch.from_numpy(_core.sketch_srht_signs(operator.n_input, key)).to(device)
+    return random_signs(operator.n_input, key, device)
 
 
 def _columns(operator: SketchOperator, start: int, stop: int, device: torch.device) -> Any:
     """Yield blocks of columns: their range, and the normals or the places and entries of them."""
-    record = operator._record()  # noqa: SLF001  # the same room
-    size = max(1, _COLUMNS // (operator.n_rows if operator.kind == "gaussian" else 64))
+    m, z, key = operator.n_rows, operator.n_nonzeros, operator._record()[4]  # noqa: SLF001
+    size = max(1, _ENTRIES // (m if operator.kind == "gaussian" else z))
     for first in range(start, stop, size):
         last = min(first + size, stop)
         if operator.kind == "gaussian":
-            normals = _core.sketch_gaussian_columns(record, first, last)
-            yield first, last, torch.from_numpy(normals).to(device)
+            yield first, last, normal_columns(m, key, first, last, device) / math.sqrt(m)
         else:
-            places, signs = _core.sketch_sparse_columns(record, first, last)
-            entries = torch.from_numpy(signs / np.sqrt(operator.n_nonzeros)).to(device)
-            yield first, last, (torch.from_numpy(places.astype(np.int64)).to(device), entries)
+            places, signs = sparse_columns((m, z), key, first, last, device)
+            yield first, last, (places, signs / math.sqrt(z))

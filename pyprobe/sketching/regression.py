@@ -202,9 +202,11 @@ def sketched_lstsq(
     Notes
     -----
     ``"exact"`` makes the normal equations and refines their solution where the condition number
-    allows it, up to about 1e5: O(n d^2) once, and two or three passes. Else a sketch of 8 d rows
-    makes the columns well conditioned first, which takes that time twice; for more than 512
-    columns, and more than 64 sparse ones, by conjugate gradients instead, in about thirty passes.
+    allows it, up to about 1e5: O(n d^2) once, and two or three passes. Columns that are sums of
+    others up to rounding are left out of them, which is checked by the rows. Else a sketch of 8 d
+    rows makes the columns well conditioned first, which takes that time twice; for more than 512
+    columns, and more than 64 sparse ones, 12 d rows are decomposed in O(d^3), and conjugate
+    gradients follow, in about thirty passes.
     Sparse rows make the normal equations of their pairs of entries where these are few. Where even
     that costs more than passes over more than 64 columns, conjugate gradients on the columns as
     they are come first, and are given up after 60 passes or for a condition number above 100. Fewer

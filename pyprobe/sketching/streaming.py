@@ -46,7 +46,7 @@ from pyprobe.sketching._input import (
     shape_of,
 )
 from pyprobe.sketching._space import find_space, inverse_factor
-from pyprobe.sketching.lewis import find_lewis
+from pyprobe.sketching.lewis import LewisInfo, find_lewis, warn_open
 from pyprobe.sketching.sampling import RowSample, times
 from pyprobe.typing import Rng
 
@@ -76,6 +76,13 @@ class StreamingCoreset:
     ------
     DomainError
         Where ``n_samples`` is not positive, or ``p`` not positive and finite.
+
+    Warns
+    -----
+    ConvergenceWarning
+        Once for a stream, by `update`, `merge` or `result`, where Lewis weights are left with a
+        residual above 1e-2, as from p = 100 or so on: the sample is unbiased still, but has a
+        larger variance, so that it may need more rows.
 
     See Also
     --------
@@ -122,6 +129,9 @@ class StreamingCoreset:
         # Has the products of columns of all rows that have been through a reduction; for p = 2.
         self._factor: Matrix | None = None
         self._final: tuple[_Held, int] | None = None
+        # Of the first reduction whose weights have not converged; and whether that has been told.
+        self._open: LewisInfo | None = None
+        self._warned = False
 
     @property
     def n_samples(self) -> int:
@@ -184,6 +194,7 @@ class StreamingCoreset:
             at = stop
             if self._room() == 0:
                 self._reduce()
+        self._warn_once()
 
     def merge(self, other: StreamingCoreset) -> None:
         """Take in the rows of another stream, which are numbered after one's own.
@@ -220,8 +231,11 @@ class StreamingCoreset:
         self._n_rows += other._n_rows
         self._n_held += other._n_held
         self._final = None
+        self._open = self._open or other._open
+        self._warned |= other._warned
         if self._room() <= 0:
             self._reduce()
+        self._warn_once()
 
     def result(self) -> RowSample:
         """Return the sample of the rows so far; the stream may go on.
@@ -259,7 +273,7 @@ class StreamingCoreset:
         if self._final is None:
             if self._n_rows == 0:
                 raise DomainError("the stream has no rows yet; call 'update' first.")
-            kept, _, rank = _reduced(self, self._kept, self._fresh, self._factor)
+            kept, _, rank = self._reduced()
             if rank == 0:
                 raise DomainError(f"'a' must not be all zero; got {self._n_rows} rows that are.")
             if self._n_samples < rank:
@@ -268,6 +282,7 @@ class StreamingCoreset:
                     f"{self._n_samples}: fewer rows cannot span its columns."
                 )
             self._final = kept.in_order(), rank
+            self._warn_once()
         return self._final
 
     def _room(self) -> int:
@@ -275,8 +290,34 @@ class StreamingCoreset:
         return self._n_samples + max(BLOCK, 2 * self._n_samples) - self._n_held
 
     def _reduce(self) -> None:
-        kept, self._factor, _ = _reduced(self, self._kept, self._fresh, self._factor)
+        kept, self._factor, _ = self._reduced()
         self._kept, self._fresh, self._n_held = [kept], [], len(kept.indices)
+
+    def _reduced(self) -> tuple[_Held, Matrix | None, int]:
+        """Return the rows that stay, what has the products of columns of all, and their rank."""
+        held, factor = _Held.joined(self._kept + self._fresh), self._factor
+        if self._p == 2:
+            fresh = [as_dense(as_matrix(part.samples)) for part in self._fresh]
+            stack = _stacked(factor, *fresh)
+            scores, factor, rank = _leverage(held.samples, stack, self._n_rows)
+        else:
+            scores, info = _lewis(held, self._p)
+            rank = info.rank
+            if not info.converged and np.count_nonzero(scores) > self._n_samples:
+                self._open = self._open or info
+        return _drawn(held, scores, self._n_samples), factor, rank
+
+    def _warn_once(self) -> None:
+        # After all rows are in: where warnings are errors, nothing of a chunk is lost.
+        if self._open is not None and not self._warned:
+            self._warned = True
+            warn_open(
+                self._open,
+                self._p,
+                "rows of the stream are kept by them as they are: sums over the sample stay "
+                "unbiased, with a larger variance. Raise n_samples; or, of rows that can be read "
+                "again, sample_rows takes scores=lewis_weights(a, p, max_iter=...).",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,25 +353,17 @@ class _Held:
         )
 
 
-def _reduced(
-    stream: StreamingCoreset, kept: list[_Held], fresh: list[_Held], factor: Matrix | None
-) -> tuple[_Held, Matrix | None, int]:
-    """Return the rows that stay, what has the products of columns of all, and their rank."""
-    held = _Held.joined(kept + fresh)
-    if stream.p == 2:
-        stack = _stacked(factor, *[as_dense(as_matrix(part.samples)) for part in fresh])
-        scores, factor, rank = _leverage(held.samples, stack, stream.n_rows)
-    else:
-        scores, rank = _lewis(held, stream.p)
+def _drawn(held: _Held, scores: Vector, n_samples: int) -> _Held:
+    """Return the rows that stay, by these scores of those held."""
     live = np.flatnonzero(scores)
     held, scores = held.taken(live), scores[live]
-    if len(live) <= stream.n_samples:
-        return held, factor, rank
+    if len(live) <= n_samples:
+        return held
     priorities = held.uniforms / scores
-    threshold = np.partition(priorities, stream.n_samples)[stream.n_samples]
+    threshold = np.partition(priorities, n_samples)[n_samples]
     probabilities = np.minimum(held.probabilities, threshold * scores)
     stays = np.flatnonzero(priorities < threshold)
-    return replace(held, probabilities=probabilities).taken(stays), factor, rank
+    return replace(held, probabilities=probabilities).taken(stays)
 
 
 def _stacked(*parts: Matrix | None) -> Any:
@@ -359,10 +392,11 @@ def _leverage(samples: Samples, stack: Matrix, n_rows: int) -> tuple[Vector, Mat
     return np.minimum(_core.rows_squared_norms(samples, transform), 1.0), factor, space.rank
 
 
-def _lewis(held: _Held, p: float) -> tuple[Vector, int]:
-    """Return Lewis weights of rows among all, for which these stand by their weights; and the rank.
+def _lewis(held: _Held, p: float) -> tuple[Vector, LewisInfo]:
+    """Return Lewis weights of rows among all, for which these stand by theirs.
 
-    A row of weight v stands for v rows, as its multiple by v^(1 / p) does.
+    A row of weight v stands for v rows, as its multiple by v^(1 / p) does. Beside the weights comes
+    how their iteration went.
     """
     with np.errstate(over="ignore"):
         factors = held.probabilities ** (-1 / p)
@@ -370,8 +404,9 @@ def _lewis(held: _Held, p: float) -> tuple[Vector, int]:
         raise DomainError(f"weights ** (1 / p) overflow for 'p' = {p:g}; use a larger one.")
     rows = as_samples("a", times(as_matrix(held.samples), factors))
     if not _core.column_maxima(rows).any():
-        return np.zeros(len(held.indices)), 0
+        nothing = LewisInfo(converged=True, n_iter=0, residual=0.0, rank=0)
+        return np.zeros(len(held.indices)), nothing
     found = find_lewis(Tall("a", rows, shape_of(rows), dtype_of(rows), np.asarray), p)
     transform = found.space.to_columns(found.transform)
     squares = _core.rows_squared_norms(held.samples, transform)
-    return np.asarray(squares ** (p / 2)), found.info.rank
+    return np.asarray(squares ** (p / 2)), found.info

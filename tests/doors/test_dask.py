@@ -186,3 +186,5 @@ def test_what_cannot_be_read_is_told(one_machine):
         pyprobe.dask.take_rows(lazy, np.arange(9))
     with pytest.warns(ConvergenceWarning, match="after 1 passes"):
         pyprobe.dask.lewis_weights(lazy, 1.0, max_iter=1)
+    with pytest.warns(ConvergenceWarning, match=r"after 300 passes.*drawn by them as they are"):
+        pyprobe.dask.sample_rows(lazy[:500], 50, p=200, rng=0)

@@ -258,6 +258,40 @@ def test_the_twin_is_the_same_operator(kind, a):
     np.testing.assert_allclose(back, s.T @ a[:M], atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, 200), (63, 65), (130, 131), (2**40 - 5, 2**40 + 70)]
+)
+def test_the_twin_draws_the_same_columns(start, stop):
+    torch = pytest.importorskip("torch")
+    from pyprobe.sketching import _torch_random
+
+    cpu = torch.device("cpu")
+    for key in (0, 1, (1 << 128) - 3, 0x0123456789ABCDEF0FEDCBA987654321):
+        # Up to the most rows, for products of all lengths; and places that are taken often.
+        for m, z in ((1, 1), (5, 5), (40, 8), (1000, 1), (2**31 - 1, 3)):
+            record = ("sparse_sign", m, 2**41, z, key, None)
+            places, signs = _core.sketch_sparse_columns(record, start, stop)
+            found = _torch_random.sparse_columns((m, z), key, start, stop, cpu)
+            np.testing.assert_array_equal(found[0].numpy(), places)
+            np.testing.assert_array_equal(found[1].numpy(), signs)
+        for m in (1, 33, 64, 200):
+            record = ("gaussian", m, 2**41, 1, key, None)
+            normals = _core.sketch_gaussian_columns(record, start, stop)
+            found = _torch_random.normal_columns(m, key, start, stop, cpu) / m**0.5
+            # Logarithms of radii are the least exact where these are small.
+            np.testing.assert_allclose(found.numpy(), normals, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("n", [1, 4095, 4097, 10_000])
+def test_the_twin_draws_the_same_signs(n):
+    torch = pytest.importorskip("torch")
+    from pyprobe.sketching import _torch_random
+
+    for key in (0, (1 << 128) - 3):
+        found = _torch_random.random_signs(n, key, torch.device("cpu"))
+        np.testing.assert_array_equal(found.numpy(), _core.sketch_srht_signs(n, key))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_a_linear_map(kind):
     torch = pytest.importorskip("torch")

@@ -273,6 +273,54 @@ def test_columns_that_depend_are_no_matter_for_conjugate_gradients_alone(seed, m
     np.testing.assert_allclose(found.x, np.linalg.pinv(a.toarray(), rcond=1e-12) @ b, atol=1e-11)
 
 
+@pytest.mark.parametrize("n_free", [3, 40])
+@pytest.mark.parametrize("condition", [1.0, 1e3])
+@pytest.mark.parametrize("way", ["dense", "sparse", "sketch", "float32"])
+def test_columns_that_depend_are_left_out_of_the_normal_equations(
+    way, condition, n_free, seed, monkeypatch
+):
+    if way == "sketch":
+        costs = _sparse_rows.Costs(gram=2.0, in_pairs=False, passes=3.0, sketch=1.0)
+        monkeypatch.setattr(_least_squares, "estimate_costs", lambda rows: costs)
+    # Few of 70 columns or most of them; twice another, and sums of two.
+    rng, d = np.random.default_rng(seed), 70
+    dense = rows_of_few_entries(seed, 4000, d, 5).toarray()
+    free, rest = np.split(rng.permutation(d), [n_free])
+    dense[:, free] *= np.logspace(0, -np.log10(condition), n_free)
+    dense[:, free[1:]] += dense[:, free[:-1]]
+    for j, column in enumerate(rest):
+        others = free[[j % n_free, (3 * j + 1) % n_free]]
+        dense[:, column] = dense[:, others] @ [2.0, 1.0 if j % 2 else 0.0]
+    if way == "float32":
+        dense = dense.astype(np.float32)
+    b = rng.normal(size=(len(dense), 2))
+    found = sketched_lstsq(dense if way == "dense" else scipy.sparse.csr_array(dense), b)
+    assert found.info.method == ("sketch" if way == "sketch" else "cholesky")
+    assert found.info.converged
+    assert found.rank == n_free
+    dense = dense.astype(float)
+    cut = 1e-12 if way != "float32" else 1e-6
+    expected = np.linalg.pinv(dense, rcond=cut) @ b
+    assert np.linalg.cond(dense[:, free]) > condition / 10
+    # Sums that were rounded to float32 depend on others to that rounding.
+    close = (1e-13 if way != "float32" else 1e-5) * condition
+    np.testing.assert_allclose(found.x, expected, rtol=0, atol=close * np.abs(expected).max())
+    gradient = dense.T @ (b - dense @ found.x)
+    assert np.abs(gradient).max() < close * np.linalg.norm(dense, 2) * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("apart", [1e-7, 1e-9, 1e-11])
+def test_columns_that_nearly_depend_are_kept(apart, seed):
+    rng = np.random.default_rng(seed)
+    dense = rows_of_few_entries(seed, 4000, 70, 5).toarray()
+    dense[:, 0] = dense[:, 1] + apart * rng.normal(size=len(dense))
+    b = dense @ rng.normal(size=70) + rng.normal(size=len(dense))
+    found = sketched_lstsq(scipy.sparse.csr_array(dense), b)
+    assert (found.rank, found.info.method) == (70, "sketch")
+    theirs = backward_error(dense, b, by_qr(dense, b))
+    assert backward_error(dense, b, found.x) < 3 * theirs + 2 * EPS
+
+
 @pytest.mark.parametrize("noise", [0.0, 1e-8, 1.0])
 @pytest.mark.parametrize(("apart", "easy"), [(1.0, True), (3e-3, False)])
 def test_conjugate_gradients_stay_where_they_are_exact(apart, easy, noise, seed, monkeypatch):

@@ -3,9 +3,11 @@
 import itertools
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from scipy import stats
 from tall_matrices import coherent
 
 import pyprobe
-from pyprobe.errors import DomainError, NotFiniteError, ShapeError
+from pyprobe.errors import ConvergenceWarning, DomainError, NotFiniteError, ShapeError
 from pyprobe.sketching import (
     StreamingCoreset,
     leverage_scores,
@@ -380,6 +382,37 @@ def test_sums_and_products_of_a_stream_are_unbiased(p, merged, monkeypatch):
     error = np.mean(found, axis=0) - np.array([*total, total[0] * total[1]])
     z = error / (np.std(found, axis=0) / np.sqrt(len(found)))
     assert np.abs(z).max() < stats.norm.isf(0.5e-6 / 12)
+
+
+def test_weights_that_did_not_converge_are_told_once_a_stream(monkeypatch):
+    monkeypatch.setattr(streaming, "BLOCK", 128)
+    a = np.random.default_rng(3).standard_normal((800, 3))
+    with warnings.catch_warnings(record=True, action="always") as found:
+        coreset = streamed(a, 50, 100, p=200)  # five reductions
+        coreset.result()
+        coreset.update(a)
+        pickle.loads(pickle.dumps(coreset)).update(a)
+        # What it merges with has no reduction yet, and brings some about.
+        coreset.merge(streamed(a[:150], 50, 150, p=200, rng=1))
+        coreset.result()
+    residual = r"Lewis weights of p = 200 have a residual of .* after 300 passes, above tol = 0.01"
+    assert len(found) == 1
+    assert re.match(rf"the {residual}; .*unbiased.*larger variance", str(found[0].message))
+    assert found[0].filename == __file__
+    assert found[0].category is ConvergenceWarning
+    # Where all rows stay, or weights come near enough, there is nothing to tell.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(streamed(a[:40], 50, 40, p=200).result()) == 40
+        streamed(a, 50, 100, p=8).result()
+        # An error comes after all rows are in.
+        coreset = StreamingCoreset(50, p=200, rng=0)
+        with pytest.raises(ConvergenceWarning):
+            coreset.update(a)
+        coreset.update(a)
+    with pytest.warns(ConvergenceWarning):
+        expected = streamed(np.vstack([a, a]), 50, 1600, p=200)
+    np.testing.assert_array_equal(coreset.result().weights, expected.result().weights)
 
 
 def test_merged_streams_are_one_stream_of_both():

@@ -92,11 +92,12 @@ impl Stream {
 
     /// A uniform integer below `n`, which must be positive; unbiased.
     pub fn below(&mut self, n: u64) -> u64 {
-        // Lemire 2019: the high half of a product, redrawn where the low half falls short.
-        let threshold = n.wrapping_neg() % n;
+        // Lemire 2019: the high half of a product, redrawn where the low half falls short of a
+        // remainder, which is below n: a division is seldom needed.
         loop {
             let product = u128::from(self.next_u64()) * u128::from(n);
-            if product as u64 >= threshold {
+            let low = product as u64;
+            if low >= n || low >= n.wrapping_neg() % n {
                 return (product >> 64) as u64;
             }
         }

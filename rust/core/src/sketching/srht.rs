@@ -6,13 +6,13 @@
 //! `H_R`. So neither the N rows nor a padded copy of the input is ever held.
 
 use core::ops::Range;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use ndarray::{Array2, ArrayView2};
 
 use super::hadamard::walsh_hadamard;
 use crate::linalg::{Lanes, Rows};
-use crate::memory::{shaped, zeros};
+use crate::memory::{room, shaped, zeros};
 use crate::parallel::{for_each_chunk, reduce_blocks};
 use crate::random::{Key, Stream};
 use crate::simd::vectorize;
@@ -40,26 +40,65 @@ pub struct Srht<'a> {
 
 /// Draws between looks at the control.
 const DRAWS: u64 = 1024;
+/// Numbers for each one chosen, up to which they have a bit each.
+const SPARSE: usize = 256;
 
 /// `m` of the numbers below `n`, rising: every subset is equally likely.
 ///
+/// O(m), and O(m log m) for m below n / 256.
+///
 /// # Errors
-/// [`Error::Domain`] where `m` is above `n`; [`Error::Cancelled`]
+/// [`Error::Domain`] where `m` is above `n`; [`Error::Memory`], [`Error::Cancelled`]
 pub fn srht_rows(m: usize, n: usize, key: Key, control: &Control) -> Result<Vec<u64>, Error> {
     if m > n {
         return Err(Error::Domain { name: "m", expected: "at most 'n'", got: m as f64 });
     }
+    if m < n / SPARSE {
+        let mut chosen = HashSet::new();
+        chosen.try_reserve(m).map_err(|_| Error::Memory { shape: vec![m] })?;
+        draw_distinct(m, n, key, control, |number| chosen.insert(number))?;
+        let mut rows: Vec<u64> = chosen.into_iter().collect();
+        rows.sort_unstable();
+        return Ok(rows);
+    }
+    let n_words = n.div_ceil(64);
+    let mut bits: Vec<u64> = room(&[n_words])?;
+    bits.resize(n_words, 0);
+    draw_distinct(m, n, key, control, |number| {
+        let (word, bit) = (&mut bits[(number / 64) as usize], 1 << (number % 64));
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    })?;
+    let mut rows = room(&[m])?;
+    for (first, mut word) in (0..).step_by(64).zip(bits) {
+        while word != 0 {
+            rows.push(first + u64::from(word.trailing_zeros()));
+            word &= word - 1;
+        }
+    }
+    Ok(rows)
+}
+
+/// Inserts `m` distinct numbers below `n` into a set, whose `insert` says whether one is new.
+fn draw_distinct(
+    m: usize,
+    n: usize,
+    key: Key,
+    control: &Control,
+    mut insert: impl FnMut(u64) -> bool,
+) -> Result<(), Error> {
     let mut stream = Stream::new(key.with_tag(ROWS), 0);
-    let mut chosen = BTreeSet::new();
     // Floyd's algorithm (Bentley and Floyd 1987).
     for last in (n - m) as u64..n as u64 {
         if last.is_multiple_of(DRAWS) {
             control.check()?;
         }
-        let drawn = stream.below(last + 1);
-        chosen.insert(if chosen.contains(&drawn) { last } else { drawn });
+        if !insert(stream.below(last + 1)) {
+            insert(last);
+        }
     }
-    Ok(chosen.into_iter().collect())
+    Ok(())
 }
 
 /// The signs of the rows `range`, each 1 or -1.
@@ -244,6 +283,8 @@ impl Srht<'_> {
 #[cfg(test)]
 #[allow(clippy::float_cmp)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -259,6 +300,32 @@ mod tests {
         // Chi-squared with 5 degrees of freedom passes 35.9 with probability 1e-6.
         let chi: f64 = counts.iter().map(|c: &f64| (c - 1e3).powi(2) / 1e3).sum();
         assert!(chi < 35.9, "{counts:?}");
+    }
+
+    #[test]
+    fn rows_are_those_of_floyds_algorithm_on_an_ordered_set() {
+        // Numbers with a bit each, and few among many.
+        for (m, n) in
+            [(0, 0), (0, 5), (1, 1), (64, 64), (65, 130), (3000, 1 << 19), (1900, 1 << 19)]
+        {
+            let mut stream = Stream::new(Key::new(9).with_tag(ROWS), 0);
+            let mut expected = BTreeSet::new();
+            for last in (n - m) as u64..n as u64 {
+                let drawn = stream.below(last + 1);
+                expected.insert(if expected.contains(&drawn) { last } else { drawn });
+            }
+            let found = srht_rows(m, n, Key::new(9), &Control::new()).unwrap();
+            assert!(found.into_iter().eq(expected), "m={m} n={n}");
+        }
+    }
+
+    #[test]
+    fn a_draw_of_rows_can_be_cancelled() {
+        let control = Control::new();
+        control.cancel();
+        for m in [2000, 1 << 19] {
+            assert_eq!(srht_rows(m, 1 << 20, Key::new(0), &control), Err(Error::Cancelled));
+        }
     }
 
     #[test]
