@@ -166,6 +166,13 @@ def bridge_drift(x: NDArray[np.float64], frame: _Frame, t: float) -> NDArray[np.
 def bridge_drift_at_times(
     x: NDArray[np.float64], frame: _Frame, times: _Vector
 ) -> NDArray[np.float64]: ...
+def bridge_log_density(
+    x: NDArray[np.float64],
+    starts: NDArray[np.float64],
+    frame: _Frame,
+    bases: NDArray[np.float64] | None,
+    times: tuple[float, float],
+) -> _Vector: ...
 def bridge_sample(
     x: NDArray[np.float64], frame: _Frame, times: tuple[float, float], n_draws: int, key: int
 ) -> NDArray[np.float64]: ...

@@ -118,12 +118,15 @@ class Components:
         return self.shifts.size
 
     @cached_property
-    def frame(self) -> tuple[Vector, Vector, Vector, float, Vector, Vector] | None:
-        """What the kernels take, which are for scales along the axes; None for others."""
-        if self.bases is not None:
-            return None
+    def parameters(self) -> tuple[Vector, Vector, Vector, float, Vector, Vector]:
+        """What the kernels take, some of them beside `bases`."""
         scales = np.ascontiguousarray(self.eigenvalues)
         return self.log_weights, self.shifts, scales, self.epsilon, self.origin, self.velocity
+
+    @property
+    def frame(self) -> tuple[Vector, Vector, Vector, float, Vector, Vector] | None:
+        """What the kernels take that are for scales along the axes; None for others."""
+        return self.parameters if self.bases is None else None
 
     @cached_property
     def turned_shifts(self) -> Vector:
@@ -211,6 +214,13 @@ class Components:
             shares = np.exp(normalize(self.log_weights_at(y, z, now))[0])
             drift[rows] = self.velocity + self.mean_step(shares, z, now)
         return drift
+
+    def log_density(self, x: Vector, start: Vector, s: float, t: float) -> Vector:
+        """Return the log-densities of `x` (n, d) at time t, given `start` (m, d) at time s.
+
+        Row i goes with the start i modulo m.
+        """
+        return _core.bridge_log_density(x, start, self.parameters, self.bases, (s, t))
 
     def log_target(self, x: Vector) -> Vector:
         """Return log v, the logarithm of the mixture of N(shift, epsilon scale), at `x`."""

@@ -7,6 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyprobe_core::random::Key;
 use pyprobe_core::transport::bridge::{self, Components, Features, Wanted};
+use pyprobe_core::transport::density;
 use pyprobe_core::transport::motion::{self, Bridge};
 
 use crate::gate;
@@ -142,6 +143,26 @@ pub fn bridge_drift_at_times<'py>(
     let (x, bridge, times) = (x.as_array(), bridge_of(&frame), times.as_array());
     let found = gate::run(py, 4 * work_of(x.nrows(), bridge), |control| {
         motion::drift_at_times(x, bridge, times, control)
+    })?;
+    Ok(found.into_pyarray(py))
+}
+
+/// Log-densities (n,) of places (n, dim) at a later time, given starts (m, dim), that of row i % m.
+#[pyfunction]
+#[pyo3(signature = (x, starts, frame, bases, times))]
+pub fn bridge_log_density<'py>(
+    py: Python<'py>,
+    x: PyReadonlyArray2<'py, f64>,
+    starts: PyReadonlyArray2<'py, f64>,
+    frame: Frame<'py>,
+    bases: Option<PyReadonlyArray3<'py, f64>>,
+    times: (f64, f64),
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let (x, starts, bridge) = (x.as_array(), starts.as_array(), bridge_of(&frame));
+    let bases = bases.as_ref().map(|bases| bases.as_array());
+    let turns = bases.map_or(0, |bases| x.nrows() * bases.len() / 8);
+    let found = gate::run(py, turns + 2 * work_of(x.nrows(), bridge), |control| {
+        density::log_density(x, starts, bridge, bases, times, control)
     })?;
     Ok(found.into_pyarray(py))
 }

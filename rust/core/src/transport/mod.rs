@@ -9,11 +9,12 @@
 //! ```
 //!
 //! The potentials are found by [`sinkhorn`]. [`bridge`] has what the fit of a light Schrödinger bridge
-//! sums over a sample; [`motion`] has where a bridge goes.
+//! sums over a sample; [`motion`] has where a bridge goes, [`density`] with which density.
 
 mod batch;
 pub mod bridge;
 mod cost;
+pub mod density;
 mod log_domain;
 mod marginal;
 pub mod motion;
