@@ -157,7 +157,7 @@ class GaussianMixtureBatch(Frozen):
                 f"'x' must have shape (..., {m}, {d}), a point for each row; got {points.shape}."
             )
         flat = points.reshape(-1, d).astype(np.float64, copy=False)
-        values = self._components.log_density(flat, self._start, *self._times)
+        values = self._components.log_density(flat, self._start, self._times)
         dtype = np.float32 if points.dtype == self._dtype == np.float32 else np.float64
         return values.reshape(points.shape[:-1]).astype(dtype, copy=False)
 

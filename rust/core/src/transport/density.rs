@@ -1,4 +1,4 @@
-//! Log-densities of where a light Schrödinger bridge goes from a place, and of its potentials, with
+//! Log-densities of where a light Schrödinger bridge goes from a place, with their slopes, for
 //! scales along the axes or along axes of each component's own.
 //!
 //! In the frame of [`Bridge`], and with `D_k`, `z_k`, `h_k` and `w_k` as in
@@ -12,35 +12,28 @@
 //! The mean is taken from `y'` before anything is squared, and the largest weight from the others
 //! before anything is added: no digits are lost where the noise is small or a place far away.
 //!
-//! A row and a component cost seven operations a coordinate, three where all rows have one start, and
-//! two exponentials; with axes of their own, twice the square of the dimension beside. 16 rows are
-//! taken together, one a lane.
+//! A row and a component cost seven operations a coordinate, three for a potential or where all rows
+//! have one start, and two exponentials or one; with axes of their own, the square of the dimension
+//! for each vector that is turned, beside. 16 rows are taken together, one a lane: the parameters
+//! of a component are then read once for all of them.
 
-use ndarray::{ArrayView2, ArrayView3};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayView3};
 
+use super::axes::{Axes, turned};
 use super::motion::{Bridge, mix};
-use crate::memory::zeros;
-use crate::parallel::for_each_chunk;
-use crate::simd::{larger, vectorize};
+use super::potential::Potential;
+use super::tiles::{LANES, LOWEST, Mean, Tile, Tiled, clear, log_mean, read, sweep, tiles};
+use crate::memory::{shaped, zeros};
+use crate::simd::larger;
 use crate::special::math;
 use crate::{Control, Error};
 
-/// Rows taken together.
-const LANES: usize = 16;
-/// Rows of a parallel chunk.
-const BLOCK: usize = 256;
-/// Eigenvectors that rows are multiplied by together.
-const DIRECTIONS: usize = 4;
-/// Below this, less the largest one, a log-weight counts as if it were this.
-const LOWEST: f64 = -100.0;
+/// The eigenvectors of the components' scales, shape (k, dim, dim), one a column, where they are not
+/// the axes. The `scales` of the bridge are the eigenvalues.
+pub type Bases<'a> = Option<ArrayView3<'a, f64>>;
 
-type Tile = [f64; LANES];
-
-/// Log-densities of the rows of `x`, shape (n, dim), at time `end`, given the rows of `starts`, shape
-/// (m, dim), at time `start` before: row `i` of `x` goes with row `i % m` of `starts`.
-///
-/// `bases`, shape (k, dim, dim), has the eigenvectors of the components' scales, one a column, whose
-/// eigenvalues are `scales` of the bridge; without them they are the axes.
+/// Log-densities of the rows of `x`, shape (n, dim), at the later one of two times, given the rows of
+/// `starts`, shape (m, dim), at the earlier one: row `i` of `x` goes with row `i % m` of `starts`.
 ///
 /// # Errors
 /// [`Error::Shape`]; [`Error::Memory`]; [`Error::Cancelled`].
@@ -48,93 +41,59 @@ pub fn log_density(
     x: ArrayView2<'_, f64>,
     starts: ArrayView2<'_, f64>,
     bridge: Bridge<'_>,
-    bases: Option<ArrayView3<'_, f64>>,
+    bases: Bases<'_>,
     times: (f64, f64),
     control: &Control,
 ) -> Result<Vec<f64>, Error> {
     let law = Law::new(x, starts, bridge, bases, times)?;
+    if starts.nrows() == 1 {
+        return law.given(starts.row(0), bases).log_sums(x, control);
+    }
     let mut out = zeros::<f64>(&[x.nrows()])?;
-    for_each_chunk(&mut out, BLOCK, control, |first, out| {
-        let mut pairs = Pairs::new(&law);
-        for (tile, out) in out.chunks_mut(LANES).enumerate() {
-            pairs.read(x, starts, first + tile * LANES);
-            let values = vectorize(
-                #[inline(always)]
-                || pairs.log_density(),
-            );
-            out.copy_from_slice(&values[..out.len()]);
-        }
-        Ok(())
-    })?;
+    sweep(&mut out, 1, law.k, control, || Pairs::new(&law, x, starts))?;
     Ok(out)
 }
 
-/// The eigenvectors of the components' scales; none where they are the axes.
-struct Axes {
-    dim: usize,
-    /// For each component and a few eigenvectors, their entries, a coordinate after the other.
-    columns: Vec<[f64; DIRECTIONS]>,
+/// As [`log_density`], with the gradients in the rows of `x`, shape (n, dim).
+///
+/// # Errors
+/// As [`log_density`].
+pub fn log_density_slopes(
+    x: ArrayView2<'_, f64>,
+    starts: ArrayView2<'_, f64>,
+    bridge: Bridge<'_>,
+    bases: Bases<'_>,
+    times: (f64, f64),
+    control: &Control,
+) -> Result<(Vec<f64>, Array2<f64>), Error> {
+    let law = Law::new(x, starts, bridge, bases, times)?;
+    let (n, dim) = x.dim();
+    let mut out = zeros::<f64>(&[n, dim + 1])?;
+    sweep(&mut out, dim + 1, law.k, control, || Slopes::new(&law, x, starts))?;
+    let values = out.chunks_exact(dim + 1).map(|row| row[0]).collect();
+    let slopes = out.chunks_exact(dim + 1).flat_map(|row| &row[1..]).copied().collect();
+    Ok((values, shaped((n, dim), slopes)))
 }
 
-impl Axes {
-    fn new(bases: Option<ArrayView3<'_, f64>>, k: usize, dim: usize) -> Result<Self, Error> {
-        let Some(bases) = bases else {
-            return Ok(Self { dim, columns: Vec::new() });
-        };
-        if bases.dim() != (k, dim, dim) {
-            return Err(Error::Shape {
-                name: "bases",
-                expected: format!("({k}, {dim}, {dim})"),
-                got: bases.shape().to_vec(),
-            });
-        }
-        let mut columns = Vec::with_capacity(k * dim.div_ceil(DIRECTIONS) * dim);
-        for basis in bases.outer_iter() {
-            for first in (0..dim).step_by(DIRECTIONS) {
-                for row in basis.rows() {
-                    let mut entries = [0.0; DIRECTIONS];
-                    entries.iter_mut().zip(row.iter().skip(first)).for_each(|(to, &x)| *to = x);
-                    columns.push(entries);
-                }
-            }
-        }
-        Ok(Self { dim, columns })
-    }
-
-    /// The vectors of `from` in the eigenbasis of component `k`, which may be written to `to`.
-    #[inline(always)]
-    fn turn<'a>(&self, k: usize, from: &'a [Tile], to: &'a mut [Tile]) -> &'a [Tile] {
-        if self.columns.is_empty() {
-            return from;
-        }
-        let size = self.dim.div_ceil(DIRECTIONS) * self.dim;
-        let own = &self.columns[k * size..(k + 1) * size];
-        for (to, columns) in to.chunks_mut(DIRECTIONS).zip(own.chunks_exact(self.dim)) {
-            let mut sums = [[0.0; LANES]; DIRECTIONS];
-            for (x, entries) in from.iter().zip(columns) {
-                for (sum, entry) in sums.iter_mut().zip(entries) {
-                    for i in 0..LANES {
-                        sum[i] = entry.mul_add(x[i], sum[i]);
-                    }
-                }
-            }
-            to.copy_from_slice(&sums[..to.len()]);
-        }
-        to
-    }
-
-    /// A vector in the eigenbasis of component `k`.
-    fn turned(bases: Option<ArrayView3<'_, f64>>, k: usize, vector: &[f64]) -> Vec<f64> {
-        let Some(bases) = bases else {
-            return vector.to_vec();
-        };
-        let basis = bases.index_axis_move(ndarray::Axis(0), k);
-        basis
-            .columns()
-            .into_iter()
-            .map(|column| column.iter().zip(vector).map(|(a, b)| a * b).sum())
-            .collect()
-    }
+/// The drift at the rows of `x`, shape (n, dim), at time `t`; faster than
+/// [`motion::drift`](super::motion::drift) where there are bases, which that does not take.
+///
+/// # Errors
+/// As [`log_density`].
+pub fn drift(
+    x: ArrayView2<'_, f64>,
+    bridge: Bridge<'_>,
+    bases: Bases<'_>,
+    t: f64,
+    control: &Control,
+) -> Result<Array2<f64>, Error> {
+    // What an end later than t adds is not looked at.
+    let law = Law::new(x, x, bridge, bases, (t, t + 1.0))?;
+    let mut out = zeros::<f64>(&[x.nrows(), law.dim])?;
+    sweep(&mut out, law.dim, law.k, control, || Drifts::new(&law, x))?;
+    let mut drift = shaped(x.dim(), out);
+    drift += &bridge.velocity;
+    Ok(drift)
 }
 
 /// What two times make of a bridge.
@@ -149,9 +108,9 @@ struct Law {
     /// `s r`, the gain, `r` and one over the deviation, of each component and direction.
     terms: Vec<[f64; 4]>,
     /// Where the frame is at the first time, and its way from then on.
-    place: Vec<f64>,
-    way: Vec<f64>,
-    half_precision: f64,
+    place: Array1<f64>,
+    way: Array1<f64>,
+    epsilon: f64,
     span: f64,
 }
 
@@ -160,7 +119,7 @@ impl Law {
         x: ArrayView2<'_, f64>,
         starts: ArrayView2<'_, f64>,
         bridge: Bridge<'_>,
-        bases: Option<ArrayView3<'_, f64>>,
+        bases: Bases<'_>,
         (s, t): (f64, f64),
     ) -> Result<Self, Error> {
         let (k, dim) = bridge.check(x)?;
@@ -171,35 +130,124 @@ impl Law {
                 got: starts.shape().to_vec(),
             });
         }
+        let axes = Axes::new(bases, k, dim)?;
         let Bridge { log_weights, shifts, scales, epsilon, origin, velocity } = bridge;
-        let (half_precision, span) = (0.5 / epsilon, t - s);
+        let span = t - s;
+        let free = dim as f64 * (core::f64::consts::TAU * epsilon * span).ln();
         let (mut offsets, mut constants) = (Vec::new(), Vec::new());
         let mut terms = Vec::with_capacity(k * dim);
-        for (j, (shift, scale)) in shifts.rows().into_iter().zip(scales.rows()).enumerate() {
-            let log_dets =
+        for (j, (shift, scale)) in shifts.outer_iter().zip(scales.rows()).enumerate() {
+            let [before, after] =
                 [s, t].map(|t| scale.iter().map(|&scale| mix(scale, t).ln()).sum::<f64>());
-            let rise = s * shift.dot(&shift) * half_precision;
-            offsets.push(log_weights[j] - 0.5 * log_dets[0] + rise);
-            let free = dim as f64 * (core::f64::consts::TAU * epsilon * span).ln();
-            constants.push(0.5 * (free + (log_dets[1] - log_dets[0])));
-            let own = Axes::turned(bases, j, &shift.to_vec());
-            terms.extend(own.into_iter().zip(scale).map(|(r, &scale)| {
+            let rise = s * shift.dot(&shift) * 0.5 / epsilon;
+            offsets.push(log_weights[j] - 0.5 * before + rise);
+            constants.push(0.5 * (free + (after - before)));
+            terms.extend(turned(bases, j, shift).iter().zip(scale).map(|(r, &scale)| {
                 let (before, after) = (mix(scale, s), mix(scale, t));
+                // Two roots: their arguments are seldom too small for float64, their product is.
                 let deviation = (epsilon * span).sqrt() * (after / before).sqrt();
-                [s * r, (scale - 1.0) / before, r, deviation.recip()]
+                [s * r, (scale - 1.0) / before, *r, deviation.recip()]
             }));
         }
-        let place = origin.iter().zip(velocity).map(|(origin, v)| origin + s * v).collect();
-        let way = velocity.iter().map(|v| span * v).collect();
-        let axes = Axes::new(bases, k, dim)?;
-        Ok(Self { k, dim, axes, offsets, constants, terms, place, way, half_precision, span })
+        let place = &origin + &(s * &velocity);
+        let way = span * &velocity;
+        Ok(Self { k, dim, axes, offsets, constants, terms, place, way, epsilon, span })
+    }
+
+    /// The terms of component `k`.
+    #[inline(always)]
+    fn own(&self, k: usize) -> &[[f64; 4]] {
+        &self.terms[k * self.dim..(k + 1) * self.dim]
+    }
+
+    /// The mixture that all rows share where they share a start.
+    fn given(self, start: ArrayView1<'_, f64>, bases: Bases<'_>) -> Potential {
+        let y = &start - &self.place;
+        let mut logs = Vec::with_capacity(self.k);
+        let mut terms = Vec::with_capacity(self.terms.len());
+        for k in 0..self.k {
+            let mut sum = 0.0;
+            let own = turned(bases, k, y.view());
+            for (y, &[lag, gain, shift, precision]) in own.iter().zip(self.own(k)) {
+                let z = y - lag;
+                let h = gain * z + shift;
+                sum += (h + shift) * z;
+                terms.push([self.span * h, -self.epsilon * precision * precision, 0.0]);
+            }
+            logs.push(self.offsets[k] + sum * 0.5 / self.epsilon);
+        }
+        let high = logs.iter().copied().fold(f64::MIN, f64::max);
+        let total = logs.iter().map(|log| (log - high).exp()).sum::<f64>().ln();
+        let weigh = |(log, constant): (&f64, &f64)| (log - high) - total - constant;
+        Potential {
+            k: self.k,
+            axes: self.axes,
+            offsets: logs.iter().zip(&self.constants).map(weigh).collect(),
+            terms,
+            place: start.to_owned(),
+            way: self.way,
+            half_precision: 0.5 / self.epsilon,
+        }
+    }
+
+    /// Takes starts, and the ways from there to the ends, less that of the frame; past the last row
+    /// they stay what they were.
+    fn read(
+        &self,
+        x: ArrayView2<'_, f64>,
+        starts: ArrayView2<'_, f64>,
+        first: usize,
+        [y, ways]: [&mut [Tile]; 2],
+    ) {
+        for i in 0..LANES.min(x.nrows() - first) {
+            let (end, start) = (x.row(first + i), starts.row((first + i) % starts.nrows()));
+            let frame = self.place.iter().zip(&self.way);
+            let tiles = y.iter_mut().zip(ways.iter_mut());
+            for (((y, way), (end, start)), (place, moved)) in
+                tiles.zip(end.iter().zip(start)).zip(frame)
+            {
+                y[i] = start - place;
+                way[i] = (end - start) - moved;
+            }
+        }
+    }
+
+    /// The log-weights of component `k` at starts, and the log-densities of its Gaussian at the ends;
+    /// what is away from its mean, in deviations, is given to `keep` too.
+    #[inline(always)]
+    fn component(
+        &self,
+        k: usize,
+        (y, ways): (&[Tile], &[Tile]),
+        mut keep: impl FnMut(usize, &Tile, f64),
+    ) -> (Tile, Tile) {
+        let (mut sum, mut square) = ([0.0; LANES], [0.0; LANES]);
+        for (j, ((y, way), terms)) in y.iter().zip(ways).zip(self.own(k)).enumerate() {
+            let &[lag, gain, shift, precision] = terms;
+            let mut away = [0.0; LANES];
+            for i in 0..LANES {
+                let z = y[i] - lag;
+                let h = gain.mul_add(z, shift);
+                sum[i] = (h + shift).mul_add(z, sum[i]);
+                away[i] = (-self.span).mul_add(h, way[i]) * precision;
+                square[i] = away[i].mul_add(away[i], square[i]);
+            }
+            keep(j, &away, precision);
+        }
+        let half_precision = 0.5 / self.epsilon;
+        for i in 0..LANES {
+            sum[i] = sum[i].mul_add(half_precision, self.offsets[k]);
+            square[i] = (-0.5_f64).mul_add(square[i], -self.constants[k]);
+        }
+        (sum, square)
     }
 }
 
-/// A tile of pairs of a start and an end.
+/// Pairs of a start and an end.
 struct Pairs<'a> {
     law: &'a Law,
-    /// The starts in the frame, and the ways from there, less that of the frame.
+    x: ArrayView2<'a, f64>,
+    starts: ArrayView2<'a, f64>,
     y: Vec<Tile>,
     ways: Vec<Tile>,
     /// Both, turned.
@@ -210,10 +258,11 @@ struct Pairs<'a> {
 }
 
 impl<'a> Pairs<'a> {
-    fn new(law: &'a Law) -> Self {
-        let tiles = |n| vec![[0.0; LANES]; n];
+    fn new(law: &'a Law, x: ArrayView2<'a, f64>, starts: ArrayView2<'a, f64>) -> Self {
         Self {
             law,
+            x,
+            starts,
             y: tiles(law.dim),
             ways: tiles(law.dim),
             turned: [tiles(law.dim), tiles(law.dim)],
@@ -221,93 +270,406 @@ impl<'a> Pairs<'a> {
             log_densities: tiles(law.k),
         }
     }
+}
 
-    /// Takes the rows of `x` from `first` on; past the last one they stay what they were.
-    fn read(&mut self, x: ArrayView2<'_, f64>, starts: ArrayView2<'_, f64>, first: usize) {
-        for i in 0..LANES.min(x.nrows() - first) {
-            let (end, start) = (x.row(first + i), starts.row((first + i) % starts.nrows()));
-            for (j, (end, start)) in end.iter().zip(start).enumerate() {
-                self.y[j][i] = start - self.law.place[j];
-                self.ways[j][i] = (end - start) - self.law.way[j];
-            }
-        }
+impl Tiled for Pairs<'_> {
+    fn read(&mut self, first: usize) {
+        self.law.read(self.x, self.starts, first, [&mut self.y, &mut self.ways]);
     }
 
     #[inline(always)]
-    fn log_density(&mut self) -> Tile {
-        let Self { law, y, ways, turned: [turned_y, turned_ways], log_weights, log_densities } =
-            self;
-        for k in 0..law.k {
-            let own = &law.terms[k * law.dim..(k + 1) * law.dim];
-            let y = law.axes.turn(k, y, turned_y);
-            let ways = law.axes.turn(k, ways, turned_ways);
-            let (mut sum, mut square) = ([0.0; LANES], [0.0; LANES]);
-            for ((y, way), &[lag, gain, shift, precision]) in y.iter().zip(ways).zip(own) {
+    fn add(&mut self, k: usize) {
+        let [y, ways] = &mut self.turned;
+        let y = self.law.axes.turn(k, &self.y, y);
+        let ways = self.law.axes.turn(k, &self.ways, ways);
+        let (log_weight, log_density) = self.law.component(k, (y, ways), |_, _, _| {});
+        self.log_weights[k] = log_weight;
+        self.log_densities[k] = log_density;
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, out: &mut [f64]) {
+        let values = log_mean(&mut self.log_weights, &self.log_densities);
+        out.copy_from_slice(&values[..out.len()]);
+    }
+}
+
+/// Pairs, and the mean of what the components' densities change by.
+struct Slopes<'a> {
+    pairs: Pairs<'a>,
+    slopes: Vec<Tile>,
+    /// The largest log-weight so far, and the sum of all in units of it.
+    high: Tile,
+    total: Tile,
+    /// Weighted by the densities too, whose logarithms are taken beside `high`.
+    mean: Mean,
+}
+
+impl<'a> Slopes<'a> {
+    fn new(law: &'a Law, x: ArrayView2<'a, f64>, starts: ArrayView2<'a, f64>) -> Self {
+        Self {
+            pairs: Pairs::new(law, x, starts),
+            slopes: tiles(law.dim),
+            high: [0.0; LANES],
+            total: [0.0; LANES],
+            mean: Mean::new(law.dim),
+        }
+    }
+}
+
+impl Tiled for Slopes<'_> {
+    fn read(&mut self, first: usize) {
+        self.pairs.read(first);
+        clear(&mut self.high, &mut self.total);
+        self.mean.clear();
+    }
+
+    #[inline(always)]
+    fn add(&mut self, k: usize) {
+        let Pairs { law, y, ways, turned: [turned_y, turned_ways], .. } = &mut self.pairs;
+        let turned = (law.axes.turn(k, y, turned_y), law.axes.turn(k, ways, turned_ways));
+        let slopes = &mut self.slopes;
+        let (log_weight, log_density) = law.component(
+            k,
+            turned,
+            #[inline(always)]
+            |j, away, precision| {
                 for i in 0..LANES {
-                    let z = y[i] - lag;
-                    let h = gain.mul_add(z, shift);
-                    sum[i] = (h + shift).mul_add(z, sum[i]);
-                    let away = (-law.span).mul_add(h, way[i]) * precision;
-                    square[i] = away.mul_add(away, square[i]);
+                    slopes[j][i] = -(away[i] * precision);
+                }
+            },
+        );
+        let mut logit = [0.0; LANES];
+        for i in 0..LANES {
+            let higher = larger(log_weight[i], self.high[i]);
+            let rise = higher - self.high[i];
+            let below = log_weight[i] - higher;
+            let kept = math::exp_within(larger(LOWEST, -rise));
+            self.total[i] = self.total[i].mul_add(kept, math::exp_within(larger(LOWEST, below)));
+            self.mean.high[i] = larger(f64::MIN, self.mean.high[i] - rise);
+            self.high[i] = higher;
+            logit[i] = below + log_density[i];
+        }
+        self.mean.add(&law.axes, k, &logit, &self.slopes);
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, out: &mut [f64]) {
+        let Mean { high, total, sums } = &self.mean;
+        let width = sums.len() + 1;
+        for (i, out) in out.chunks_exact_mut(width).enumerate() {
+            let sum = high[i] + (math::ln(total[i]) - math::ln(self.total[i]));
+            out[0] = if high[i] > f64::MIN { sum } else { f64::NEG_INFINITY };
+            for (out, sum) in out[1..].iter_mut().zip(sums) {
+                *out = sum[i] / total[i];
+            }
+        }
+    }
+}
+
+/// The means of the components' drifts in the frame.
+struct Drifts<'a> {
+    law: &'a Law,
+    x: ArrayView2<'a, f64>,
+    y: Vec<Tile>,
+    turned: Vec<Tile>,
+    steps: Vec<Tile>,
+    mean: Mean,
+}
+
+impl<'a> Drifts<'a> {
+    fn new(law: &'a Law, x: ArrayView2<'a, f64>) -> Self {
+        let (y, turned, steps) = (tiles(law.dim), tiles(law.dim), tiles(law.dim));
+        Self { law, x, y, turned, steps, mean: Mean::new(law.dim) }
+    }
+}
+
+impl Tiled for Drifts<'_> {
+    fn read(&mut self, first: usize) {
+        read(self.x, first, &self.law.place, None, &mut self.y);
+        self.mean.clear();
+    }
+
+    #[inline(always)]
+    fn add(&mut self, k: usize) {
+        let y = self.law.axes.turn(k, &self.y, &mut self.turned);
+        let mut sum = [0.0; LANES];
+        for ((y, step), &[lag, gain, shift, _]) in
+            y.iter().zip(&mut self.steps).zip(self.law.own(k))
+        {
+            for i in 0..LANES {
+                let z = y[i] - lag;
+                step[i] = gain.mul_add(z, shift);
+                sum[i] = (step[i] + shift).mul_add(z, sum[i]);
+            }
+        }
+        let half_precision = 0.5 / self.law.epsilon;
+        for sum in &mut sum {
+            *sum = sum.mul_add(half_precision, self.law.offsets[k]);
+        }
+        self.mean.add(&self.law.axes, k, &sum, &self.steps);
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, out: &mut [f64]) {
+        for (i, out) in out.chunks_exact_mut(self.law.dim).enumerate() {
+            for (out, sum) in out.iter_mut().zip(&self.mean.sums) {
+                *out = sum[i] / self.mean.total[i];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array3, Axis};
+
+    use super::super::motion;
+    use super::super::potential::{log_weight_sums, log_weight_sums_at_times};
+    use super::*;
+
+    const EPSILON: f64 = 0.3;
+
+    /// Parameters, with bases that are the axes in another order, or turned by angles.
+    struct Case {
+        log_weights: Array1<f64>,
+        shifts: Array2<f64>,
+        scales: Array2<f64>,
+        bases: Option<Array3<f64>>,
+        origin: Array1<f64>,
+        velocity: Array1<f64>,
+    }
+
+    fn wave(i: usize, j: usize) -> f64 {
+        ((i * 37 + j * 101 + 5) as f64).sin()
+    }
+
+    impl Case {
+        fn new(k: usize, dim: usize, is_full: bool) -> Self {
+            // Reflections, each about a vector of its own.
+            let reflected = |k: usize| {
+                let v = Array1::from_shape_fn(dim, |j| wave(k + 9, j));
+                let scale = 2.0 / v.dot(&v);
+                Array2::from_shape_fn((dim, dim), |(i, j)| {
+                    f64::from(u8::from(i == j)) - scale * v[i] * v[j]
+                })
+            };
+            let bases = is_full.then(|| {
+                let mut bases = Array3::zeros((k, dim, dim));
+                for (k, mut basis) in bases.outer_iter_mut().enumerate() {
+                    // Two make a rotation, which is not symmetric.
+                    basis.assign(&reflected(k).dot(&reflected(k + 1)));
+                }
+                bases
+            });
+            Self {
+                log_weights: Array1::from_shape_fn(k, |i| wave(i, 0)),
+                shifts: Array2::from_shape_fn((k, dim), |(i, j)| wave(i, j)),
+                scales: Array2::from_shape_fn((k, dim), |(i, j)| wave(j, i).exp()),
+                bases,
+                origin: Array1::from_shape_fn(dim, |j| wave(3, j)),
+                velocity: Array1::from_shape_fn(dim, |j| wave(4, j)),
+            }
+        }
+
+        fn bridge(&self) -> Bridge<'_> {
+            Bridge {
+                log_weights: self.log_weights.view(),
+                shifts: self.shifts.view(),
+                scales: self.scales.view(),
+                epsilon: EPSILON,
+                origin: self.origin.view(),
+                velocity: self.velocity.view(),
+            }
+        }
+
+        fn bases(&self) -> Bases<'_> {
+            self.bases.as_ref().map(|bases| bases.view())
+        }
+
+        fn basis(&self, k: usize) -> Array2<f64> {
+            let dim = self.origin.len();
+            self.bases
+                .as_ref()
+                .map_or_else(|| Array2::eye(dim), |b| b.index_axis(Axis(0), k).to_owned())
+        }
+
+        fn density(&self, x: &Array2<f64>, starts: &Array2<f64>, times: (f64, f64)) -> Vec<f64> {
+            let control = Control::sequential();
+            let (bridge, bases) = (self.bridge(), self.bases());
+            let found = log_density(x.view(), starts.view(), bridge, bases, times, &control);
+            let threads = Control::new();
+            assert_eq!(found, log_density(x.view(), starts.view(), bridge, bases, times, &threads));
+            found.unwrap()
+        }
+
+        /// The density from time 0 to 1 by Korotin et al.: weights and Gaussians, one by one.
+        fn plain(&self, x: ArrayView1<'_, f64>, start: ArrayView1<'_, f64>) -> f64 {
+            let u = &start - &self.origin;
+            let (mut weights, mut sum) = (0.0, 0.0);
+            for k in 0..self.log_weights.len() {
+                let (q, scales) = (self.basis(k), self.scales.row(k));
+                let turned = u.dot(&q);
+                let target = &self.shifts.row(k) + &self.velocity;
+                let quadratic = (&turned * &turned * scales).sum() + 2.0 * target.dot(&u);
+                let weight = (self.log_weights[k] + quadratic / (2.0 * EPSILON)).exp();
+                let mean = &self.origin + &target + q.dot(&(&turned * &scales));
+                let away = (&x - &mean).dot(&q);
+                let exponent: f64 = away
+                    .iter()
+                    .zip(scales)
+                    .map(|(a, s)| {
+                        let variance = EPSILON * s;
+                        -0.5 * (a * a / variance + (core::f64::consts::TAU * variance).ln())
+                    })
+                    .sum();
+                weights += weight;
+                sum += weight * exponent.exp();
+            }
+            (sum / weights).ln()
+        }
+    }
+
+    fn places(n: usize, dim: usize) -> Array2<f64> {
+        Array2::from_shape_fn((n, dim), |(i, j)| ((i * 17 + j * 29) as f64).cos())
+    }
+
+    const CASES: [(usize, usize, usize, bool); 5] = [
+        (1, 1, 5, false),
+        (5, 3, 70, false),
+        (4, 2, 300, true),
+        (3, 6, 33, true),
+        (3, 9, 20, true),
+    ];
+
+    #[test]
+    fn densities_are_those_of_the_mixture() {
+        for (k, dim, n, is_full) in CASES {
+            let (case, x) = (Case::new(k, dim, is_full), places(n, dim));
+            let mut starts = x.mapv(|x| (3.0 * x).sin());
+            for m in [n, 2, 1] {
+                starts.slice_axis_inplace(Axis(0), (0..m).into());
+                for (i, found) in case.density(&x, &starts, (0.0, 1.0)).into_iter().enumerate() {
+                    let expected = case.plain(x.row(i), starts.row(i % m));
+                    assert!((found - expected).abs() < 1e-11 * (1.0 + expected.abs()));
                 }
             }
-            for i in 0..LANES {
-                log_weights[k][i] = sum[i].mul_add(law.half_precision, law.offsets[k]);
-                log_densities[k][i] = (-0.5_f64).mul_add(square[i], -law.constants[k]);
+        }
+    }
+
+    #[test]
+    fn slopes_are_those_of_the_density() {
+        for (k, dim, n, is_full) in CASES {
+            let (case, x) = (Case::new(k, dim, is_full), places(n, dim));
+            let (starts, times) = (x.mapv(|x| (3.0 * x).sin()), (0.2, 0.9));
+            let control = Control::new();
+            let (bridge, bases) = (case.bridge(), case.bases());
+            let (values, slopes) =
+                log_density_slopes(x.view(), starts.view(), bridge, bases, times, &control)
+                    .unwrap();
+            for (found, expected) in values.iter().zip(case.density(&x, &starts, times)) {
+                assert!((found - expected).abs() < 1e-12 * (1.0 + expected.abs()));
+            }
+            for j in 0..dim {
+                let [above, below] = [1e-5, -1e-5].map(|step| {
+                    let mut moved = x.clone();
+                    moved.column_mut(j).mapv_inplace(|x| x + step);
+                    case.density(&moved, &starts, times)
+                });
+                for ((above, below), slope) in above.iter().zip(below).zip(slopes.column(j)) {
+                    assert!(((above - below) / 2e-5 - slope).abs() < 1e-6 * (1.0 + slope.abs()));
+                }
             }
         }
-        log_mean(log_weights, log_densities)
     }
-}
 
-/// The logarithm of a weighted mean; what is given are logarithms, of weights up to a factor. The
-/// first are overwritten.
-#[inline(always)]
-fn log_mean(log_weights: &mut [Tile], logits: &[Tile]) -> Tile {
-    let high = highest(log_weights);
-    let mut total = [0.0; LANES];
-    for (log_weight, logit) in log_weights.iter_mut().zip(logits) {
-        for i in 0..LANES {
-            // Of the largest weight, this is 0 exactly.
-            let below = log_weight[i] - high[i];
-            total[i] += math::exp_within(larger(LOWEST, below));
-            log_weight[i] = below + logit[i];
+    #[test]
+    fn potentials_and_drifts_are_those_of_the_other_kernels() {
+        for (k, dim, n, is_full) in CASES {
+            let (mut case, x) = (Case::new(k, dim, is_full), places(n, dim));
+            let control = Control::new();
+            for t in [0.0, 0.4, 1.0] {
+                let sums = log_weight_sums(x.view(), case.bridge(), case.bases(), t, &control);
+                let found = drift(x.view(), case.bridge(), case.bases(), t, &control).unwrap();
+                let sums = sums.unwrap();
+                let times = Array1::from_elem(n, t);
+                let (bridge, bases) = (case.bridge(), case.bases());
+                let each =
+                    log_weight_sums_at_times(x.view(), bridge, bases, times.view(), &control);
+                for (a, b) in each.unwrap().iter().zip(&sums) {
+                    assert!((a - b).abs() < 1e-12 * (1.0 + b.abs()));
+                }
+                if !is_full {
+                    let (_, others) =
+                        motion::log_weights(x.view(), case.bridge(), t, &control).unwrap();
+                    let near = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-12 * (1.0 + b.abs());
+                    assert!(sums.iter().zip(&others).all(near));
+                    let others = motion::drift(x.view(), case.bridge(), t, &control).unwrap();
+                    assert!(found.iter().zip(&others).all(near));
+                    continue;
+                }
+                // The drift is epsilon times the gradient of the potential.
+                for j in 0..dim {
+                    let [above, below] = [1e-5, -1e-5].map(|step| {
+                        let mut moved = x.clone();
+                        moved.column_mut(j).mapv_inplace(|x| x + step);
+                        log_weight_sums(moved.view(), case.bridge(), case.bases(), t, &control)
+                            .unwrap()
+                    });
+                    for ((above, below), found) in above.iter().zip(below).zip(found.column(j)) {
+                        let slope = EPSILON * (above - below) / 2e-5 + case.velocity[j];
+                        assert!((slope - found).abs() < 1e-6 * (1.0 + found.abs()));
+                    }
+                }
+            }
+            // A component without weight counts for nothing.
+            let before = case.density(&x, &x, (0.0, 1.0));
+            case.log_weights[0] = f64::NEG_INFINITY;
+            let after = case.density(&x, &x, (0.0, 1.0));
+            assert!(k == 1 || before != after && after.iter().all(|value| value.is_finite()));
         }
     }
-    let sums = log_sum(log_weights);
-    let mut out = [0.0; LANES];
-    for i in 0..LANES {
-        out[i] = sums[i] - math::ln(total[i]);
-    }
-    out
-}
 
-/// The logarithms of the sums; minus infinity where float64 holds none of the logits.
-#[inline(always)]
-fn log_sum(logits: &[Tile]) -> Tile {
-    let high = highest(logits);
-    let mut total = [0.0; LANES];
-    for logit in logits {
-        for i in 0..LANES {
-            total[i] += math::exp_within(larger(LOWEST, logit[i] - high[i]));
+    #[test]
+    fn far_places_and_extreme_scales_keep_their_digits() {
+        for is_full in [false, true] {
+            for (scale, far) in [(1e-85, 1.0), (1e80, 1.0), (0.5, 1e100), (2.0, -1e140)] {
+                let mut case = Case::new(4, 3, is_full);
+                case.scales.fill(scale);
+                let starts = far * places(40, 3);
+                // All components but the likeliest are out of reach: it is a Gaussian about its mean.
+                let control = Control::sequential();
+                let mean = &starts
+                    + &drift(starts.view(), case.bridge(), case.bases(), 0.0, &control).unwrap();
+                for starts in [starts.clone(), starts.slice_axis(Axis(0), (0..1).into()).to_owned()]
+                {
+                    let found = case.density(&mean, &starts, (0.0, 1.0));
+                    assert!(found.iter().all(|value| !value.is_nan()), "{found:?}");
+                    let (values, slopes) = log_density_slopes(
+                        mean.view(),
+                        starts.view(),
+                        case.bridge(),
+                        case.bases(),
+                        (0.0, 1.0),
+                        &control,
+                    )
+                    .unwrap();
+                    assert!(values.iter().chain(&slopes).all(|value| !value.is_nan()));
+                }
+            }
         }
     }
-    let mut out = [0.0; LANES];
-    for i in 0..LANES {
-        let sum = high[i] + math::ln(total[i]);
-        out[i] = if high[i] > f64::MIN { sum } else { f64::NEG_INFINITY };
-    }
-    out
-}
 
-/// The largest logits, finite: others are taken from them.
-#[inline(always)]
-fn highest(logits: &[Tile]) -> Tile {
-    let mut high = [f64::MIN; LANES];
-    for logit in logits {
-        for i in 0..LANES {
-            high[i] = larger(logit[i], high[i]);
-        }
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let (case, x) = (Case::new(2, 3, true), places(4, 3));
+        let (control, times) = (Control::sequential(), (0.0, 1.0));
+        let few = Array2::zeros((0, 3));
+        let found = log_density(x.view(), few.view(), case.bridge(), None, times, &control);
+        assert!(matches!(found, Err(Error::Shape { name: "starts", .. })));
+        let bases = Array3::zeros((2, 3, 2));
+        let bases = Some(bases.view());
+        let found = log_density(x.view(), x.view(), case.bridge(), bases, times, &control);
+        assert!(matches!(found, Err(Error::Shape { name: "bases", .. })));
     }
-    high
 }

@@ -9,8 +9,10 @@
 //! ```
 //!
 //! The potentials are found by [`sinkhorn`]. [`bridge`] has what the fit of a light Schrödinger bridge
-//! sums over a sample; [`motion`] has where a bridge goes, [`density`] with which density.
+//! sums over a sample; [`motion`] has where a bridge goes, [`density`] with which density,
+//! and [`potential`] its potentials.
 
+mod axes;
 mod batch;
 pub mod bridge;
 mod cost;
@@ -20,11 +22,13 @@ mod marginal;
 pub mod motion;
 mod newton;
 mod plan;
+pub mod potential;
 mod relaxation;
 mod rows;
 mod scaling;
 mod sinkhorn;
 mod symmetric;
+mod tiles;
 
 pub use batch::sinkhorn_batch;
 pub use cost::{Clouds, Cost, Dense};
