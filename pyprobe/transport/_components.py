@@ -185,11 +185,7 @@ class Components:
         """Return the logarithm of the sum of the weights in the frame, (n,)."""
         if isinstance(t, float):
             return _core.bridge_log_sums_at(x, self.parameters, self.bases, t)
-        sums = np.empty(len(x))
-        for rows, now in self._blocks_at(len(x), t):
-            y = self.place(x[rows], now.t)
-            sums[rows] = normalize(self.log_weights_at(y, self.offsets(y, now), now))[1]
-        return sums
+        return _core.bridge_log_sums_at_times(x, self.parameters, self.bases, t)
 
     def log_phi(self, x: Vector, t: Time) -> Vector:
         """Return the logarithm of the potential, (n,)."""

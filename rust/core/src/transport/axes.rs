@@ -38,10 +38,16 @@ impl Axes {
         Ok(Self { dim, columns: blocks(bases), rows: blocks(swapped) })
     }
 
+    /// Whether no component has axes of its own.
+    #[inline(always)]
+    pub(super) fn are_those_of_space(&self) -> bool {
+        self.columns.is_empty()
+    }
+
     /// The vectors `from` in the eigenbasis of component `k`, which are written to `to` if need be.
     #[inline(always)]
     pub(super) fn turn<'a>(&self, k: usize, from: &'a [Tile], to: &'a mut [Tile]) -> &'a [Tile] {
-        if self.columns.is_empty() {
+        if self.are_those_of_space() {
             return from;
         }
         let own = self.own(&self.columns, k);
@@ -57,20 +63,20 @@ impl Axes {
     pub(super) fn add_back(
         &self,
         k: usize,
-        (kept, share): (&Tile, &Tile),
+        (kept, share): (Tile, Tile),
         from: &[Tile],
         to: &mut [Tile],
     ) {
-        if self.rows.is_empty() {
+        if self.are_those_of_space() {
             for (to, from) in to.iter_mut().zip(from) {
-                add(kept, share, from, to);
+                *to = mixed(*to, kept, *from, share);
             }
             return;
         }
         let own = self.own(&self.rows, k);
         for (to, block) in to.chunks_mut(TOGETHER).zip(own.chunks_exact(self.dim)) {
             for (to, sum) in to.iter_mut().zip(&product(block, from)) {
-                add(kept, share, sum, to);
+                *to = mixed(*to, kept, *sum, share);
             }
         }
     }
@@ -126,9 +132,12 @@ fn product(block: &[[f64; TOGETHER]], tiles: &[Tile]) -> [Tile; TOGETHER] {
     [a, b, c, d]
 }
 
+/// `kept a + share b`
 #[inline(always)]
-fn add(kept: &Tile, share: &Tile, from: &Tile, to: &mut Tile) {
+fn mixed(a: Tile, kept: Tile, b: Tile, share: Tile) -> Tile {
+    let mut out = [0.0; LANES];
     for i in 0..LANES {
-        to[i] = to[i].mul_add(kept[i], share[i] * from[i]);
+        out[i] = a[i].mul_add(kept[i], share[i] * b[i]);
     }
+    out
 }

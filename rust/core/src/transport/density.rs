@@ -17,12 +17,13 @@
 //! for each vector that is turned, beside. 16 rows are taken together, one a lane: the parameters
 //! of a component are then read once for all of them.
 
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayView3};
+use ndarray::{Array2, ArrayView2, ArrayView3};
 
-use super::axes::{Axes, turned};
-use super::motion::{Bridge, mix};
-use super::potential::Potential;
-use super::tiles::{LANES, LOWEST, Mean, Tile, Tiled, clear, log_mean, read, sweep, tiles};
+use super::law::Law;
+use super::motion::Bridge;
+use super::tiles::{
+    LANES, Mean, Tile, Tiled, clear, exponentiate, log_mean, read, sweep, tiles, weight,
+};
 use crate::memory::{shaped, zeros};
 use crate::simd::larger;
 use crate::special::math;
@@ -69,9 +70,14 @@ pub fn log_density_slopes(
     let law = Law::new(x, starts, bridge, bases, times)?;
     let (n, dim) = x.dim();
     let mut out = zeros::<f64>(&[n, dim + 1])?;
-    sweep(&mut out, dim + 1, law.k, control, || Slopes::new(&law, x, starts))?;
-    let values = out.chunks_exact(dim + 1).map(|row| row[0]).collect();
-    let slopes = out.chunks_exact(dim + 1).flat_map(|row| &row[1..]).copied().collect();
+    let across: Vec<_> =
+        (0..dim).flat_map(|j| law.terms[j..].iter().step_by(dim)).copied().collect();
+    sweep(&mut out, dim + 1, law.k, control, || Slopes::new(&law, &across, x, starts))?;
+    let (mut values, mut slopes) = (Vec::with_capacity(n), Vec::with_capacity(n * dim));
+    for row in out.chunks_exact(dim + 1) {
+        values.push(row[0]);
+        slopes.extend_from_slice(&row[1..]);
+    }
     Ok((values, shaped((n, dim), slopes)))
 }
 
@@ -94,153 +100,6 @@ pub fn drift(
     let mut drift = shaped(x.dim(), out);
     drift += &bridge.velocity;
     Ok(drift)
-}
-
-/// What two times make of a bridge.
-struct Law {
-    k: usize,
-    dim: usize,
-    axes: Axes,
-    /// Log-weights less half the log-determinants, and with `s |r|^2 / (2 epsilon)`.
-    offsets: Vec<f64>,
-    /// Half the log-determinants of `2 pi C`.
-    constants: Vec<f64>,
-    /// `s r`, the gain, `r` and one over the deviation, of each component and direction.
-    terms: Vec<[f64; 4]>,
-    /// Where the frame is at the first time, and its way from then on.
-    place: Array1<f64>,
-    way: Array1<f64>,
-    epsilon: f64,
-    span: f64,
-}
-
-impl Law {
-    fn new(
-        x: ArrayView2<'_, f64>,
-        starts: ArrayView2<'_, f64>,
-        bridge: Bridge<'_>,
-        bases: Bases<'_>,
-        (s, t): (f64, f64),
-    ) -> Result<Self, Error> {
-        let (k, dim) = bridge.check(x)?;
-        if starts.ncols() != dim || (starts.nrows() == 0 && x.nrows() > 0) {
-            return Err(Error::Shape {
-                name: "starts",
-                expected: format!("(m, {dim}), of one row or more"),
-                got: starts.shape().to_vec(),
-            });
-        }
-        let axes = Axes::new(bases, k, dim)?;
-        let Bridge { log_weights, shifts, scales, epsilon, origin, velocity } = bridge;
-        let span = t - s;
-        let free = dim as f64 * (core::f64::consts::TAU * epsilon * span).ln();
-        let (mut offsets, mut constants) = (Vec::new(), Vec::new());
-        let mut terms = Vec::with_capacity(k * dim);
-        for (j, (shift, scale)) in shifts.outer_iter().zip(scales.rows()).enumerate() {
-            let [before, after] =
-                [s, t].map(|t| scale.iter().map(|&scale| mix(scale, t).ln()).sum::<f64>());
-            let rise = s * shift.dot(&shift) * 0.5 / epsilon;
-            offsets.push(log_weights[j] - 0.5 * before + rise);
-            constants.push(0.5 * (free + (after - before)));
-            terms.extend(turned(bases, j, shift).iter().zip(scale).map(|(r, &scale)| {
-                let (before, after) = (mix(scale, s), mix(scale, t));
-                // Two roots: their arguments are seldom too small for float64, their product is.
-                let deviation = (epsilon * span).sqrt() * (after / before).sqrt();
-                [s * r, (scale - 1.0) / before, *r, deviation.recip()]
-            }));
-        }
-        let place = &origin + &(s * &velocity);
-        let way = span * &velocity;
-        Ok(Self { k, dim, axes, offsets, constants, terms, place, way, epsilon, span })
-    }
-
-    /// The terms of component `k`.
-    #[inline(always)]
-    fn own(&self, k: usize) -> &[[f64; 4]] {
-        &self.terms[k * self.dim..(k + 1) * self.dim]
-    }
-
-    /// The mixture that all rows share where they share a start.
-    fn given(self, start: ArrayView1<'_, f64>, bases: Bases<'_>) -> Potential {
-        let y = &start - &self.place;
-        let mut logs = Vec::with_capacity(self.k);
-        let mut terms = Vec::with_capacity(self.terms.len());
-        for k in 0..self.k {
-            let mut sum = 0.0;
-            let own = turned(bases, k, y.view());
-            for (y, &[lag, gain, shift, precision]) in own.iter().zip(self.own(k)) {
-                let z = y - lag;
-                let h = gain * z + shift;
-                sum += (h + shift) * z;
-                terms.push([self.span * h, -self.epsilon * precision * precision, 0.0]);
-            }
-            logs.push(self.offsets[k] + sum * 0.5 / self.epsilon);
-        }
-        let high = logs.iter().copied().fold(f64::MIN, f64::max);
-        let total = logs.iter().map(|log| (log - high).exp()).sum::<f64>().ln();
-        let weigh = |(log, constant): (&f64, &f64)| (log - high) - total - constant;
-        Potential {
-            k: self.k,
-            axes: self.axes,
-            offsets: logs.iter().zip(&self.constants).map(weigh).collect(),
-            terms,
-            place: start.to_owned(),
-            way: self.way,
-            half_precision: 0.5 / self.epsilon,
-        }
-    }
-
-    /// Takes starts, and the ways from there to the ends, less that of the frame; past the last row
-    /// they stay what they were.
-    fn read(
-        &self,
-        x: ArrayView2<'_, f64>,
-        starts: ArrayView2<'_, f64>,
-        first: usize,
-        [y, ways]: [&mut [Tile]; 2],
-    ) {
-        for i in 0..LANES.min(x.nrows() - first) {
-            let (end, start) = (x.row(first + i), starts.row((first + i) % starts.nrows()));
-            let frame = self.place.iter().zip(&self.way);
-            let tiles = y.iter_mut().zip(ways.iter_mut());
-            for (((y, way), (end, start)), (place, moved)) in
-                tiles.zip(end.iter().zip(start)).zip(frame)
-            {
-                y[i] = start - place;
-                way[i] = (end - start) - moved;
-            }
-        }
-    }
-
-    /// The log-weights of component `k` at starts, and the log-densities of its Gaussian at the ends;
-    /// what is away from its mean, in deviations, is given to `keep` too.
-    #[inline(always)]
-    fn component(
-        &self,
-        k: usize,
-        (y, ways): (&[Tile], &[Tile]),
-        mut keep: impl FnMut(usize, &Tile, f64),
-    ) -> (Tile, Tile) {
-        let (mut sum, mut square) = ([0.0; LANES], [0.0; LANES]);
-        for (j, ((y, way), terms)) in y.iter().zip(ways).zip(self.own(k)).enumerate() {
-            let &[lag, gain, shift, precision] = terms;
-            let mut away = [0.0; LANES];
-            for i in 0..LANES {
-                let z = y[i] - lag;
-                let h = gain.mul_add(z, shift);
-                sum[i] = (h + shift).mul_add(z, sum[i]);
-                away[i] = (-self.span).mul_add(h, way[i]) * precision;
-                square[i] = away[i].mul_add(away[i], square[i]);
-            }
-            keep(j, &away, precision);
-        }
-        let half_precision = 0.5 / self.epsilon;
-        for i in 0..LANES {
-            sum[i] = sum[i].mul_add(half_precision, self.offsets[k]);
-            square[i] = (-0.5_f64).mul_add(square[i], -self.constants[k]);
-        }
-        (sum, square)
-    }
 }
 
 /// Pairs of a start and an end.
@@ -282,9 +141,17 @@ impl Tiled for Pairs<'_> {
         let [y, ways] = &mut self.turned;
         let y = self.law.axes.turn(k, &self.y, y);
         let ways = self.law.axes.turn(k, &self.ways, ways);
-        let (log_weight, log_density) = self.law.component(k, (y, ways), |_, _, _| {});
-        self.log_weights[k] = log_weight;
-        self.log_densities[k] = log_density;
+        let (mut sum, mut square) = ([0.0; LANES], [0.0; LANES]);
+        for ((y, way), &[lag, gain, shift, precision]) in y.iter().zip(ways).zip(self.law.own(k)) {
+            for i in 0..LANES {
+                let z = y[i] - lag;
+                let h = gain.mul_add(z, shift);
+                sum[i] = (h + shift).mul_add(z, sum[i]);
+                let away = (-self.law.span).mul_add(h, way[i]) * precision;
+                square[i] = away.mul_add(away, square[i]);
+            }
+        }
+        (self.log_weights[k], self.log_densities[k]) = self.law.logits(k, &sum, &square);
     }
 
     #[inline(always)]
@@ -295,9 +162,15 @@ impl Tiled for Pairs<'_> {
 }
 
 /// Pairs, and the mean of what the components' densities change by.
+///
+/// Along the axes all components are weighed first, and a coordinate's sum stays in registers while
+/// they stream through. With axes of their own, a component is turned, weighed and turned back at
+/// once, in units of the largest weight so far.
 struct Slopes<'a> {
     pairs: Pairs<'a>,
-    slopes: Vec<Tile>,
+    /// The terms of the law, a row a coordinate.
+    across: &'a [[f64; 4]],
+    gradients: Vec<Tile>,
     /// The largest log-weight so far, and the sum of all in units of it.
     high: Tile,
     total: Tile,
@@ -306,10 +179,16 @@ struct Slopes<'a> {
 }
 
 impl<'a> Slopes<'a> {
-    fn new(law: &'a Law, x: ArrayView2<'a, f64>, starts: ArrayView2<'a, f64>) -> Self {
+    fn new(
+        law: &'a Law,
+        across: &'a [[f64; 4]],
+        x: ArrayView2<'a, f64>,
+        starts: ArrayView2<'a, f64>,
+    ) -> Self {
         Self {
             pairs: Pairs::new(law, x, starts),
-            slopes: tiles(law.dim),
+            across,
+            gradients: tiles(law.dim),
             high: [0.0; LANES],
             total: [0.0; LANES],
             mean: Mean::new(law.dim),
@@ -326,44 +205,83 @@ impl Tiled for Slopes<'_> {
 
     #[inline(always)]
     fn add(&mut self, k: usize) {
+        if self.pairs.law.axes.are_those_of_space() {
+            return self.pairs.add(k);
+        }
         let Pairs { law, y, ways, turned: [turned_y, turned_ways], .. } = &mut self.pairs;
-        let turned = (law.axes.turn(k, y, turned_y), law.axes.turn(k, ways, turned_ways));
-        let slopes = &mut self.slopes;
-        let (log_weight, log_density) = law.component(
-            k,
-            turned,
-            #[inline(always)]
-            |j, away, precision| {
-                for i in 0..LANES {
-                    slopes[j][i] = -(away[i] * precision);
-                }
-            },
-        );
-        let mut logit = [0.0; LANES];
+        let y = law.axes.turn(k, y, turned_y);
+        let ways = law.axes.turn(k, ways, turned_ways);
+        let (mut sum, mut square) = ([0.0; LANES], [0.0; LANES]);
+        let tiles = y.iter().zip(ways).zip(&mut self.gradients);
+        for (((y, way), slope), &[lag, gain, shift, precision]) in tiles.zip(law.own(k)) {
+            let mut own = [0.0; LANES];
+            for i in 0..LANES {
+                let z = y[i] - lag;
+                let h = gain.mul_add(z, shift);
+                sum[i] = (h + shift).mul_add(z, sum[i]);
+                let away = (-law.span).mul_add(h, way[i]) * precision;
+                square[i] = away.mul_add(away, square[i]);
+                own[i] = -(away * precision);
+            }
+            *slope = own;
+        }
+        let (log_weight, log_density) = law.logits(k, &sum, &square);
+        let (mut logit, mut highs) = ([0.0; LANES], [0.0; LANES]);
+        let (mut high, mut total) = (self.high, self.total);
         for i in 0..LANES {
-            let higher = larger(log_weight[i], self.high[i]);
-            let rise = higher - self.high[i];
+            let higher = larger(log_weight[i], high[i]);
+            let rise = higher - high[i];
             let below = log_weight[i] - higher;
-            let kept = math::exp_within(larger(LOWEST, -rise));
-            self.total[i] = self.total[i].mul_add(kept, math::exp_within(larger(LOWEST, below)));
-            self.mean.high[i] = larger(f64::MIN, self.mean.high[i] - rise);
-            self.high[i] = higher;
+            total[i] = total[i].mul_add(weight(-rise), weight(below));
+            highs[i] = larger(f64::MIN, self.mean.high[i] - rise);
+            high[i] = higher;
             logit[i] = below + log_density[i];
         }
-        self.mean.add(&law.axes, k, &logit, &self.slopes);
+        (self.high, self.total, self.mean.high) = (high, total, highs);
+        self.mean.add(&law.axes, k, &logit, &self.gradients);
     }
 
     #[inline(always)]
     fn finish(&mut self, out: &mut [f64]) {
-        let Mean { high, total, sums } = &self.mean;
-        let width = sums.len() + 1;
-        for (i, out) in out.chunks_exact_mut(width).enumerate() {
-            let sum = high[i] + (math::ln(total[i]) - math::ln(self.total[i]));
-            out[0] = if high[i] > f64::MIN { sum } else { f64::NEG_INFINITY };
-            for (out, sum) in out[1..].iter_mut().zip(sums) {
-                *out = sum[i] / total[i];
+        let values = if self.pairs.law.axes.are_those_of_space() {
+            self.collect()
+        } else {
+            let Mean { high, total, .. } = &self.mean;
+            let mut values = [f64::NEG_INFINITY; LANES];
+            for i in 0..LANES {
+                let sum = high[i] + (math::ln(total[i]) - math::ln(self.total[i]));
+                values[i] = if high[i] > f64::MIN { sum } else { f64::NEG_INFINITY };
             }
+            values
+        };
+        let width = self.mean.sums.len() + 1;
+        for (row, value) in out.chunks_exact_mut(width).zip(values) {
+            row[0] = value;
         }
+        self.mean.write(out, width, 1);
+    }
+}
+
+impl Slopes<'_> {
+    /// The log-densities, and the sums of the slopes along the axes.
+    #[inline(always)]
+    fn collect(&mut self) -> Tile {
+        let Pairs { law, y, ways, log_weights: weights, log_densities, .. } = &mut self.pairs;
+        let values = log_mean(weights, log_densities);
+        self.mean.total = exponentiate(weights);
+        let coordinates = y.iter().zip(ways.iter()).zip(&mut self.mean.sums);
+        for (((y, way), slope), terms) in coordinates.zip(self.across.chunks_exact(law.k)) {
+            let mut sum = [0.0; LANES];
+            for (weight, &[lag, gain, shift, precision]) in weights.iter().zip(terms) {
+                for i in 0..LANES {
+                    let h = gain.mul_add(y[i] - lag, shift);
+                    let away = (-law.span).mul_add(h, way[i]) * precision;
+                    sum[i] = (-(away * precision)).mul_add(weight[i], sum[i]);
+                }
+            }
+            *slope = sum;
+        }
+        values
     }
 }
 
@@ -397,11 +315,13 @@ impl Tiled for Drifts<'_> {
         for ((y, step), &[lag, gain, shift, _]) in
             y.iter().zip(&mut self.steps).zip(self.law.own(k))
         {
+            let mut own = [0.0; LANES];
             for i in 0..LANES {
                 let z = y[i] - lag;
-                step[i] = gain.mul_add(z, shift);
-                sum[i] = (step[i] + shift).mul_add(z, sum[i]);
+                own[i] = gain.mul_add(z, shift);
+                sum[i] = (own[i] + shift).mul_add(z, sum[i]);
             }
+            *step = own;
         }
         let half_precision = 0.5 / self.law.epsilon;
         for sum in &mut sum {
@@ -412,17 +332,13 @@ impl Tiled for Drifts<'_> {
 
     #[inline(always)]
     fn finish(&mut self, out: &mut [f64]) {
-        for (i, out) in out.chunks_exact_mut(self.law.dim).enumerate() {
-            for (out, sum) in out.iter_mut().zip(&self.mean.sums) {
-                *out = sum[i] / self.mean.total[i];
-            }
-        }
+        self.mean.write(out, self.law.dim, 0);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ndarray::{Array3, Axis};
+    use ndarray::{Array1, Array3, ArrayView1, Axis};
 
     use super::super::motion;
     use super::super::potential::{log_weight_sums, log_weight_sums_at_times};
@@ -623,10 +539,12 @@ mod tests {
                 }
             }
             // A component without weight counts for nothing.
-            let before = case.density(&x, &x, (0.0, 1.0));
-            case.log_weights[0] = f64::NEG_INFINITY;
-            let after = case.density(&x, &x, (0.0, 1.0));
-            assert!(k == 1 || before != after && after.iter().all(|value| value.is_finite()));
+            if k > 1 {
+                let before = case.density(&x, &x, (0.0, 1.0));
+                case.log_weights[0] = f64::NEG_INFINITY;
+                let after = case.density(&x, &x, (0.0, 1.0));
+                assert!(before != after && after.iter().all(|value| value.is_finite()));
+            }
         }
     }
 
@@ -657,6 +575,21 @@ mod tests {
                     assert!(values.iter().chain(&slopes).all(|value| !value.is_nan()));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_density_beyond_float64_has_a_slope() {
+        for is_full in [false, true] {
+            let (case, starts) = (Case::new(4, 3, is_full), places(2, 3));
+            let x = 1e200 * &starts;
+            let (control, times) = (Control::sequential(), (0.0, 1.0));
+            let (bridge, bases) = (case.bridge(), case.bases());
+            let (values, slopes) =
+                log_density_slopes(x.view(), starts.view(), bridge, bases, times, &control)
+                    .unwrap();
+            assert_eq!(values, [f64::NEG_INFINITY; 2]);
+            assert!(slopes.iter().all(|slope| slope.is_finite()));
         }
     }
 

@@ -17,6 +17,7 @@ mod batch;
 pub mod bridge;
 mod cost;
 pub mod density;
+mod law;
 mod log_domain;
 mod marginal;
 pub mod motion;

@@ -209,9 +209,11 @@ impl Tiled for Places<'_> {
                 sum[i] = curvature.mul_add(z, slope).mul_add(z, sum[i]);
             }
         }
+        let mut logit = [0.0; LANES];
         for i in 0..LANES {
-            self.logits[k][i] = sum[i].mul_add(*half_precision, offsets[k]);
+            logit[i] = sum[i].mul_add(*half_precision, offsets[k]);
         }
+        self.logits[k] = logit;
     }
 
     #[inline(always)]

@@ -12,8 +12,8 @@ use crate::{Control, Error};
 pub(super) const LANES: usize = 16;
 /// Rows of a parallel chunk.
 const BLOCK: usize = 256;
-/// Below this, less the largest one, a log-weight counts as if it were this.
-pub(super) const LOWEST: f64 = -700.0;
+/// Below this, less the largest one, a log-weight counts for nothing.
+const LOWEST: f64 = -100.0;
 
 pub(super) type Tile = [f64; LANES];
 
@@ -103,15 +103,45 @@ impl Mean {
     #[inline(always)]
     pub(super) fn add(&mut self, axes: &Axes, k: usize, logit: &Tile, vectors: &[Tile]) {
         let (mut kept, mut share) = ([0.0; LANES], [0.0; LANES]);
+        let (mut high, mut total) = (self.high, self.total);
         for i in 0..LANES {
-            let higher = larger(logit[i], self.high[i]);
-            kept[i] = math::exp_within(larger(LOWEST, self.high[i] - higher));
-            share[i] = math::exp_within(larger(LOWEST, logit[i] - higher));
-            self.high[i] = higher;
-            self.total[i] = self.total[i].mul_add(kept[i], share[i]);
+            let higher = larger(logit[i], high[i]);
+            kept[i] = weight(high[i] - higher);
+            share[i] = share_of(logit[i], higher);
+            high[i] = higher;
         }
-        axes.add_back(k, (&kept, &share), vectors, &mut self.sums);
+        for i in 0..LANES {
+            total[i] = total[i].mul_add(kept[i], share[i]);
+        }
+        (self.high, self.total) = (high, total);
+        axes.add_back(k, (kept, share), vectors, &mut self.sums);
     }
+
+    /// Writes the means behind the first `offset` numbers of rows of `width`.
+    #[inline(always)]
+    pub(super) fn write(&self, out: &mut [f64], width: usize, offset: usize) {
+        let shares = self.total.map(f64::recip);
+        for (i, row) in out.chunks_exact_mut(width).enumerate() {
+            for (out, sum) in row[offset..].iter_mut().zip(&self.sums) {
+                *out = sum[i] * shares[i];
+            }
+        }
+    }
+}
+
+/// A weight in units of the largest. One that no sum would show is 0: products with it must not become
+/// subnormal numbers, which take a hundred times as long.
+#[inline(always)]
+pub(super) fn weight(below: f64) -> f64 {
+    let found = math::exp_within(larger(LOWEST, below));
+    if below > LOWEST { found } else { 0.0 }
+}
+
+/// A weight in units of the largest; where float64 holds none of them, all are the same.
+#[inline(always)]
+fn share_of(log_weight: f64, high: f64) -> f64 {
+    let found = weight(log_weight - high);
+    if high > f64::MIN { found } else { 1.0 }
 }
 
 /// Begins a sum of weights. The largest is finite: a component of weight 0 may come first.
@@ -130,7 +160,7 @@ pub(super) fn log_mean(log_weights: &mut [Tile], logits: &[Tile]) -> Tile {
         for i in 0..LANES {
             // Of the largest weight, this is 0 exactly, and loses no digit of the logit.
             let below = log_weight[i] - high[i];
-            total[i] += math::exp_within(larger(LOWEST, below));
+            total[i] += weight(below);
             log_weight[i] = below + logit[i];
         }
     }
@@ -148,7 +178,7 @@ pub(super) fn log_sum(logits: &[Tile]) -> Tile {
     let mut total = [0.0; LANES];
     for logit in logits {
         for i in 0..LANES {
-            total[i] += math::exp_within(larger(LOWEST, logit[i] - high[i]));
+            total[i] += weight(logit[i] - high[i]);
         }
     }
     let mut out = [0.0; LANES];
@@ -157,6 +187,22 @@ pub(super) fn log_sum(logits: &[Tile]) -> Tile {
         out[i] = if high[i] > f64::MIN { sum } else { f64::NEG_INFINITY };
     }
     out
+}
+
+/// Replaces log-weights by weights in units of the largest, and returns their sums.
+#[inline(always)]
+pub(super) fn exponentiate(log_weights: &mut [Tile]) -> Tile {
+    let high = highest(log_weights);
+    let mut total = [0.0; LANES];
+    for log_weight in log_weights {
+        for i in 0..LANES {
+            log_weight[i] = share_of(log_weight[i], high[i]);
+        }
+        for i in 0..LANES {
+            total[i] += log_weight[i];
+        }
+    }
+    total
 }
 
 /// The largest logits, but finite ones: others are taken from them.
