@@ -42,7 +42,8 @@ def mixture_of(bridge: LightSchrodingerBridge) -> Callable[[Any, Any], Any]:
 
     logits, shifts, scales = map(torch.tensor, (bridge.log_weights, bridge.shifts, bridge.scales))
     is_full = scales.ndim == 3
-    factors = (EPSILON * scales).cholesky() if is_full else (EPSILON * scales).sqrt()
+    covariances = EPSILON * scales
+    factors = torch.linalg.cholesky(covariances) if is_full else covariances.sqrt()
     stacked = scales.reshape(-1, scales.shape[-1]).T if is_full else None
 
     def log_prob(x1: Any, x0: Any) -> Any:
