@@ -1,17 +1,17 @@
 """Light Schrödinger bridges beside the official code (ngushchin/LightSB).
 
-    python benches/bench_bridge.py [--part abcdefg] [--official PATH] [--data PATH] [--quick]
+    python benches/bench_bridge.py [--part abcdefgh] [--official PATH] [--data PATH] [--quick]
         [--only TEXT] [--write]
 
 Parts: a, the mixtures benchmark; b, single cells; c, the swiss roll; d, full covariances; e, small
-samples; f, inference; g, robustness. One processor for all, and seconds are of processor time, to
-which other work on the machine adds nothing. `--official` gives a checkout of the official code,
-which then runs first, in the same process (it needs `pip install geotorch`); its figures are kept
-in bridge_official.json with their date, and stand beside ours in later runs without it. `--data` is
-the folder of `full_cite_pcas_50_day_*.npy`, from the same repository. `--quick` takes the smaller
-samples alone, `--only` those problems of parts a, b and c whose names have the text ("d=16 eps=1",
-"2->4", "eps=0.002"). `--write` puts each part's results into a section of docs/benchmarks.md, when
-it is done.
+samples; f, inference; g, robustness; h, log-densities, beside torch's own mixtures. One processor
+for all, and seconds are of processor time, to which other work on the machine adds nothing.
+`--official` gives a checkout of the official code, which then runs first, in the same process (it
+needs `pip install geotorch`); its figures are kept in bridge_official.json with their date, and
+stand beside ours in later runs without it. `--data` is the folder of `full_cite_pcas_50_day_*.npy`,
+from the same repository. `--quick` takes the smaller samples alone, `--only` those problems of
+parts a, b and c whose names have the text ("d=16 eps=1", "2->4", "eps=0.002"). `--write` puts each
+part's results into a section of docs/benchmarks.md, when it is done.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from _bridge import Peer, sampled_cbw, swiss_roll
+from _bridge_density import densities
 from _bridge_fits import (
     Case,
     Line,
@@ -60,7 +61,7 @@ PUBLISHED = {
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    arguments.add_argument("--part", default="abcdefg", help="any of the letters a to g")
+    arguments.add_argument("--part", default="abcdefgh", help="any of the letters a to h")
     arguments.add_argument("--official", type=Path, help="a checkout of ngushchin/LightSB")
     folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "single_cell"
     arguments.add_argument("--data", type=Path, default=folder, help="cells of part b")
@@ -79,6 +80,7 @@ def main() -> None:
         "e": lambda: few(peer),
         "f": lambda: inference(peer),
         "g": lambda: robustness(lambda case: theirs_of(peer, case)),
+        "h": densities,
     }
     for letter in options.part:
         if letter == "b" and not options.data.exists():

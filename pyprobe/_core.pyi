@@ -148,12 +148,13 @@ def transport_log_kernel_sums(
 
 # light Schrödinger bridges: the features ("spherical", "diagonal" or "full"), slopes (features, k)
 # and offsets (k,) of the logits; log-weights, shifts, scales, epsilon, origin and velocity of what
-# moves
+# moves; the eigenvectors (k, d, d) of scales, one a column, unless these are the axes
 
 _Logits: TypeAlias = tuple[str, NDArray[np.float64], _Vector]
 _Frame: TypeAlias = tuple[
     _Vector, NDArray[np.float64], NDArray[np.float64], float, _Vector, _Vector
 ]
+_Bases: TypeAlias = NDArray[np.float64] | None
 
 def bridge_pass(
     x: NDArray[np.float64], weights: _Vector, logits: _Logits, moments: bool, gram: bool
@@ -162,10 +163,32 @@ def bridge_log_sums(x: NDArray[np.float64], logits: _Logits) -> _Vector: ...
 def bridge_log_weights(
     x: NDArray[np.float64], frame: _Frame, t: float
 ) -> tuple[NDArray[np.float64], _Vector]: ...
-def bridge_drift(x: NDArray[np.float64], frame: _Frame, t: float) -> NDArray[np.float64]: ...
+def bridge_log_sums_at(
+    x: NDArray[np.float64], frame: _Frame, bases: _Bases, t: float
+) -> _Vector: ...
+def bridge_log_sums_at_times(
+    x: NDArray[np.float64], frame: _Frame, bases: _Bases, times: _Vector
+) -> _Vector: ...
+def bridge_drift(
+    x: NDArray[np.float64], frame: _Frame, bases: _Bases, t: float
+) -> NDArray[np.float64]: ...
 def bridge_drift_at_times(
     x: NDArray[np.float64], frame: _Frame, times: _Vector
 ) -> NDArray[np.float64]: ...
+def bridge_log_density(
+    x: NDArray[np.float64],
+    starts: NDArray[np.float64],
+    frame: _Frame,
+    bases: _Bases,
+    times: tuple[float, float],
+) -> _Vector: ...
+def bridge_log_density_slopes(
+    x: NDArray[np.float64],
+    starts: NDArray[np.float64],
+    frame: _Frame,
+    bases: _Bases,
+    times: tuple[float, float],
+) -> tuple[_Vector, NDArray[np.float64]]: ...
 def bridge_sample(
     x: NDArray[np.float64], frame: _Frame, times: tuple[float, float], n_draws: int, key: int
 ) -> NDArray[np.float64]: ...

@@ -2,7 +2,8 @@
 
 `Forms` holds the closed forms. `TorchBridge` is a module whose parameters they are differentiable
 in; `call` runs a method of the value on tensors, by the native path where nothing asks for a
-gradient and they lie on the CPU, and otherwise by the forms of a bridge that stays as it is.
+gradient and they lie on the CPU, or the kernels give it; and otherwise by the forms of a bridge
+that stays as it is.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from pyprobe.transport._bridge_input import (
 )
 from pyprobe.transport._bridge_torch_components import Components, Time
 from pyprobe.transport._bridge_torch_law import BridgeLaw, log_transition
+from pyprobe.transport._bridge_torch_native import log_phi, log_prob
 from pyprobe.transport._torch import _check_precision, views
 
 if TYPE_CHECKING:
@@ -543,7 +545,14 @@ def call(method: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         method(bridge, **_arrays(given))  # says what is wrong
     if name.startswith("sample"):
         given["rng"] = _rng.key(given.get("rng"))
-    return getattr(forms_of(bridge, values[0].device), name)(**given)
+    forms = forms_of(bridge, values[0].device)
+    if values[0].is_cpu and is_plain(()):  # nothing but reverse mode looks on
+        components = bridge._components  # noqa: SLF001  # the value's own engine
+        if name == "log_prob":
+            return log_prob(components, forms, **given)
+        if name == "log_phi" and not isinstance(given["t"], Tensor | np.ndarray):
+            return log_phi(components, forms, given["x"], as_time("t", given["t"], bridge.horizon))
+    return getattr(forms, name)(**given)
 
 
 def _arrays(given: dict[str, Any]) -> dict[str, Any]:

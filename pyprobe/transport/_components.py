@@ -118,12 +118,15 @@ class Components:
         return self.shifts.size
 
     @cached_property
-    def frame(self) -> tuple[Vector, Vector, Vector, float, Vector, Vector] | None:
-        """What the kernels take, which are for scales along the axes; None for others."""
-        if self.bases is not None:
-            return None
+    def parameters(self) -> tuple[Vector, Vector, Vector, float, Vector, Vector]:
+        """What the kernels take, some of them beside `bases`."""
         scales = np.ascontiguousarray(self.eigenvalues)
         return self.log_weights, self.shifts, scales, self.epsilon, self.origin, self.velocity
+
+    @property
+    def frame(self) -> tuple[Vector, Vector, Vector, float, Vector, Vector] | None:
+        """What the kernels take that are for scales along the axes; None for others."""
+        return self.parameters if self.bases is None else None
 
     @cached_property
     def turned_shifts(self) -> Vector:
@@ -180,13 +183,17 @@ class Components:
 
     def log_sums(self, x: Vector, t: Time) -> Vector:
         """Return the logarithm of the sum of the weights in the frame, (n,)."""
-        if self.frame is not None and isinstance(t, float):
-            return _core.bridge_log_weights(x, self.frame, t)[1]
-        sums = np.empty(len(x))
-        for rows, now in self._blocks_at(len(x), t):
-            y = self.place(x[rows], now.t)
-            sums[rows] = normalize(self.log_weights_at(y, self.offsets(y, now), now))[1]
-        return sums
+        if isinstance(t, float):
+            return _core.bridge_log_sums_at(x, self.parameters, self.bases, t)
+        return _core.bridge_log_sums_at_times(x, self.parameters, self.bases, t)
+
+    def log_phi(self, x: Vector, t: Time) -> Vector:
+        """Return the logarithm of the potential, (n,)."""
+        # What the moving frame has taken from every component.
+        common = (x - self.origin) @ self.velocity
+        common -= np.multiply(t, self.velocity @ self.velocity / 2)
+        found: Vector = self.log_sums(x, t) + common / self.epsilon - self.log_constant
+        return found
 
     def log_shares(self, x: Vector, t: Time) -> Vector:
         """Return the logarithms of the normalized weights, (n, k)."""
@@ -200,9 +207,9 @@ class Components:
 
     def drift(self, x: Vector, t: Time) -> Vector:
         """Return the drift at `x`, for a horizon of 1."""
+        if isinstance(t, float):
+            return _core.bridge_drift(x, self.parameters, self.bases, t)
         if self.frame is not None:
-            if isinstance(t, float):
-                return _core.bridge_drift(x, self.frame, t)
             return _core.bridge_drift_at_times(x, self.frame, t)
         drift = np.empty_like(x)
         for rows, now in self._blocks_at(len(x), t):
@@ -212,15 +219,24 @@ class Components:
             drift[rows] = self.velocity + self.mean_step(shares, z, now)
         return drift
 
+    def log_density(self, x: Vector, starts: Vector, times: tuple[float, float]) -> Vector:
+        """Return the log-densities of `x` (n, d) at the second time, given `starts` at the first.
+
+        Row i goes with the start i modulo m, of shape (m, d).
+        """
+        return _core.bridge_log_density(x, starts, self.parameters, self.bases, times)
+
+    def log_density_slopes(
+        self, x: Vector, starts: Vector, times: tuple[float, float]
+    ) -> tuple[Vector, Vector]:
+        """Return the log-densities, and their gradients in `x`."""
+        return _core.bridge_log_density_slopes(x, starts, self.parameters, self.bases, times)
+
     def log_target(self, x: Vector) -> Vector:
         """Return log v, the logarithm of the mixture of N(shift, epsilon scale), at `x`."""
-        sums = np.empty(len(x))
-        halves = np.log(self.eigenvalues).sum(axis=-1) / 2
-        for rows in blocks(len(x), self.width):
-            z = self.turn(self.place(x[rows], 1.0)) - self.turned_shifts
-            squares = weighted_squares(z, 1 / self.eigenvalues)
-            sums[rows] = normalize(self.log_weights - halves - squares / (2 * self.epsilon))[1]
-        return sums - self.log_constant
+        # What the process comes to from the origin, but for the sum of the weights there.
+        densities = self.log_density(x, self.origin[None], (0.0, 1.0))
+        return densities + normalize(self.log_weights)[1]
 
     @property
     def log_constant(self) -> float:

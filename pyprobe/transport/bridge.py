@@ -156,10 +156,10 @@ class LightSchrodingerBridge(_io.Frozen):
     O(k d^2) with matrices, in blocks that fit the cache.
 
     Where methods take rows, they take torch tensors too, and answer in kind. Tensors on the CPU
-    that want no gradient go the way of arrays; else the same formulas run in torch, in float64, and
-    are differentiable in rows and times to any order. Laws (`conditional` and its like) are for
-    arrays: `to_torch` gives a module that has them for tensors, and parameters to train. Engines:
-    native, torch.
+    that want no gradient go the way of arrays, and so do `log_prob` and, at one time, `log_phi`
+    with first gradients; else the same formulas run in torch, in float64, and are differentiable
+    in rows and times to any order. Laws (`conditional` and its like) are for arrays: `to_torch`
+    gives a module that has them for tensors, and parameters to train. Engines: native, torch.
 
     References
     ----------
@@ -747,13 +747,9 @@ class LightSchrodingerBridge(_io.Frozen):
         >>> 0.5 * rise, bridge.drift([[0.0]], 0.3)
         (array([2.]), array([[2.]]))
         """
-        c = self._components
         rows = as_rows("x", x, self.dim)
         times = as_times_of_rows(t, len(rows), self.horizon)
-        places = rows.astype(np.float64, copy=False)
-        # What the moving frame has taken from every component.
-        common = (places - c.origin) @ c.velocity - np.multiply(times, c.velocity @ c.velocity / 2)
-        log_phi = c.log_sums(places, times) + common / c.epsilon - c.log_constant
+        log_phi = self._components.log_phi(rows.astype(np.float64, copy=False), times)
         return log_phi.astype(rows.dtype, copy=False)
 
     @_takes_tensors

@@ -21,8 +21,6 @@ from pyprobe.transport._components import (
     Moment,
     Vector,
     blocks,
-    normalize,
-    weighted_squares,
 )
 from pyprobe.typing import ArrayLike, FloatArray, Rng
 
@@ -159,16 +157,7 @@ class GaussianMixtureBatch(Frozen):
                 f"'x' must have shape (..., {m}, {d}), a point for each row; got {points.shape}."
             )
         flat = points.reshape(-1, d).astype(np.float64, copy=False)
-        if len(flat) > m:
-            _ = self.log_weights  # needed more than once
-        sources = np.broadcast_to(np.arange(m), points.shape[:-1]).reshape(-1)
-        values = np.empty(len(flat))
-        constants = np.log(2 * np.pi * self._variances).sum(axis=-1) / 2
-        for rows in blocks(len(flat), self._components.width):
-            source = sources[rows]
-            away = self._components.turn(flat[rows] - self._moved(source)) - self._steps(source)
-            halves = weighted_squares(away, 1 / self._variances) / 2
-            values[rows] = normalize(self._log_weights_of(source) - constants - halves)[1]
+        values = self._components.log_density(flat, self._start, self._times)
         dtype = np.float32 if points.dtype == self._dtype == np.float32 else np.float64
         return values.reshape(points.shape[:-1]).astype(dtype, copy=False)
 

@@ -7,7 +7,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyprobe_core::random::Key;
 use pyprobe_core::transport::bridge::{self, Components, Features, Wanted};
+use pyprobe_core::transport::density::{self, Bases};
 use pyprobe_core::transport::motion::{self, Bridge};
+use pyprobe_core::transport::potential;
 
 use crate::gate;
 
@@ -98,6 +100,11 @@ fn work_of(n: usize, bridge: Bridge<'_>) -> usize {
     n * (bridge.shifts.len() / 8 + 2 * bridge.log_weights.len()) + 8 * bridge.shifts.len()
 }
 
+/// Nanoseconds, roughly, of a turn of `n` rows.
+fn turns(n: usize, bases: Bases<'_>) -> usize {
+    bases.map_or(0, |bases| n * bases.len() / 16)
+}
+
 /// Shapes (n, k) and (n,).
 type Weights<'py> = (Bound<'py, PyArray2<f64>>, Bound<'py, PyArray1<f64>>);
 
@@ -118,15 +125,20 @@ pub fn bridge_log_weights<'py>(
 
 /// The drift (n, dim) at a time.
 #[pyfunction]
+#[pyo3(signature = (x, frame, bases, t))]
 pub fn bridge_drift<'py>(
     py: Python<'py>,
     x: PyReadonlyArray2<'py, f64>,
     frame: Frame<'py>,
+    bases: Option<PyReadonlyArray3<'py, f64>>,
     t: f64,
 ) -> PyResult<Bound<'py, PyArray2<f64>>> {
     let (x, bridge) = (x.as_array(), bridge_of(&frame));
-    let found = gate::run(py, 2 * work_of(x.nrows(), bridge), |control| {
-        motion::drift(x, bridge, t, control)
+    let bases = bases.as_ref().map(|bases| bases.as_array());
+    let work = 2 * (work_of(x.nrows(), bridge) + turns(x.nrows(), bases));
+    let found = gate::run(py, work, |control| match bases {
+        None => motion::drift(x, bridge, t, control),
+        bases => density::drift(x, bridge, bases, t, control),
     })?;
     Ok(found.into_pyarray(py))
 }
@@ -144,6 +156,86 @@ pub fn bridge_drift_at_times<'py>(
         motion::drift_at_times(x, bridge, times, control)
     })?;
     Ok(found.into_pyarray(py))
+}
+
+/// Log-densities (n,) of places (n, dim) at a later time, given starts (m, dim), that of row i % m.
+#[pyfunction]
+#[pyo3(signature = (x, starts, frame, bases, times))]
+pub fn bridge_log_density<'py>(
+    py: Python<'py>,
+    x: PyReadonlyArray2<'py, f64>,
+    starts: PyReadonlyArray2<'py, f64>,
+    frame: Frame<'py>,
+    bases: Option<PyReadonlyArray3<'py, f64>>,
+    times: (f64, f64),
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let (x, starts, bridge) = (x.as_array(), starts.as_array(), bridge_of(&frame));
+    let bases = bases.as_ref().map(|bases| bases.as_array());
+    let work = 2 * (work_of(x.nrows(), bridge) + turns(x.nrows(), bases));
+    let found = gate::run(py, work, |control| {
+        density::log_density(x, starts, bridge, bases, times, control)
+    })?;
+    Ok(found.into_pyarray(py))
+}
+
+/// Shapes (n,) and (n, dim).
+type Slopes<'py> = (Bound<'py, PyArray1<f64>>, Bound<'py, PyArray2<f64>>);
+
+/// Log-densities as those of `bridge_log_density`, and their gradients in the places.
+#[pyfunction]
+#[pyo3(signature = (x, starts, frame, bases, times))]
+pub fn bridge_log_density_slopes<'py>(
+    py: Python<'py>,
+    x: PyReadonlyArray2<'py, f64>,
+    starts: PyReadonlyArray2<'py, f64>,
+    frame: Frame<'py>,
+    bases: Option<PyReadonlyArray3<'py, f64>>,
+    times: (f64, f64),
+) -> PyResult<Slopes<'py>> {
+    let (x, starts, bridge) = (x.as_array(), starts.as_array(), bridge_of(&frame));
+    let bases = bases.as_ref().map(|bases| bases.as_array());
+    let work = 3 * (work_of(x.nrows(), bridge) + turns(x.nrows(), bases));
+    let (values, slopes) = gate::run(py, work, |control| {
+        density::log_density_slopes(x, starts, bridge, bases, times, control)
+    })?;
+    Ok((values.into_pyarray(py), slopes.into_pyarray(py)))
+}
+
+/// Logarithms (n,) of the sums of the weights at a time, in the frame.
+#[pyfunction]
+#[pyo3(signature = (x, frame, bases, t))]
+pub fn bridge_log_sums_at<'py>(
+    py: Python<'py>,
+    x: PyReadonlyArray2<'py, f64>,
+    frame: Frame<'py>,
+    bases: Option<PyReadonlyArray3<'py, f64>>,
+    t: f64,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let (x, bridge) = (x.as_array(), bridge_of(&frame));
+    let bases = bases.as_ref().map(|bases| bases.as_array());
+    let work = work_of(x.nrows(), bridge) + turns(x.nrows(), bases);
+    let sums =
+        gate::run(py, work, |control| potential::log_weight_sums(x, bridge, bases, t, control))?;
+    Ok(sums.into_pyarray(py))
+}
+
+/// As `bridge_log_sums_at`, with a time for each row.
+#[pyfunction]
+#[pyo3(signature = (x, frame, bases, times))]
+pub fn bridge_log_sums_at_times<'py>(
+    py: Python<'py>,
+    x: PyReadonlyArray2<'py, f64>,
+    frame: Frame<'py>,
+    bases: Option<PyReadonlyArray3<'py, f64>>,
+    times: PyReadonlyArray1<'py, f64>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let (x, bridge, times) = (x.as_array(), bridge_of(&frame), times.as_array());
+    let bases = bases.as_ref().map(|bases| bases.as_array());
+    let work = 4 * work_of(x.nrows(), bridge) + turns(x.nrows(), bases);
+    let sums = gate::run(py, work, |control| {
+        potential::log_weight_sums_at_times(x, bridge, bases, times, control)
+    })?;
+    Ok(sums.into_pyarray(py))
 }
 
 /// Draws (draws, n, dim) of the places at a later time.

@@ -51,8 +51,9 @@ mod _core {
 
     #[pymodule_export]
     use crate::bridge::{
-        bridge_drift, bridge_drift_at_times, bridge_log_sums, bridge_log_weights, bridge_pass,
-        bridge_sample, brownian_bridges,
+        bridge_drift, bridge_drift_at_times, bridge_log_density, bridge_log_density_slopes,
+        bridge_log_sums, bridge_log_sums_at, bridge_log_sums_at_times, bridge_log_weights,
+        bridge_pass, bridge_sample, brownian_bridges,
     };
 
     #[pymodule_export]

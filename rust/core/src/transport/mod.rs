@@ -9,21 +9,27 @@
 //! ```
 //!
 //! The potentials are found by [`sinkhorn`]. [`bridge`] has what the fit of a light Schrödinger bridge
-//! sums over a sample; [`motion`] has where a bridge goes.
+//! sums over a sample; [`motion`] has where a bridge goes, [`density`] with which density,
+//! and [`potential`] its potentials.
 
+mod axes;
 mod batch;
 pub mod bridge;
 mod cost;
+pub mod density;
+mod law;
 mod log_domain;
 mod marginal;
 pub mod motion;
 mod newton;
 mod plan;
+pub mod potential;
 mod relaxation;
 mod rows;
 mod scaling;
 mod sinkhorn;
 mod symmetric;
+mod tiles;
 
 pub use batch::sinkhorn_batch;
 pub use cost::{Clouds, Cost, Dense};

@@ -54,7 +54,7 @@ pub struct Bridge<'a> {
 
 impl Bridge<'_> {
     /// The number of components and the dimension, where all shapes fit.
-    fn check(&self, x: ArrayView2<'_, f64>) -> Result<(usize, usize), Error> {
+    pub(super) fn check(&self, x: ArrayView2<'_, f64>) -> Result<(usize, usize), Error> {
         let (k, dim) = self.shifts.dim();
         let shape = |name, expected: String, got: &[usize]| {
             Err(Error::Shape { name, expected, got: got.to_vec() })
@@ -397,7 +397,7 @@ pub fn brownian_bridges(
 }
 
 /// `1 - t + t s`
-fn mix(scale: f64, t: f64) -> f64 {
+pub(super) fn mix(scale: f64, t: f64) -> f64 {
     (1.0 - t) + t * scale
 }
 
