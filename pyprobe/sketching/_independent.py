@@ -9,6 +9,7 @@ said, nothing is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -35,14 +36,14 @@ _NUMBERS = 1 << 22
 class Factored(NamedTuple):
     """The Gram matrix of columns that do not depend on one another, factored."""
 
-    kept: npt.NDArray[np.intp]
-    """Their numbers."""
+    kept: npt.NDArray[np.intp] | slice
+    """Which they are."""
     factor: Matrix
     """Upper triangular, in their order."""
     inverse: float
     """The inverse condition number of the Gram matrix."""
-    null: Dependence
-    """What the matrix, of all its columns, takes to zero."""
+    null: Dependence | None = None
+    """How others depend on them, if there are any."""
 
     @property
     def condition(self) -> float:
@@ -51,26 +52,31 @@ class Factored(NamedTuple):
 
     def solve(self, right: Matrix) -> Matrix:
         """Return the solution in these columns, and zeros for the others."""
+        if self.null is None:
+            return np.asarray(lapack.dpotrs(self.factor, right)[0])
         found = np.zeros(right.shape)
         found[self.kept] = lapack.dpotrs(self.factor, right[self.kept])[0]
         return found
 
 
 def factor_gram(
-    samples: Samples, gram: Matrix, scales: Vector, lengths: Vector, least: float
+    samples: Samples,
+    gram: Matrix,
+    scales: Vector,
+    lengths: Vector,
+    rounding: Callable[[], float],
 ) -> Factored | None:
     """Return the independent columns, or None where it is not clear which they are.
 
     The first rows of `gram` are the Gram matrix of the columns of `samples` times `scales`, whose
-    lengths are near 1. `lengths` are the scales of the columns of the whole problem, and `least` is
-    the part of the largest singular value up to which others are rounding.
+    lengths are near 1. `lengths` are the scales of the columns of the whole problem, and `rounding`
+    gives the part of the largest singular value up to which others are nothing else.
     """
     d = gram.shape[1]
     square = gram[:d]
     factor, inverse = factor_positive(square)
     if inverse > GRAM:
-        nothing = dependence_of_null(np.zeros((d, 0)), lengths, 0.0)
-        return Factored(np.arange(d), factor, inverse, nothing)
+        return Factored(slice(None), factor, inverse)
     largest = float(square.diagonal().max())
     decomposed, order, rank, _ = lapack.dpstrf(square, tol=GRAM * largest)
     if not 0 < rank < d:
@@ -88,7 +94,7 @@ def factor_gram(
     for _ in range(_REFINEMENTS):
         gradient, _ = _sums(samples, scales, null)
         null[kept] -= lapack.dpotrs(factor, gradient[kept])[0]
-    basis = _orthonormal(null)
+    basis, least = _orthonormal(null), rounding()
     # The square of the largest singular value is not less than the largest of the diagonal.
     if _sums(samples, scales, basis)[1].sum() > least**2 * largest:
         return None

@@ -26,7 +26,7 @@ from pyprobe.errors import DomainError
 from pyprobe.sketching._conjugate import conjugate_gradients
 from pyprobe.sketching._independent import Factored, factor_gram, factor_positive
 from pyprobe.sketching._input import Tall
-from pyprobe.sketching._shortest import Dependence, find_dependence
+from pyprobe.sketching._shortest import Dependence, dependence_of_null, find_dependence
 from pyprobe.sketching._space import power_of_two, scaled_gram
 from pyprobe.sketching._sparse_rows import column_lengths, estimate_costs, normal_equations
 from pyprobe.sketching.operators import (
@@ -184,9 +184,10 @@ def _without_sketch(
             make = _normal_equations_of_pairs
     gram, scales, _ = scaled_gram(problem.a, lambda scales: make(samples, scales, problem.b))
     n, d = problem.a.shape
-    lengths = np.where(scales > 0, scales, 1.0)
-    least = _least((min(n, 12 * d), d), problem.a.dtype)
-    system = factor_gram(samples, gram, lengths, lengths, least)
+    lengths = scales + (scales == 0)
+    system = factor_gram(
+        samples, gram, lengths, lengths, lambda: _least((min(n, 12 * d), d), problem.a.dtype)
+    )
     if system is None:
         return None, scales
     return _by_cholesky(problem, system, scales, gram, watch), scales
@@ -222,14 +223,15 @@ def _whiten_fast(
     """Return the whitening from the normal equations, where they are well conditioned enough."""
     gram = _core.sketch_normal_equations(rows, None, targets)
     d = len(scales)
-    found = factor_gram(rows, gram, np.ones(d), scales, _least(rows.shape, dtype))
+    found = factor_gram(rows, gram, np.ones(d), scales, lambda: _least(rows.shape, dtype))
     if found is None:
         return None
     turned = lapack.dtrtri(found.factor)[0]
-    basis = np.zeros((d, len(found.kept)))
+    basis = np.zeros((d, len(turned)))
     basis[found.kept] = scales[found.kept, None] * turned
     start = turned.T @ gram[d:, found.kept].T
-    return Whitening(basis, start, found.condition, found.null)
+    null = found.null or dependence_of_null(np.zeros((d, 0)), scales, 0.0)
+    return Whitening(basis, start, found.condition, null)
 
 
 def _least(shape: tuple[int, ...], dtype: np.dtype[Any]) -> float:
@@ -261,8 +263,9 @@ def _by_cholesky(
     solver = Solver(lambda g: solve(scales[:, None] * g), _rounding(1 / found.inverse))
     start = solve(gram[len(scales) :].T)
     refined = _refine(problem, start, solver, found.condition, watch)
-    refined = refined._replace(x=found.null.shortest(refined.x))
-    return Solution(refined, len(found.kept), "cholesky", found.condition, None)
+    if found.null is not None:
+        refined = refined._replace(x=found.null.shortest(refined.x))
+    return Solution(refined, len(found.factor), "cholesky", found.condition, None)
 
 
 def _by_product(problem: Problem, found: Whitening) -> Solver:
@@ -374,8 +377,13 @@ def _refine(
         errors = np.sqrt(moved) / sizes
         before, error = error, float(errors.max())
         stopped = watch(step, error)
-        rounding = _EPS * np.maximum(0.5, _SHARE * condition * np.sqrt(squares) / sizes)
-        if (errors * solver.contraction <= rounding).all():
+        ahead = solver.contraction / _EPS
+        if (
+            error * ahead <= 0.5
+            or (
+                errors * ahead <= np.maximum(0.5, _SHARE * condition * np.sqrt(squares) / sizes)
+            ).all()
+        ):
             converged = True
             break
         if error > 0.5 * before:

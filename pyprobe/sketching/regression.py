@@ -267,10 +267,17 @@ class _Form(NamedTuple):
     vector: bool
     """Whether b is one."""
     exponents: Any
-    """Of the powers of two that the columns of b were divided by."""
+    """Of the powers of two that the columns of b were divided by; None where they were not."""
     largest: float
     """The largest number of the wider float type of a and b."""
     wrap: Callable[[Any], Any]
+
+    def scaled(self, values: Any) -> Any:
+        """Return what was found for the scaled columns of b for these themselves."""
+        if self.exponents is None:
+            return values
+        with np.errstate(over="ignore"):
+            return np.ldexp(values, self.exponents)
 
 
 def _read(a: Any, b: Any) -> tuple[Tall, Problem, _Form]:
@@ -305,7 +312,7 @@ def _read(a: Any, b: Any) -> tuple[Tall, Problem, _Form]:
         )
     columns = np.ascontiguousarray(targets.reshape(n, -1), dtype=np.float64)
     norms = _norms(columns)
-    exponents = np.zeros(columns.shape[1], dtype=np.int64)
+    exponents = None
     if not all(1e-140 < norm < 1e140 for norm in norms.tolist()):
         check_finite("b", targets)
         exponents = np.frexp(np.abs(columns).max(axis=0))[1].astype(np.int64)
@@ -319,8 +326,7 @@ def _read(a: Any, b: Any) -> tuple[Tall, Problem, _Form]:
 
 
 def _norms(columns: Matrix) -> Vector:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(np.sqrt(np.einsum("ij,ij->j", columns, columns)))
+    return np.asarray(np.sqrt(np.einsum("ij,ij->j", columns, columns)))
 
 
 def _choose_kind(a: Tall, sketch: str, guarantee: str) -> str:
@@ -459,16 +465,13 @@ def _result(found: Solution, errors: Matrix | None, form: _Form) -> LstsqResult:
         )
 
     def shaped(values: Matrix) -> Any:
-        with np.errstate(over="ignore"):
-            values = np.ldexp(values, form.exponents)
-            plain = values[:, 0] if form.vector else values
-            if not (np.abs(plain) <= form.largest).all():
-                raise DomainError(
-                    "'a' and 'b' have a solution too large for their type; scale them."
-                )
+        values = form.scaled(values)
+        plain = values[:, 0] if form.vector else values
+        if not np.abs(plain).max() <= form.largest:
+            raise DomainError("'a' and 'b' have a solution too large for their type; scale them.")
         return form.wrap(np.ascontiguousarray(plain))
 
-    norms = np.ldexp(np.sqrt(fit.squares), form.exponents)
+    norms = form.scaled(np.sqrt(fit.squares))
     info = LstsqInfo(
         method=found.method,
         sketch=None if operator is None else operator.kind,
