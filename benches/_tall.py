@@ -8,7 +8,16 @@ from itertools import combinations_with_replacement
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["COHERENT", "FLAT", "chebyshev", "coherent", "monomials", "normal", "sparse_low_rank"]
+__all__ = [
+    "COHERENT",
+    "FLAT",
+    "chebyshev",
+    "coherent",
+    "indicators",
+    "monomials",
+    "normal",
+    "sparse_low_rank",
+]
 
 Matrix = npt.NDArray[np.float64]
 D = 20
@@ -43,6 +52,12 @@ def sparse_low_rank(n: int) -> Matrix:
     rng = np.random.default_rng(2)
     dense = rng.standard_normal((n, 3)) @ rng.standard_normal((3, D))
     return np.where(rng.random((n, D)) < 0.05, rng.standard_t(2.5, size=(n, D)), 0.0) + 0.1 * dense
+
+
+def indicators(n: int) -> Matrix:
+    """Of categories, of which the j-th has a share in proportion to 1 / j^2."""
+    shares = 1 / np.arange(1, D + 1) ** 2
+    return np.eye(D)[np.random.default_rng(6).choice(D, n, p=shares / shares.sum())]
 
 
 def rare_columns(n: int) -> Matrix:

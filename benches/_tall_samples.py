@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _tall import COHERENT, FLAT, chebyshev, coherent, normal, sparse_low_rank
+from _tall import COHERENT, FLAT, chebyshev, coherent, indicators, normal, sparse_low_rank
 from _timing import interleave, markdown, median_ratio
 
 from pyprobe.sketching import leverage_scores, lewis_weights, lp_sensitivities, sample_rows
+from pyprobe.sketching.sampling import size_for
 
 __all__ = ["calibration", "distortions", "draws", "rows_needed"]
 
@@ -150,28 +151,30 @@ def rows_for(target: float, median: Callable[[int], float], low: int, high: int)
 # Part f
 
 
-def calibration(n: int, n_squares: int, n_others: int, m: int = 400) -> str:
+def calibration(n: int, n_squares: int, n_others: int) -> str:
     rows = []
-    for p, constant in ((2.0, 2.75), (1.0, 5.0), (1.25, 5.0), (1.5, 4.0), (3.0, 4.0), (4.0, 4.0)):
-        line: list[Any] = [f"{p:g}", f"{math.sqrt(constant):.3g}"]
+    for p, epsilon in ((2.0, 0.2), (0.5, 0.5), (1.0, 0.25), (1.25, 0.25), (1.5, 0.2), (3.0, 0.2)):
+        line: list[Any] = [f"{p:g}", epsilon, None]
         for make in CALIBRATED.values():
-            a = make(n if p == 2 else n // 10)
+            a = make(n if p == 2 else n // 2)
             scores = leverage_scores(a) if p == 2 else lewis_weights(a, p)
+            m = size_for(epsilon, 20, p, "", "calibrated")
             n_draws = n_squares if p == 2 else n_others
             found = [distortion(a, scores, m, p, seed) for seed in range(n_draws)]
-            line.append(float(np.quantile(found, 0.95)) * math.sqrt(m / 20))
+            line[2] = m
+            line.append(float(np.quantile(found, 0.95)) / epsilon)
         rows.append(line)
     return (
-        f"### Sizes from a distortion\n\nThe 95 % quantile of distortion times sqrt(rows / rank) "
-        f"over {n_squares} draws of {m} of {n} rows for p = 2, and {n_others} draws of {m} of "
-        f"{n // 10} rows for the others (leverage, Lewis weights); 20 columns. "
-        "`epsilon=` counts on the root of C_p.\n\n"
-        + markdown(["p", "root of C_p", *CALIBRATED], rows)
+        f"### Sizes from a distortion\n\nThe 95 % quantile of the distortion beside `epsilon`, of "
+        f"samples of the size that it chooses: at most 1 where that is enough. {n_squares} draws "
+        f"from {n} rows for p = 2, and {n_others} from {n // 2} for the others (leverage, Lewis "
+        "weights); 20 columns.\n\n" + markdown(["p", "epsilon", "rows", *CALIBRATED], rows)
     )
 
 
 CALIBRATED: dict[str, Callable[[int], Any]] = {
     **FLAT,
+    "indicators": indicators,
     "coherent": coherent,
     "mixture of subspaces": COHERENT["mixture of subspaces"],
     "cubic in t(2)": COHERENT["cubic in t(2)"],

@@ -161,12 +161,30 @@ def test_no_more_rows_than_there_are():
     np.testing.assert_array_equal(sample.weights, np.ones(39))
 
 
+@pytest.mark.parametrize("p", [0.5, 1.0, 1.5, 2.0, 4.0])
+@pytest.mark.parametrize("d", [1, 6, 20])
+def test_sizes_from_epsilon_are_enough_for_indicators(p, d):
+    shares = 1 / np.arange(1, d + 1) ** 2
+    numbers = np.random.default_rng(0).choice(d, 40_000, p=shares / shares.sum())
+    a, epsilon, n_draws = np.eye(d)[numbers], 0.4 if p < 1 else 0.25, 200
+    totals, scores, missed = a.sum(axis=0), lewis_weights(a, p), 0
+    m = len(sample_rows(a, p=p, epsilon=epsilon, scheme="pivotal", rng=0))
+    for seed in range(n_draws):
+        sample = sample_rows(a, m, scores=scores, p=p, rng=seed)
+        # Of columns that share no row the worst direction is one of them.
+        kept = np.bincount(numbers[sample.indices], np.asarray(sample.weights), minlength=d)
+        ratios = (kept / totals) ** (1 / p)
+        missed += not 1 - epsilon <= ratios.min() <= ratios.max() <= 1 + epsilon
+    assert missed <= 0.05 * n_draws + 3 * np.sqrt(0.05 * 0.95 * n_draws)
+
+
 def test_sizes_from_epsilon_say_what_they_are():
     a = np.random.default_rng(5).standard_normal((20_000, 6))
     sample = sample_rows(a, epsilon=0.2, scheme="pivotal", rng=0)
     assert sample.guarantee == "calibrated"
     assert len(sample) == np.ceil(2.75 * 6 / 0.2**2)
-    assert len(sample_rows(a, epsilon=0.2, p=1, scheme="pivotal", rng=0)) == 750
+    counts = 6 * (stats.norm.ppf(1 - 0.025 / 6) / 0.2) ** 2
+    assert len(sample_rows(a, epsilon=0.2, p=1, scheme="pivotal", rng=0)) == np.ceil(counts)
     proven = sample_rows(a, epsilon=0.2, guarantee="theorem", rng=0)
     assert proven.guarantee == "theorem"
     assert len(proven) > len(sample)
