@@ -91,7 +91,7 @@ def sinkhorn(
     max_iter: int,
     max_newton: int,
     relaxation: bool,
-    memory: int,
+    memory: tuple[int, int],
     sns: tuple[int, float] | None = None,
     start: tuple[_Vector, _Vector] | None = None,
     watch: Callable[[int, float], bool] | None = None,
@@ -108,7 +108,7 @@ def sinkhorn_batch(
     max_iter: int,
     max_newton: int,
     relaxation: bool,
-    memory: int,
+    memory: tuple[int, int],
 ) -> list[dict[str, Any]]: ...
 def sinkhorn_symmetric(
     cost: _Costs,

@@ -434,7 +434,7 @@ def _as_carried(problem: Problem, pair: list[Sample], apart: Vector) -> list[Sam
         max_iter=_START_SINKHORN,
         max_newton=0,
         relaxation=True,
-        memory=0,
+        memory=(0, 0),
     )
     rows, columns, _ = _core.transport_sums((cost, 2 * epsilon, found["phi"], found["gamma"]))
     if not min(rows.sum(), columns.sum()) > 0:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["sinkhorn_points"]
 
-MEMORY = 64 * 2**20
-"""Bytes that a stored plan may take: that of 2896 points by as many."""
+MEMORY = 64 * 2**20, 2**30
+"""Bytes of a plan stored for the iteration, 2896 points by as many, beyond which passes over a stored
+one gain nothing; and of the two plans of Newton's method, of 8192 points."""
 
 
 def sinkhorn_points(
@@ -43,8 +44,9 @@ def sinkhorn_points(
     r"""Solve an entropic optimal transport problem between two clouds of points.
 
     As `sinkhorn` with the distances of the points as costs, which are computed whenever they are
-    needed and never held: the memory is O((n + m) d), and 64 MB at most for stored plans where the
-    clouds are small. Only ``method="newton"``, where it is asked for, stores two whole plans.
+    needed and never held: the memory is O((n + m) d), and 64 MB at most for a stored plan where the
+    clouds are small. Newton's method stores two plans: ``"auto"`` hands over to it where these take
+    1 GB at most, as for 8192 points on either side, and ``"newton"`` always.
 
     Parameters
     ----------
@@ -79,6 +81,10 @@ def sinkhorn_points(
 
     Notes
     -----
+    Where the plans of Newton's method would take more than 1 GB, and epsilon is far below the
+    distances, ``"auto"`` may come to its end with a warning after `max_iter` iterations;
+    ``"newton"``, where the memory is there, takes some tens of steps.
+
     The NumericalWarning of `sinkhorn` for an epsilon that is lost beside the costs is not given:
     the costs are never all seen.
 

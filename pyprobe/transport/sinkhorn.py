@@ -62,7 +62,8 @@ __all__ = ["SinkhornResult", "relative_epsilon", "sinkhorn"]
 
 METHODS = ("auto", "log", "scaling", "newton", "sns")
 MAX_NEWTON = 200
-MEMORY = 2**31
+MEMORY = 2**31, 2**31
+"""Bytes of a plan stored for the iteration, and of the two of Newton's method."""
 _RESOLUTION = 1e-6
 """Below this part of the range of the costs, epsilon resolves nothing that rounding leaves."""
 _OFFSET = 1e-7
@@ -479,8 +480,8 @@ class SolverOptions(NamedTuple):
     max_iter: int
     init: Any
     callback: Callback | None
-    memory: int
-    """Bytes that a stored plan may take."""
+    memory: tuple[int, int]
+    """Bytes of a plan stored for the iteration, and of the two of Newton's method."""
 
     def of_kernel(self) -> dict[str, Any]:
         """Return what the kernels, of one problem and of many, ask for by name."""

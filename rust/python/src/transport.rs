@@ -110,7 +110,7 @@ pub fn sinkhorn<'py>(
     max_iter: usize,
     max_newton: usize,
     relaxation: bool,
-    memory: usize,
+    memory: (usize, usize),
     sns: Option<(usize, f64)>,
     start: Option<(Vector<'py>, Vector<'py>)>,
     watch: Option<Py<PyAny>>,
@@ -121,7 +121,8 @@ pub fn sinkhorn<'py>(
         max_iter,
         max_newton,
         relaxation,
-        memory,
+        memory: memory.0,
+        newton_memory: memory.1,
     };
     let (a, b) = (a.as_slice()?, b.as_slice()?);
     let start = match &start {
@@ -205,7 +206,7 @@ pub fn sinkhorn_batch<'py>(
     max_iter: usize,
     max_newton: usize,
     relaxation: bool,
-    memory: usize,
+    memory: (usize, usize),
 ) -> PyResult<Vec<Bound<'py, PyDict>>> {
     fn run<'py, T: Real + Element>(
         py: Python<'py>,
@@ -247,7 +248,8 @@ pub fn sinkhorn_batch<'py>(
         max_iter,
         max_newton,
         relaxation,
-        memory,
+        memory: memory.0,
+        newton_memory: memory.1,
     };
     let weights = (a.as_slice(), b.as_slice());
     let (mut double, mut single) = (Vec::new(), Vec::new());

@@ -62,8 +62,10 @@ pub struct Options {
     pub max_newton: usize,
     /// Whether Sinkhorn's steps may be lengthened.
     pub relaxation: bool,
-    /// Bytes that a stored plan may take.
+    /// Bytes that a plan may take that is stored for Sinkhorn's iteration.
     pub memory: usize,
+    /// Bytes that the two plans of Newton's method may take, where [`Method::Auto`] chooses it.
+    pub newton_memory: usize,
 }
 
 impl Default for Options {
@@ -75,6 +77,7 @@ impl Default for Options {
             max_newton: 200,
             relaxation: true,
             memory: 2 << 30,
+            newton_memory: 2 << 30,
         }
     }
 }
@@ -156,7 +159,7 @@ pub fn sinkhorn<C: Cost>(
         }
         Method::Auto => {
             if !solver.scaling(PATIENCE)? && !solver.ended() {
-                if solver.fits(2) {
+                if solver.fits(2, options.newton_memory) {
                     solver.hand_over()?;
                 }
                 solver.scaling(f64::INFINITY)?; // where Newton got stuck
@@ -331,17 +334,17 @@ impl<'a, C: Cost> Solver<'a, C> {
         }
     }
 
-    /// Whether so many plans may be stored.
-    fn fits(&self, n_plans: usize) -> bool {
+    /// Whether so many plans may be stored in so many bytes.
+    fn fits(&self, n_plans: usize, memory: usize) -> bool {
         let (n, m) = self.problem.cost.shape();
-        n.saturating_mul(m).saturating_mul(8 * n_plans) <= self.options.memory
+        n.saturating_mul(m).saturating_mul(8 * n_plans) <= memory
     }
 
     /// Iterations on a stored plan, made anew where the potentials have moved too far. Gives up where
     /// more than `patience` iterations seem to be left. Returns whether the last error is within the
     /// tolerance.
     fn scaling(&mut self, patience: f64) -> Result<bool, Error> {
-        let fits = self.fits(1);
+        let fits = self.fits(1, self.options.memory);
         self.log_domain(START)?;
         let settled = SETTLED * self.rows.mass();
         let mut negligible = NEGLIGIBLE * self.options.tol;
