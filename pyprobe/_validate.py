@@ -52,6 +52,8 @@ def as_float_array(name: str, value: npt.ArrayLike) -> FloatArray:
             array = np.asarray(value)
         except ValueError as error:  # ragged sequences
             raise ShapeError(f"'{name}' must be a regular array of numbers: {error}") from error
+        if array.dtype.kind == "O" and hasattr(getattr(value, "dtypes", None), "items"):
+            array = _of_frame(name, value)
     dtype = array.dtype
     if (dtype is _FLOAT64 or dtype is _FLOAT32) and array.flags.aligned:
         return array
@@ -60,6 +62,18 @@ def as_float_array(name: str, value: npt.ArrayLike) -> FloatArray:
     wanted = _FLOAT32 if dtype.kind == "f" and dtype.itemsize == 4 else _FLOAT64  # '>f4' too
     # A copy where unaligned, byte-swapped or of another type.
     return np.require(array, dtype=wanted, requirements="A")
+
+
+def _of_frame(name: str, frame: Any) -> FloatArray:
+    """Return a data frame whose columns have types that are not all one, as a matrix."""
+    kinds = {column: getattr(dtype, "kind", "O") for column, dtype in frame.dtypes.items()}
+    others = [str(column) for column, kind in kinds.items() if kind not in "fiub"]
+    if others:
+        raise TypeError(
+            f"'{name}' must hold real numbers; got a {type(frame).__name__} whose columns "
+            f"{', '.join(others)} are not. Encode them, as pandas.get_dummies does, or drop them."
+        )
+    return np.asarray(frame.to_numpy(dtype=_FLOAT64, na_value=np.nan))
 
 
 def _not_real(value: Any, dtype: np.dtype[Any]) -> str:
@@ -75,11 +89,6 @@ def _not_real(value: Any, dtype: np.dtype[Any]) -> str:
         return (
             f"a {type(value).__name__} of dtype {value.dtype}. Encode it as numbers, as "
             "(values == level).astype(float) does for one of two levels."
-        )
-    if dtype.kind == "O" and hasattr(value, "to_numpy"):
-        return (
-            f"a {type(value).__name__} whose columns are not all plain numbers. Select those that "
-            "are, and pass .to_numpy(dtype=float)."
         )
     return f"dtype {dtype}. Convert with numpy.asarray(..., dtype=float)."
 

@@ -12,7 +12,7 @@ import numpy as np
 from dask import delayed
 
 from pyprobe import _core
-from pyprobe.errors import ShapeError
+from pyprobe.errors import NotFiniteError, ShapeError
 from pyprobe.sketching._chunks import finite_maxima, rows_of
 from pyprobe.sketching._input import (
     Matrix,
@@ -87,7 +87,12 @@ class Blocks(Passes):
             if n:
                 parts.append(delayed(_maxima)(block, number, start))
             start += n
-        return np.asarray(np.max(dask.compute(*parts), axis=0))
+        found = dask.compute(*parts)
+        # The first of the chunks, and not the one whose worker was the first to meet an error.
+        for error in found:
+            if isinstance(error, Exception):
+                raise error
+        return np.asarray(np.max(found, axis=0))
 
     def gram(self, frame: Matrix | Vector | None = None) -> Matrix:
         shared = delayed(frame)
@@ -237,8 +242,11 @@ def _numbers(values: Any) -> Any:
     return None if values is None else np.require(values, np.float64, ["C", "A"])
 
 
-def _maxima(block: Any, number: int, start: int) -> Vector:
-    return finite_maxima(_samples(block), number, start)
+def _maxima(block: Any, number: int, start: int) -> Vector | NotFiniteError:
+    try:
+        return finite_maxima(_samples(block), number, start)
+    except NotFiniteError as error:
+        return error
 
 
 def _gram(block: Any, frame: Any) -> Matrix:

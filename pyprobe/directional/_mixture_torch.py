@@ -133,8 +133,8 @@ def check_unit_rows(x: Tensor) -> None:
     if not finite.all():
         first = (~finite).nonzero()[0].tolist()
         raise NotFiniteError(
-            f"'x' must be finite: {int((~finite).sum())} bad values, the first at row {first[0]}, "
-            f"column {first[1]}"
+            f"'x' must be finite; entries that are infinite or NaN: {int((~finite).sum())}, the "
+            f"first at row {first[0]}, column {first[1]}"
         )
     row = int(bad.nonzero()[0])
     raise DomainError(f"'x' must hold unit vectors: row {row} has norm {float(norms[row]):.6g}")

@@ -65,8 +65,8 @@ class TensorRows(Passes):
             if bad.any():
                 row, column = (int(at) for at in bad.nonzero()[0])
                 raise NotFiniteError(
-                    f"'{self.name}' must be finite: {int(bad.sum())} bad values, the first at row "
-                    f"{rows.start + row}, column {column}"
+                    f"'{self.name}' must be finite; entries that are infinite or NaN: "
+                    f"{int(bad.sum())}, the first at row {rows.start + row}, column {column}"
                 )
             maxima = torch.maximum(maxima, block.abs().amax(dim=0))
         return maxima.cpu().numpy()

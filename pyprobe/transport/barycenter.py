@@ -76,7 +76,9 @@ def sinkhorn_barycenter(
 
     Minimizes :math:`\sum_k w_k S_\varepsilon(\alpha, \alpha_k)` over weights :math:`\alpha` on the
     same points, with the Sinkhorn divergence S or, if not `debiased`, the entropic cost alone,
-    whose barycenter is blurred by about :math:`\sqrt{\varepsilon}`.
+    whose barycenter is blurred by about :math:`\sqrt{\varepsilon}`: that with the entropy of the
+    plan itself, :math:`\langle C, P \rangle + \varepsilon \sum P \log P`, which is the ``value`` of
+    `sinkhorn` plus :math:`\varepsilon \sum \alpha \log \alpha` and what does not depend on it.
 
     Parameters
     ----------

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["sinkhorn_points"]
 
 MEMORY = 64 * 2**20, 2**30
-"""Bytes of a plan stored for the iteration, 2896 points by as many, beyond which passes over a stored
-one gain nothing; and of the two plans of Newton's method, of 8192 points."""
+"""Bytes of a plan stored for the iteration, 2896 points by as many, beyond which a stored one gains
+nothing; and of the two plans of Newton's method, of 8192 points by as many."""
 
 
 def sinkhorn_points(

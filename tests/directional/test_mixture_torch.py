@@ -177,9 +177,7 @@ def test_the_twin_seeds_reach_every_cluster():
 def test_the_twin_refuses_bad_rows():
     with pytest.raises(DomainError, match="'x' must hold unit vectors: row 1 has norm 2"):
         VonMisesFisherMixture.fit(torch.diag(torch.tensor([1.0, 2.0])), 1)
-    with pytest.raises(
-        NotFiniteError, match="'x' must be finite: 1 bad values, the first at row 0"
-    ):
+    with pytest.raises(NotFiniteError, match=r"'x' must be finite; .* NaN: 1, the first at row 0"):
         VonMisesFisherMixture.fit(torch.diag(torch.tensor([torch.nan, 1.0])), 1)
     with pytest.raises(TypeError, match="real numbers"):
         VonMisesFisherMixture.fit(torch.eye(3, dtype=torch.complex64), 1)

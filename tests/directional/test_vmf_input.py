@@ -43,7 +43,11 @@ ROWS = [
     ([[1.0]], ShapeError, "with d at least 2"),
     ([[0.6, 0.8], [0.6, 0.9]], DomainError, r"'x' must hold unit vectors: row 1 has norm 1\.08166"),
     ([[0.0, 0.0]], DomainError, "row 0 has norm 0"),
-    ([[0.6, 0.8], [NAN, 0.8]], NotFiniteError, "'x' must be finite: 1 bad value.* row 1, column 0"),
+    (
+        [[0.6, 0.8], [NAN, 0.8]],
+        NotFiniteError,
+        "'x' must be finite; .* NaN: 1, the first at row 1, column 0",
+    ),
     ([[INF, 0.8]], NotFiniteError, "'x' must be finite"),
     (np.array([[1j, 0.0]]), TypeError, "'x' must hold real numbers"),
     (np.ma.array([[0.6, 0.8]]), TypeError, "'x' is a masked array"),

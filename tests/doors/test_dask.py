@@ -175,6 +175,9 @@ def test_what_cannot_be_read_is_told(one_machine):
     broken[4005, 2] = np.nan
     with pytest.raises(NotFiniteError, match="row 5, column 2 of chunk 1, whose first row is 4000"):
         pyprobe.dask.leverage_scores(da.from_array(broken, chunks=(4000, 3)))
+    broken[::1000] = np.nan
+    with pytest.raises(NotFiniteError, match="NaN: 3, the first at row 0, column 0 of chunk 0"):
+        pyprobe.dask.leverage_scores(da.from_array(broken, chunks=(10, 3)))
     with pytest.raises(ShapeError, match="the 9000 rows that were sampled from; got 8999"):
         pyprobe.dask.take_rows(lazy[1:], sketching.sample_rows(a, 9, rng=0))
     with pytest.raises(ShapeError, match="the 9000 rows that were sampled from; got a scalar"):

@@ -190,3 +190,19 @@ def test_responses_may_be_columns_of_pandas():
         ):
             center(given)
     np.testing.assert_array_equal(center((words == "yes").astype(float)), expected)
+
+
+def test_columns_of_flags_and_numbers_are_read_together():
+    pandas = pytest.importorskip("pandas")
+    a = normals()
+    a[:, 1] = a[:, 1] > 0
+    frame = pandas.DataFrame(
+        {"x": a[:, 0], "above": a[:, 1] > 0, "z": pandas.array(a[:, 2], dtype="Float64")}
+    )
+    np.testing.assert_array_equal(leverage_scores(frame), leverage_scores(a))
+    frame["kind"] = ["one", "other"] * 30
+    frame["day"] = pandas.Timestamp("2024-01-01")
+    with pytest.raises(
+        TypeError, match=r"'a' must hold real numbers; got .* columns kind, day are"
+    ):
+        leverage_scores(frame)

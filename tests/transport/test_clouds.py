@@ -157,6 +157,24 @@ def test_the_barycenter_of_gaussians_is_a_gaussian():
     assert moments(blurred.barycenter)[1] > deviation + 0.01
 
 
+def test_the_blurred_barycenter_is_the_minimum_that_it_is_said_to_be():
+    x = np.linspace(-4, 4, 41)
+    cost = (x[:, None] - x) ** 2
+    bumps = np.exp(-0.5 * ((x - np.array([[-1.5], [1.0]])) / [[0.6], [0.9]]) ** 2)
+    bumps /= bumps.sum(axis=1, keepdims=True)
+    weights = np.array([0.3, 0.7])
+
+    def objective(center):
+        values = [sinkhorn(center, bump, cost, epsilon=1.0, tol=1e-12).value for bump in bumps]
+        return weights @ values + center @ np.log(center)
+
+    found = sinkhorn_barycenter(weights, bumps, cost, epsilon=1.0, debiased=False, tol=1e-12)
+    least, rng = objective(found.barycenter), np.random.default_rng(0)
+    for size in (1e-3, 1e-2, 1e-1):
+        moved = found.barycenter * np.exp(size * rng.standard_normal(41))
+        assert objective(moved / moved.sum()) > least
+
+
 def test_a_barycenter_that_does_not_exist_is_refused():
     cost = np.full((4, 4), np.inf)
     cost[:2, :2] = cost[2:, 2:] = 1.0

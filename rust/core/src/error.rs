@@ -67,7 +67,10 @@ pub enum Error {
         norm: f64,
     },
     /// Infinite or NaN entries where finite ones are needed.
-    #[error("'{name}' must be finite: {count} bad values, the first at row {row}, column {column}")]
+    #[error(
+        "'{name}' must be finite; entries that are infinite or NaN: {count}, the first at row {row}, \
+         column {column}"
+    )]
     NotFinite {
         /// The argument at fault.
         name: &'static str,
