@@ -6,6 +6,8 @@
 //! optimum, as Portnoy and Koenker (1997) do for regression by least absolute deviations: in 5 to 30
 //! steps whatever the rows are, where weights that follow the residuals take hundreds.
 
+#![allow(clippy::needless_range_loop)] // several arrays of so many lanes are read at once
+
 use ndarray::Array2;
 
 use super::gram::Sum;
@@ -57,7 +59,9 @@ impl<'a> Search<'a> {
         let mut x = target.to_vec();
         solve(&factor(gram(frame, None))?, &mut x);
         let along = dot(&x, target);
-        x.iter_mut().for_each(|x| *x /= along);
+        for x in &mut x {
+            *x /= along;
+        }
         let y = multiply(frame, &x);
         let moduli = || y.iter().flatten().map(|y| y.abs());
         // F' y = t / along: half way to the bounds.

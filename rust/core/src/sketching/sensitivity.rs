@@ -119,7 +119,7 @@ pub fn exact_sensitivities(
     check("weights", points.nrows(), weights.len(), &[weights.len()])?;
     check("targets", points.ncols(), targets.ncols(), targets.shape())?;
     let weights = weights.to_vec();
-    let scaled: Option<Array2<f64>> = (p == 1.0)
+    let scaled: Option<Array2<f64>> = (p <= 1.0)
         .then(|| Array2::from_shape_fn(points.raw_dim(), |(j, i)| weights[j] * points[[j, i]]));
     let points = scaled.as_ref().map_or(points, |scaled| scaled.view());
     let frame = Frame::plain(Rows::dense(points)?);
@@ -314,7 +314,7 @@ mod tests {
         let heavy = {
             let mut a = normals(400, 6, 9);
             for (i, mut row) in a.rows_mut().into_iter().enumerate() {
-                row *= 10.0_f64.powi((i % 9) as i32 - 4);
+                row *= 10.0_f64.powf((i % 9) as f64 - 4.0);
             }
             a
         };
