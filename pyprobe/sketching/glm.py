@@ -17,7 +17,8 @@ what a quadratic leaves over:
 where :math:`\delta = \theta - \theta_0` and :math:`L_0, g_0, H_0` are those of *all* rows at the
 mode :math:`\theta_0`. It is exact to second order at the mode, and unbiased as far as every
 remainder reaches: far off, where the sampled curvature might outweigh that of all rows, each goes
-on along its tangent, so that the quadratic wins and the log-likelihood falls.
+on along its tangent, so that the quadratic wins and the log-likelihood falls. Where rows have
+weights of their own, each term of both sums is times the row's.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 __all__ = ["GLMCoreset", "GLMCoresetCheck", "GLMCoresetInfo"]
 
 _KIND = "GLMCoreset"
+_SAME = 1e-8  # of a log-likelihood: beyond its rounding
 _REACH = 4.0, 20.0  # posterior standard deviations of eta, beyond the draws of a posterior
 
 
@@ -129,8 +131,10 @@ class GLMCoreset(_io.Frozen):
         The model.
     x : ndarray, shape (m, d)
         The rows drawn, dense, in the dtype of the data.
-    y, offset, weights : ndarray, shape (m,)
-        Their responses, offsets and weights, each 1 / (probability of being drawn).
+    y, offset, sample_weight : ndarray, shape (m,)
+        Their responses, offsets and weights among the data.
+    weights : ndarray, shape (m,)
+        What each stands for: its ``sample_weight`` / (probability of being drawn).
     indices : ndarray, shape (m,)
         Where they stood among the data, in increasing order.
     n_rows : int
@@ -150,7 +154,7 @@ class GLMCoreset(_io.Frozen):
 
     Notes
     -----
-    The value is immutable. It holds m (d + 4) + 2 d^2 numbers, and no reference to the data. An
+    The value is immutable. It holds m (d + 5) + 2 d^2 numbers, and no reference to the data. An
     evaluation costs O(m d + d^2), whatever n is.
 
     Examples
@@ -171,6 +175,7 @@ class GLMCoreset(_io.Frozen):
     x: FloatArray
     y: Vector
     offset: Vector
+    sample_weight: Vector
     weights: Vector
     indices: npt.NDArray[np.int64]
     n_rows: int
@@ -208,6 +213,7 @@ class GLMCoreset(_io.Frozen):
         family: Literal["logistic", "poisson", "gaussian"],
         n_samples: int,
         offset: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
         prior_precision: ArrayLike = 0.0,
         control_variate: bool = True,
         rng: Rng = None,
@@ -230,9 +236,13 @@ class GLMCoreset(_io.Frozen):
         family : {"logistic", "poisson", "gaussian"}
             The model.
         n_samples : int
-            Rows to keep, on average. All are kept, with weight 1, where it is n or more.
+            Rows to keep, on average. All are kept, as they are, where it is n or more.
         offset : array_like, shape (n,), optional
             Added to x . theta, such as the logarithm of an exposure.
+        sample_weight : array_like, shape (n,), optional
+            How often each row counts: its log-likelihood is times that. Not negative, and not all
+            zero; whole numbers are the same as rows that are repeated, and a row of weight 0 is as
+            if it were not there. See the notes. Default: 1.
         prior_precision : float or array_like, shape () or (d,) or (d, d), default 0
             Precision of a Gaussian prior about 0, which decides only where the mode is and how wide
             the posterior; take that of your model, or nearly. It is needed where the data alone
@@ -258,9 +268,10 @@ class GLMCoreset(_io.Frozen):
         Raises
         ------
         ShapeError      if the shapes do not fit.
-        DomainError     if a response is outside the family; if there is no mode: for separable data
-                        or dependent columns without a prior; for a plain sample of less than d
-                        rows, or of Poisson's family, where it has no guarantee.
+        DomainError     if a response is outside the family; if a weight is negative, or all are 0;
+                        if there is no mode: for separable data or dependent columns without a
+                        prior; for a plain sample of less than d rows, or of Poisson's family, where
+                        it has no guarantee.
         NotFiniteError  if an argument is infinite or NaN somewhere.
 
         Warns
@@ -272,9 +283,15 @@ class GLMCoreset(_io.Frozen):
         It is good where the posterior is near the mode: `check` says whether it is. Cost O(n d^2)
         for each step of Newton's method, of which there are 5 to 10, and memory for some vectors of
         length n; float32 and CSR rows are read in blocks, and computed with in float64. Only a
-        plain sample copies the rows, where responses or an offset go beside them. The draw is the
-        same for any number of threads; the mode depends on those of NumPy's linear algebra in its
-        last bits.
+        plain sample copies the rows, where responses or an offset go beside them, or weights. The
+        draw is the same for any number of threads; the mode depends on those of NumPy's linear
+        algebra in its last bits.
+
+        Weights are numbers of observations: the posterior is as narrow as their sum makes it. Those
+        of a survey, which sum to a population, should be scaled to sum to the size of the sample,
+        or to what it is worth. A group with s successes in k trials is two rows of a logistic
+        regression with the same x: y = 1 with the weight s, and y = 0 with the weight k - s. The
+        logarithm of the binomial coefficient, a constant, is no part of the log-likelihood then.
 
         References
         ----------
@@ -287,7 +304,7 @@ class GLMCoreset(_io.Frozen):
         n_samples = check_positive_int("n_samples", n_samples)
         control_variate = check_bool("control_variate", control_variate)
         check_callback("callback", callback)
-        data = as_data(family, x, y, offset)
+        data = as_data(family, x, y, offset, sample_weight)
         precision = as_precision(prior_precision, data.shape[1])
         if not control_variate:
             check_plain(data, n_samples)
@@ -296,7 +313,7 @@ class GLMCoreset(_io.Frozen):
         squares = data.squares(mode.factor)
         if control_variate:
             sizes, pull = remainders(data, mode, squares)
-            scores = guarded(sizes, n_samples)
+            scores = guarded(sizes, n_samples, data.weight)
         else:
             pull, scores = pulls(data, mode, squares), loss_scores(data)
         indices, probabilities, unseen = draw_rows(scores, n_samples, key)
@@ -306,7 +323,8 @@ class GLMCoreset(_io.Frozen):
             x=data.rows(indices),
             y=data.y[indices],
             offset=data.offset[indices],
-            weights=1 / probabilities,
+            sample_weight=data.weight[indices],
+            weights=data.weight[indices] / probabilities,
             indices=indices,
             n_rows=data.shape[0],
             center=mode.theta,
@@ -341,10 +359,10 @@ class GLMCoreset(_io.Frozen):
         -----
         Near the center it is the quadratic of all rows and the weighted remainders of those kept.
         From 4 to 20 posterior standard deviations of its eta on, the farther the less the
-        `expected_error` is, a remainder goes on along its tangent; that of a row of weight 1 does
-        not, which is known and not estimated. So far off the quadratic wins: the log-likelihood
-        goes to -inf in every direction in which that of all rows does, and a sampler finds its way
-        back. But there it says little of the data: start samplers at ``center``.
+        `expected_error` is, a remainder goes on along its tangent; that of a row which was kept for
+        certain does not, which is known and not estimated. So far off the quadratic wins: the
+        log-likelihood goes to -inf in every direction in which that of all rows does, and a sampler
+        finds its way back. But there it says little of the data: start samplers at ``center``.
 
         Cost O(m d + d^2) for each vector. Tensors: differentiable to any order, in reverse and
         forward mode, and under ``torch.func``; second derivatives jump where tangents begin. Of
@@ -424,6 +442,7 @@ class GLMCoreset(_io.Frozen):
         y: ArrayLike,
         *,
         offset: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
         draws: ArrayLike | None = None,
         n_draws: int = 100,
         rng: Rng = None,
@@ -436,7 +455,7 @@ class GLMCoreset(_io.Frozen):
 
         Parameters
         ----------
-        x, y, offset
+        x, y, offset, sample_weight
             The data that the coreset was made of; it keeps no reference to them.
         draws : array_like, shape (k, d), optional
             Draws from the coreset's posterior, such as NUTS makes. Default: `n_draws`, for the
@@ -454,7 +473,8 @@ class GLMCoreset(_io.Frozen):
 
         Raises
         ------
-        DomainError     if the data are others than those of the fit.
+        DomainError     if the data are others than those of the fit, by the rows that were kept and
+                        by the log-likelihood of all at the center.
         ShapeError      if shapes do not fit, or there are less than 10 draws.
         NotFiniteError  if an argument is infinite or NaN somewhere.
 
@@ -462,7 +482,7 @@ class GLMCoreset(_io.Frozen):
         -----
         Cost O(n d) a draw.
         """
-        data = as_data(self.family, x, y, offset)
+        data = as_data(self.family, x, y, offset, sample_weight)
         self._check_same(data)
         proposal, off = 1.0, 0.0
         if draws is None:
@@ -519,6 +539,13 @@ class GLMCoreset(_io.Frozen):
     def _rows(self) -> Vector:
         return np.asarray(self.x, dtype=np.float64)
 
+    @property
+    def _kept(self) -> Data:
+        """The rows as data that stand for all."""
+        return Data(
+            family=self.family, x=self._rows, y=self.y, offset=self.offset, weight=self.weights
+        )
+
     @cached_property
     def _polynomial(self) -> _Polynomial:
         """What is left once the linear and quadratic terms of the rows are summed up."""
@@ -526,8 +553,7 @@ class GLMCoreset(_io.Frozen):
         value, slope, curvature = (cumulant(self.family, eta, order) for order in range(3))
         w, rows = self.weights, self._rows
         if not self.control_variate:
-            data = Data(family=self.family, x=rows, y=self.y, offset=self.offset)
-            constant = float((w * self.y) @ eta + w @ data.bases)
+            constant = float((w * self.y) @ eta) + self._kept.base
             flat, endless = np.zeros((self.dim, self.dim)), np.full(len(eta), np.inf)
             return _Polynomial(constant, (w * self.y) @ rows, flat, eta, endless, curvature)
         return _Polynomial(
@@ -547,12 +573,12 @@ class GLMCoreset(_io.Frozen):
         e, the slope of the noise, e sqrt(d) T^2 (it is cubic), is half the slope T of the
         posterior. Rows that are kept for certain have no noise, and no end.
         """
-        data = Data(family=self.family, x=self._rows, y=self.y, offset=self.offset)
-        squares = data.squares(precision_factor(self.prior_precision - self.center_hessian))
+        factor = precision_factor(self.prior_precision - self.center_hessian)
+        squares = self._kept.squares(factor)
         least, most = _REACH
         steep = 2 * self.info.expected_error * np.sqrt(self.dim)
         widths = most if steep * most <= 1 else max(least, 1 / steep)
-        return np.where(self.weights > 1, widths * np.sqrt(squares), np.inf)
+        return np.where(self.weights > self.sample_weight, widths * np.sqrt(squares), np.inf)
 
     def _cumulant(self, points: Vector, order: int) -> Vector:
         """Return a derivative of A at each row, given differences from the center."""
@@ -572,11 +598,16 @@ class GLMCoreset(_io.Frozen):
             np.array_equal(data.rows(self.indices), self.x)
             and np.array_equal(data.y[self.indices], self.y)
             and np.array_equal(data.offset[self.indices], self.offset)
+            and np.array_equal(data.weight[self.indices], self.sample_weight)
+            # Rows that were not kept have their part in this sum alone.
+            and abs(data.values(self.center[None])[0] - self.center_value)
+            <= _SAME * (abs(self.center_value) + abs(data.base))
         )
         if not same:
             raise DomainError(
-                f"'x', 'y' and 'offset' must be the data of the fit, {self.n_rows} rows of "
-                f"{self.dim} columns in the same order; got others, of shape {data.shape}."
+                f"'x', 'y', 'offset' and 'sample_weight' must be the data of the fit, "
+                f"{self.n_rows} rows of {self.dim} columns in the same order; got others, of shape "
+                f"{data.shape}. What the fit was given, the check needs too."
             )
 
 

@@ -197,7 +197,7 @@ def test_rows_that_alone_decide_a_direction_are_all_kept():
 )
 def test_shares_add_up_and_no_large_row_takes_what_it_cannot_use(sizes, n_samples):
     sizes = np.asarray(sizes, dtype=float)
-    shares = guarded(sizes, n_samples) - 0.2 * n_samples / 10
+    shares = guarded(sizes, n_samples, np.ones(10)) - 0.2 * n_samples / 10
     assert shares.sum() == pytest.approx(min(0.8 * n_samples, np.count_nonzero(sizes)))
     assert shares.max() <= 1 + 1e-12
     below = shares < 1 - 1e-9
