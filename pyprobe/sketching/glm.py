@@ -44,7 +44,12 @@ from pyprobe._validate import (
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, ShapeError
 from pyprobe.progress import Callback, Reporter
-from pyprobe.sketching._glm_check import GLMCoresetCheck, compare, distance, posterior_draws
+from pyprobe.sketching._glm_check import (
+    GLMCoresetCheck,
+    compare,
+    judge_draws,
+    posterior_draws,
+)
 from pyprobe.sketching._glm_data import (
     FAMILIES,
     Data,
@@ -451,7 +456,8 @@ class GLMCoreset(_io.Frozen):
 
         At draws from the coreset's posterior the log-likelihood of all rows is computed; its
         difference from the coreset's makes importance weights, the same for any prior. Equal ones
-        mean equal posteriors.
+        mean equal posteriors. Whether draws that it is given are of that posterior it cannot know:
+        it compares likelihoods where they are.
 
         Parameters
         ----------
@@ -475,8 +481,20 @@ class GLMCoreset(_io.Frozen):
         ------
         DomainError     if the data are others than those of the fit, by the rows that were kept and
                         by the log-likelihood of all at the center.
+                        Or if the draws given do not vary: in some coordinate their standard
+                        deviation is less than 1e-3 of what Laplace's approximation has, with the
+                        prior of the fit.
         ShapeError      if shapes do not fit, or there are less than 10 draws.
         NotFiniteError  if an argument is infinite or NaN somewhere.
+
+        Warns
+        -----
+        NumericalWarning  if the draws given are unlike Laplace's approximation: in some coordinate
+                          their mean is more than 2 of its standard deviations off the center, or
+                          theirs is less than half or more than twice as large; or their distances
+                          have a root mean square above 3. So are those of a sampler that has not
+                          converged, or of a model whose prior moves or narrows them and was not
+                          given to the fit. ``reason`` has the sentences too.
 
         Notes
         -----
@@ -484,7 +502,7 @@ class GLMCoreset(_io.Frozen):
         """
         data = as_data(self.family, x, y, offset, sample_weight)
         self._check_same(data)
-        proposal, off = 1.0, 0.0
+        proposal, remark = 1.0, ""
         if draws is None:
             n_draws = check_positive_int("n_draws", n_draws, minimum=10)
             generator = np.random.default_rng(_rng.key(rng))
@@ -499,10 +517,9 @@ class GLMCoreset(_io.Frozen):
                     f"{given.shape}."
                 )
             thetas = points + self.center
-            if self.control_variate:  # the posterior of a plain sample is elsewhere, by itself
-                off = distance(self, thetas)
+            remark = judge_draws(self, thetas)
         differences = data.values(thetas) - np.asarray(self.log_likelihood(thetas))
-        return compare(thetas, differences, proposal, off)
+        return compare(thetas, differences, proposal, remark)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the coreset to `path`, as a NumPy archive without pickle.

@@ -16,6 +16,7 @@ from pyprobe.errors import (
     DomainError,
     NotFiniteError,
     NotPositiveDefiniteError,
+    NumericalWarning,
     ShapeError,
 )
 from pyprobe.sketching import GLMCoreset
@@ -332,7 +333,8 @@ def test_the_check_takes_draws_of_a_sampler_and_knows_its_data():
 def test_the_check_sees_draws_from_where_the_coreset_is_wrong_and_what_it_cannot_judge():
     x, y = problem("logistic", n=600)
     coreset = GLMCoreset.fit(x, y, family="logistic", n_samples=10, rng=0)
-    check = coreset.check(x, y, draws=near(coreset, 50, sds=20.0))
+    with pytest.warns(NumericalWarning, match="start the sampler at coreset.center"):
+        check = coreset.check(x, y, draws=near(coreset, 50, sds=20.0))
     assert check.verdict == "unfaithful"
     assert "keep more rows" in check.reason
     far = re.search(r"lie (\S+) posterior .* start the sampler at coreset.center", check.reason)
