@@ -19,8 +19,9 @@ from scipy.special import expit, gammaln
 
 from pyprobe._engine import Engine, select
 from pyprobe._validate import as_float_array, as_weights, check_finite
-from pyprobe.errors import DomainError, NotPositiveDefiniteError, ShapeError
-from pyprobe.sketching._input import array_of, read_tall, refuse_meta
+from pyprobe.errors import DomainError, NotPositiveDefiniteError, PyprobeError, ShapeError
+from pyprobe.sketching._chunks import Chunks, holds_chunks, is_used_up
+from pyprobe.sketching._input import array_of, as_matrix, read_tall, refuse_meta
 
 __all__ = [
     "FAMILIES",
@@ -93,7 +94,10 @@ def tamed_cumulant(
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Data:
-    """Rows, responses, offsets and weights of a model: a matrix in C order, or a CSR one."""
+    """Rows, responses, offsets and weights of a model.
+
+    Rows are a matrix in C order, a CSR one, or chunks that are read anew in each pass.
+    """
 
     family: str
     x: Any
@@ -109,14 +113,25 @@ class Data:
 
     def blocks(self) -> Iterator[tuple[slice, Vector]]:
         """Yield some rows at a time, dense and in float64: what lies in memory stays small."""
-        n, d = self.shape
-        size = max(_BLOCK // d, 64)
-        for start in range(0, n, size):
-            part = slice(start, min(start + size, n))
-            yield part, _dense(self.x[part])
+        # A power of two, as pieces of chunks are: the blocks are the same, however rows are stored.
+        size = 1 << max((_BLOCK // self.shape[1]).bit_length() - 1, 6)
+        for begin, rows in self._pieces():
+            n = rows.shape[0]
+            for start in range(0, n, size):
+                stop = min(start + size, n)
+                yield slice(begin + start, begin + stop), _dense(rows[start:stop])
+
+    def _pieces(self) -> Iterator[tuple[int, Any]]:
+        """Yield matrices of rows, each with the number of its first one."""
+        if isinstance(self.x, Chunks):
+            yield from ((begin, as_matrix(samples)) for begin, samples in self.x.pieces())
+        else:
+            yield 0, self.x
 
     def rows(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.floating[Any]]:
         """Return some rows, dense and in their own dtype."""
+        if isinstance(self.x, Chunks):
+            return self.x.take_rows(indices).astype(self.x.dtype, copy=False)
         chosen = self.x[indices]
         return chosen if isinstance(chosen, np.ndarray) else chosen.toarray()
 
@@ -192,15 +207,15 @@ def cells(n_points: int, n_rows: int) -> list[slice]:
 def as_data(family: str, x: Any, y: Any, offset: Any, sample_weight: Any = None) -> Data:
     """Check the data of a model; CPU tensors are read as arrays."""
     names = ("x", "y", "offset", "sample_weight")
-    if select(x, y, offset, sample_weight, names=names) is Engine.TORCH:
+    chunked = holds_chunks(x)
+    if select(None if chunked else x, y, offset, sample_weight, names=names) is Engine.TORCH:
         refuse_meta("x", x)
         raise TypeError(
             "'x' and 'y' must lie on the CPU: a fit reads them there. Pass .cpu(); the coreset "
             "itself takes a 'theta' on any device."
         )
-    tall = read_tall("x", x)
-    tall.check_finite()
-    n = tall.shape[0]
+    rows = _read_chunks(x) if chunked else _read_matrix(x)
+    n = rows.shape[0]
     response = _column("y", y, n)
     _check_response(family, response)
     shift = np.zeros(n) if offset is None else _column("offset", offset, n)
@@ -210,7 +225,7 @@ def as_data(family: str, x: Any, y: Any, offset: Any, sample_weight: Any = None)
         weight = as_weights(
             "sample_weight", _plain("sample_weight", sample_weight), n, "row of 'x'"
         )
-    return Data(family=family, x=tall.matrix(), y=response, offset=shift, weight=weight)
+    return Data(family=family, x=rows, y=response, offset=shift, weight=weight)
 
 
 def as_precision(value: Any, d: int) -> Vector:
@@ -234,6 +249,28 @@ def as_precision(value: Any, d: int) -> Vector:
             f"'prior_precision' must be positive semidefinite; its least eigenvalue is {least:.3g}."
         )
     return array
+
+
+def _read_matrix(x: Any) -> Any:
+    tall = read_tall("x", x)
+    tall.check_finite()
+    return tall.matrix()
+
+
+def _read_chunks(x: Any) -> Chunks:
+    if is_used_up(x):
+        raise TypeError(
+            f"'x' must be rows that can be read more than once; got a {type(x).__name__}, which is "
+            "used up by the first pass. Pass the function that makes it, a list of chunks or an "
+            "np.memmap: a coreset needs sums over all rows at the mode, and finds that by passes."
+        )
+    try:
+        rows = Chunks.read("x", x)
+        rows.check_finite()
+        next(rows.pieces())  # sees whether reading begins anew
+    except (TypeError, PyprobeError) as error:  # some call all rows 'a'
+        raise type(error)(str(error).replace("'a'", "'x'", 1)) from None
+    return rows
 
 
 def _column(name: str, value: Any, n: int) -> Vector:

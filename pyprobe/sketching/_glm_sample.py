@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pyprobe import _core
 from pyprobe.errors import DomainError
+from pyprobe.sketching._chunks import Chunks
 from pyprobe.sketching._glm_data import Data, Vector
 from pyprobe.sketching._input import read_tall
 from pyprobe.sketching.leverage import ranked_scores
@@ -21,7 +22,12 @@ _EVEN_SHARE = 0.2  # of the rows, drawn whatever their score: a guard away from 
 
 
 def check_plain(data: Data, n_samples: int) -> None:
-    """Refuse a sample without a control variate where none can be promised anything."""
+    """Refuse a sample without a control variate where none can be promised, or made."""
+    if isinstance(data.x, Chunks):
+        raise TypeError(
+            "'x' must be one matrix for control_variate=False; got row chunks. Put them together, "
+            "or take an np.memmap; a posterior, with control_variate=True, is made of chunks too."
+        )
     if data.family == "poisson":
         raise DomainError(
             "'control_variate' must be True for the Poisson family: no weighted sample bounds a "

@@ -24,6 +24,7 @@ weights of their own, each term of both sums is times the row's.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -212,7 +213,7 @@ class GLMCoreset(_io.Frozen):
     @classmethod
     def fit(
         cls,
-        x: ArrayLike | scipy.sparse.sparray,
+        x: ArrayLike | scipy.sparse.sparray | Sequence[Any] | Callable[[], Iterable[Any]],
         y: ArrayLike,
         *,
         family: Literal["logistic", "poisson", "gaussian"],
@@ -233,8 +234,11 @@ class GLMCoreset(_io.Frozen):
 
         Parameters
         ----------
-        x : array_like or SciPy sparse matrix, shape (n, d)
-            The rows. For an intercept, add a column of ones: none is added here.
+        x : array_like, SciPy sparse matrix or row chunks, shape (n, d)
+            The rows. For an intercept, add a column of ones: none is added here. Chunks are a list
+            or sequence of matrices, or a function that begins to read them anew: there are two
+            passes a step, and 15 to 25 in all. An ``np.memmap`` is read in blocks, too; a Dask
+            array or a data frame comes into memory as a whole.
         y : array_like, shape (n,)
             0 or 1 (``"logistic"``), counts (``"poisson"``, with the logarithmic link) or numbers
             (``"gaussian"``, with noise of variance 1).
@@ -273,6 +277,7 @@ class GLMCoreset(_io.Frozen):
         Raises
         ------
         ShapeError      if the shapes do not fit.
+        TypeError       if `x` can be read only once; or for a plain sample of row chunks.
         DomainError     if a response is outside the family; if a weight is negative, or all are 0;
                         if there is no mode: for separable data or dependent columns without a
                         prior; for a plain sample of less than d rows, or of Poisson's family, where
@@ -287,7 +292,8 @@ class GLMCoreset(_io.Frozen):
         -----
         It is good where the posterior is near the mode: `check` says whether it is. Cost O(n d^2)
         for each step of Newton's method, of which there are 5 to 10, and memory for some vectors of
-        length n; float32 and CSR rows are read in blocks, and computed with in float64. Only a
+        length n; float32 and CSR rows are read in blocks, and computed with in float64. Of chunks
+        one is in memory at a time, with what they are cut into: 2^20 numbers or 8 MB. Only a
         plain sample copies the rows, where responses or an offset go beside them, or weights. The
         draw is the same for any number of threads; the mode depends on those of NumPy's linear
         algebra in its last bits.
@@ -443,7 +449,7 @@ class GLMCoreset(_io.Frozen):
 
     def check(
         self,
-        x: ArrayLike | scipy.sparse.sparray,
+        x: ArrayLike | scipy.sparse.sparray | Sequence[Any] | Callable[[], Iterable[Any]],
         y: ArrayLike,
         *,
         offset: ArrayLike | None = None,
@@ -498,7 +504,7 @@ class GLMCoreset(_io.Frozen):
 
         Notes
         -----
-        Cost O(n d) a draw.
+        Cost O(n d) a draw; of chunks there are 4 passes.
         """
         data = as_data(self.family, x, y, offset, sample_weight)
         self._check_same(data)
