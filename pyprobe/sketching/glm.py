@@ -80,7 +80,7 @@ if TYPE_CHECKING:
 __all__ = ["GLMCoreset", "GLMCoresetCheck", "GLMCoresetInfo"]
 
 _KIND = "GLMCoreset"
-_SAME = 1e-8  # of a log-likelihood: beyond its rounding
+_SAME = 1e-8  # of the terms of a log-likelihood: beyond their rounding
 _REACH = 4.0, 20.0  # posterior standard deviations of eta, beyond the draws of a posterior
 
 
@@ -622,9 +622,7 @@ class GLMCoreset(_io.Frozen):
             and np.array_equal(data.y[self.indices], self.y)
             and np.array_equal(data.offset[self.indices], self.offset)
             and np.array_equal(data.weight[self.indices], self.sample_weight)
-            # Rows that were not kept have their part in this sum alone.
-            and abs(data.values(self.center[None])[0] - self.center_value)
-            <= _SAME * (abs(self.center_value) + abs(data.base))
+            and self._has_value(data)
         )
         if not same:
             raise DomainError(
@@ -632,6 +630,16 @@ class GLMCoreset(_io.Frozen):
                 f"{self.n_rows} rows of {self.dim} columns in the same order; got others, of shape "
                 f"{data.shape}. What the fit was given, the check needs too."
             )
+
+    def _has_value(self, data: Data) -> bool:
+        """Whether data have the log-likelihood of the fit at the center, up to rounding.
+
+        Rows that were not kept, and their weights, have their part in that alone.
+        """
+        eta = data.predict(self.center) + data.offset
+        size = (data.weight * np.abs(data.y)) @ np.abs(eta) + abs(data.base)
+        error = abs(data.value(eta) - self.center_value)
+        return bool(error <= _SAME * (size + abs(self.center_value)))
 
 
 def _twin(name: str) -> Any:

@@ -204,6 +204,18 @@ def test_the_check_wants_the_weights_of_the_fit(family):
         plain.check(x, y, sample_weight=weight)
 
 
+def test_the_check_knows_its_data_where_the_mode_is_far():
+    # Labels that a plane parts, nearly without a prior: terms of 1e4 whose sum is 1e-3.
+    x = np.column_stack([np.ones(5000), np.random.default_rng(0).normal(size=5000)])
+    y = (x[:, 1] > 0).astype(float)
+    coreset = GLMCoreset.fit(x, y, family="logistic", n_samples=100, prior_precision=1e-8, rng=0)
+    assert coreset.center_value > -1
+    assert np.abs(x @ coreset.center).max() > 1e4
+    assert coreset.check(x, y, rng=0).n_draws == 100
+    with pytest.raises(DomainError, match="'sample_weight' must be the data of the fit"):
+        coreset.check(x, y, sample_weight=np.full(5000, 2.0))
+
+
 def test_tensors_files_and_sparse_rows_have_weights(tmp_path):
     torch = pytest.importorskip("torch")
     x, y, offset, weight = weighted("logistic")
