@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
+from pyprobe._warn import warn
+from pyprobe.errors import DomainError, NumericalWarning
 from pyprobe.sketching._glm_data import Vector
+from pyprobe.sketching._glm_fit import precision_factor
 
 if TYPE_CHECKING:
     from pyprobe.sketching.glm import GLMCoreset
 
-__all__ = ["GLMCoresetCheck", "compare", "distance", "posterior_draws"]
+__all__ = ["GLMCoresetCheck", "compare", "judge_draws", "posterior_draws"]
 
 _FAITHFUL, _USABLE = 0.9, 0.3
 _FREEDOM, _SURPLUS = 5.0, 50
 _STEPS, _NEAR = 20, 1e-2
 _FAR = 3.0  # root mean square of draws, in standard deviations; that of a posterior is near 1
+_STILL = 1e-3  # standard deviation of draws, in those of Laplace's approximation: no sampler moved
+_OFF = 2.0  # of their mean from the center
+_NARROW, _WIDE = 0.5, 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,10 +37,11 @@ class GLMCoresetCheck:
         ``"faithful"``: the effective size is at least 0.9 of the draws. ``"reweight"``: at least
         0.3, so that draws weighted by `log_weights` stand for the full posterior. ``"unfaithful"``:
         less. ``"unknown"``: the draws made here are too few in effect, because the posterior is far
-        from Gaussian; pass those of a sampler.
+        from Gaussian; pass those of a sampler. With means s standard deviations apart, and nothing
+        else, a share :math:`e^{-s^2}` counts: 0.9 is s = 0.3, and 0.3 is s = 1.1.
     reason : str
-        A sentence with the numbers, and a way out where one is needed; another one where the draws
-        lie far from the center.
+        A sentence with the numbers, and a way out where one is needed; others where the draws may
+        be no sample of the posterior.
     n_effective : float
         Effective sample size of the importance weights, at most n_draws.
     n_draws : int
@@ -102,16 +109,58 @@ def _own_mode(coreset: GLMCoreset) -> tuple[Vector, Vector]:
     return theta, factor
 
 
-def distance(coreset: GLMCoreset, thetas: Vector) -> float:
-    """Return how far draws lie from the center, a root mean square in standard deviations."""
-    delta = thetas - coreset.center
-    precision = coreset.prior_precision - coreset.center_hessian
-    return float(np.sqrt(((delta @ precision) * delta).sum(axis=1).mean() / coreset.dim))
+def judge_draws(coreset: GLMCoreset, thetas: Vector) -> str:
+    """Warn of draws that are unlike Laplace's approximation, and return the sentences.
+
+    Those of a sampler that has not converged are so, of which likelihoods alone say nothing.
+
+    Raises
+    ------
+    DomainError     if they do not vary.
+    """
+    factor = precision_factor(coreset.prior_precision - coreset.center_hessian)
+    inverse = solve_triangular(factor, np.eye(coreset.dim), lower=True)
+    widths, delta = np.linalg.norm(inverse, axis=0), thetas - coreset.center
+    ratios, offsets = delta.std(axis=0, ddof=1) / widths, np.abs(delta.mean(axis=0)) / widths
+    _check_moved(ratios, widths)
+    if not coreset.control_variate:  # the posterior of a plain sample is elsewhere, by itself
+        return ""
+    distance = float(np.sqrt(((delta @ factor) ** 2).sum(axis=1).mean() / coreset.dim))
+    found = []
+    if distance > _FAR:
+        found.append(f"lie {distance:.3g} posterior standard deviations from the center")
+    if offsets.max() > _OFF:
+        found.append(
+            f"have a mean {offsets.max():.3g} standard deviations off the center in coordinate "
+            f"{offsets.argmax()}"
+        )
+    for worst, is_odd in ((ratios.argmin(), ratios < _NARROW), (ratios.argmax(), ratios > _WIDE)):
+        if is_odd.any():
+            found.append(f"are {ratios[worst]:.3g} times as wide as it in coordinate {worst}")
+    if not found:
+        return ""
+    sentences = (
+        f"Against Laplace's approximation the draws {', and '.join(found)}. The check compares "
+        "likelihoods where the draws are; it cannot know whether the sampler has converged. Unless "
+        "the prior of the model moves or narrows them so, or the posterior is far from Gaussian: "
+        "start the sampler at coreset.center, run it for longer, and give the fit that prior."
+    )
+    warn(f"GLMCoreset.check: {sentences}", NumericalWarning)
+    return " " + sentences
 
 
-def compare(
-    thetas: Vector, differences: Vector, proposal: float, distance: float
-) -> GLMCoresetCheck:
+def _check_moved(ratios: Vector, widths: Vector) -> None:
+    least = int(ratios.argmin())
+    if ratios[least] < _STILL:
+        raise DomainError(
+            "'draws' must be those of a sampler that has moved; got a standard deviation of "
+            f"{ratios[least] * widths[least]:.3g} in coordinate {least}, where that of the "
+            f"posterior is about {widths[least]:.3g}. Start the sampler at coreset.center and look "
+            "at its step size; or give the fit the prior of the model, if that is so narrow."
+        )
+
+
+def compare(thetas: Vector, differences: Vector, proposal: float, remark: str) -> GLMCoresetCheck:
     """Judge by log-weights at draws; `proposal` is the share of proposals that counted."""
     n = len(thetas)
     weights = _weights(differences)
@@ -119,17 +168,12 @@ def compare(
     means, deviations = thetas.mean(axis=0), thetas.std(axis=0)
     full = weights @ thetas
     spread = np.sqrt(np.maximum(weights @ (thetas - full) ** 2, 0))
-    with np.errstate(divide="ignore", invalid="ignore"):  # a single draw counts, or all are equal
+    with np.errstate(divide="ignore", invalid="ignore"):  # a single draw counts
         shift, log_ratio = (means - full) / deviations, np.log(deviations / spread)
     verdict, reason = _verdict(n_effective, n, proposal)
-    if distance > _FAR:
-        reason += (
-            f" The draws lie {distance:.3g} posterior standard deviations from the center: start "
-            "the sampler at coreset.center, and give the fit the prior of the model."
-        )
     return GLMCoresetCheck(
         verdict=verdict,
-        reason=reason,
+        reason=reason + remark,
         n_effective=n_effective,
         n_draws=n,
         mean_shift=shift,

@@ -1,7 +1,8 @@
 """Data of a generalized linear model with its natural link: what one pass over it gives.
 
 The log-likelihood of a row is y eta - A(eta) + c(y) with eta = x . theta + offset, and all its
-derivatives in eta but the first are those of the cumulant function A alone.
+derivatives in eta but the first are those of the cumulant function A alone. That of all rows is
+their sum with weights, such as the numbers of times that they were seen.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from scipy.linalg import solve_triangular
 from scipy.special import expit, gammaln
 
 from pyprobe._engine import Engine, select
-from pyprobe._validate import as_float_array, check_finite
-from pyprobe.errors import DomainError, NotPositiveDefiniteError, ShapeError
-from pyprobe.sketching._input import array_of, read_tall, refuse_meta
+from pyprobe._validate import as_float_array, as_weights, check_finite
+from pyprobe.errors import DomainError, NotPositiveDefiniteError, PyprobeError, ShapeError
+from pyprobe.sketching._chunks import Chunks, holds_chunks, is_used_up
+from pyprobe.sketching._input import array_of, as_matrix, read_tall, refuse_meta
 
 __all__ = [
     "FAMILIES",
@@ -92,12 +94,16 @@ def tamed_cumulant(
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Data:
-    """Rows, responses and offsets of a model: a matrix in C order, or a CSR one."""
+    """Rows, responses, offsets and weights of a model.
+
+    Rows are a matrix in C order, a CSR one, or chunks that are read anew in each pass.
+    """
 
     family: str
     x: Any
     y: Vector
     offset: Vector
+    weight: Vector
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -107,22 +113,37 @@ class Data:
 
     def blocks(self) -> Iterator[tuple[slice, Vector]]:
         """Yield some rows at a time, dense and in float64: what lies in memory stays small."""
-        n, d = self.shape
-        size = max(_BLOCK // d, 64)
-        for start in range(0, n, size):
-            part = slice(start, min(start + size, n))
-            yield part, _dense(self.x[part])
+        # A power of two, as pieces of chunks are: the blocks are the same, however rows are stored.
+        size = 1 << max((_BLOCK // self.shape[1]).bit_length() - 1, 6)
+        for begin, rows in self._pieces():
+            n = rows.shape[0]
+            for start in range(0, n, size):
+                stop = min(start + size, n)
+                yield slice(begin + start, begin + stop), _dense(rows[start:stop])
+
+    def _pieces(self) -> Iterator[tuple[int, Any]]:
+        """Yield matrices of rows, each with the number of its first one."""
+        if isinstance(self.x, Chunks):
+            yield from ((begin, as_matrix(samples)) for begin, samples in self.x.pieces())
+        else:
+            yield 0, self.x
 
     def rows(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.floating[Any]]:
         """Return some rows, dense and in their own dtype."""
+        if isinstance(self.x, Chunks):
+            return self.x.take_rows(indices).astype(self.x.dtype, copy=False)
         chosen = self.x[indices]
         return chosen if isinstance(chosen, np.ndarray) else chosen.toarray()
 
     def predict(self, theta: Vector) -> Vector:
-        """Return x . theta, shape (n,); without the offset."""
+        """Return x . theta, shape (n,); without the offset, and 0 for rows that do not count.
+
+        So no step is judged by where it takes those.
+        """
         found = np.empty(self.shape[0])
         for part, block in self.blocks():
             found[part] = block @ theta
+        found[self.weight == 0] = 0
         return found
 
     @property
@@ -136,27 +157,30 @@ class Data:
 
     @cached_property
     def base(self) -> float:
-        """The sum of c(y)."""
-        return float(self.bases.sum())
+        """The weighted sum of c(y)."""
+        return float(self.weight @ self.bases)
 
     def value(self, eta: Vector) -> float:
         """Return the log-likelihood, given eta with the offset."""
-        return float(self.y @ eta - cumulant(self.family, eta, 0).sum()) + self.base
+        linear = (self.weight * self.y) @ eta
+        return float(linear - self.weight @ cumulant(self.family, eta, 0)) + self.base
 
     def values(self, thetas: Vector) -> Vector:
         """Return the log-likelihood at each row of `thetas`, shape (k,)."""
         found = np.full(len(thetas), self.base)
         for part, block in self.blocks():
+            weight = self.weight[part]
             for some in cells(len(thetas), len(block)):
                 eta = thetas[some] @ block.T + self.offset[part]
-                found[some] += eta @ self.y[part] - cumulant(self.family, eta, 0).sum(axis=1)
+                found[some] += eta @ (weight * self.y[part])
+                found[some] -= cumulant(self.family, eta, 0) @ weight
         return found
 
     def derivatives(self, eta: Vector) -> tuple[Vector, Vector]:
         """Return gradient and Hessian of the log-likelihood, given eta with the offset."""
         d = self.shape[1]
-        residual = self.y - cumulant(self.family, eta, 1)
-        root = np.sqrt(cumulant(self.family, eta, 2))
+        residual = self.weight * (self.y - cumulant(self.family, eta, 1))
+        root = np.sqrt(self.weight * cumulant(self.family, eta, 2))
         gradient, hessian = np.zeros(d), np.zeros((d, d))
         for part, block in self.blocks():
             gradient += residual[part] @ block
@@ -180,21 +204,28 @@ def cells(n_points: int, n_rows: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, n_points, size)]
 
 
-def as_data(family: str, x: Any, y: Any, offset: Any) -> Data:
+def as_data(family: str, x: Any, y: Any, offset: Any, sample_weight: Any = None) -> Data:
     """Check the data of a model; CPU tensors are read as arrays."""
-    if select(x, y, offset, names=("x", "y", "offset")) is Engine.TORCH:
+    names = ("x", "y", "offset", "sample_weight")
+    chunked = holds_chunks(x)
+    if select(None if chunked else x, y, offset, sample_weight, names=names) is Engine.TORCH:
         refuse_meta("x", x)
         raise TypeError(
             "'x' and 'y' must lie on the CPU: a fit reads them there. Pass .cpu(); the coreset "
             "itself takes a 'theta' on any device."
         )
-    tall = read_tall("x", x)
-    tall.check_finite()
-    n = tall.shape[0]
+    rows = _read_chunks(x) if chunked else _read_matrix(x)
+    n = rows.shape[0]
     response = _column("y", y, n)
     _check_response(family, response)
     shift = np.zeros(n) if offset is None else _column("offset", offset, n)
-    return Data(family=family, x=tall.matrix(), y=response, offset=shift)
+    if sample_weight is None:
+        weight = np.ones(n)
+    else:
+        weight = as_weights(
+            "sample_weight", _plain("sample_weight", sample_weight), n, "row of 'x'"
+        )
+    return Data(family=family, x=rows, y=response, offset=shift, weight=weight)
 
 
 def as_precision(value: Any, d: int) -> Vector:
@@ -220,15 +251,41 @@ def as_precision(value: Any, d: int) -> Vector:
     return array
 
 
+def _read_matrix(x: Any) -> Any:
+    tall = read_tall("x", x)
+    tall.check_finite()
+    return tall.matrix()
+
+
+def _read_chunks(x: Any) -> Chunks:
+    if is_used_up(x):
+        raise TypeError(
+            f"'x' must be rows that can be read more than once; got a {type(x).__name__}, which is "
+            "used up by the first pass. Pass the function that makes it, a list of chunks or an "
+            "np.memmap: a coreset needs sums over all rows at the mode, and finds that by passes."
+        )
+    try:
+        rows = Chunks.read("x", x)
+        rows.check_finite()
+        next(rows.pieces())  # sees whether reading begins anew
+    except (TypeError, PyprobeError) as error:  # some call all rows 'a'
+        raise type(error)(str(error).replace("'a'", "'x'", 1)) from None
+    return rows
+
+
 def _column(name: str, value: Any, n: int) -> Vector:
-    value = array_of(name, value) if hasattr(value, "detach") else value
-    array = np.ascontiguousarray(as_float_array(name, value), dtype=np.float64)
+    array = np.ascontiguousarray(as_float_array(name, _plain(name, value)), dtype=np.float64)
     if array.shape != (n,):
         raise ShapeError(
             f"'{name}' must have shape ({n},), one number a row of 'x'; got {array.shape}."
         )
     check_finite(name, array)
     return array
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Return a tensor as an array, and anything else as it is."""
+    return array_of(name, value) if hasattr(value, "detach") else value
 
 
 def _check_response(family: str, y: Vector) -> None:

@@ -98,7 +98,8 @@ def remainders(data: Data, mode: Mode, squares: Vector) -> tuple[Vector, Vector]
     With delta ~ N(0, h) the remainder is r = A(eta + delta) - A - A' delta - A'' delta^2 / 2. The
     first result is its root mean square: probabilities in proportion to it make the variance of
     the sum of remainders least. The second is sqrt(h) E r', the covariance of r with the standard
-    normal behind delta (Stein's lemma): how far the row pulls the posterior mean.
+    normal behind delta (Stein's lemma): how far the row pulls the posterior mean. Both are times
+    the weight of the row.
     """
     third, fourth = (cumulant(data.family, mode.eta, order) for order in (3, 4))
     size = np.sqrt(15 / 36 * third**2 * squares**3 + 105 / 576 * fourth**2 * squares**4)
@@ -106,12 +107,12 @@ def remainders(data: Data, mode: Mode, squares: Vector) -> tuple[Vector, Vector]
     far = squares > _SERIES
     if far.any() and data.family != "gaussian":
         size[far], pull[far] = _by_quadrature(data.family, mode.eta[far], squares[far])
-    return size, pull
+    return data.weight * size, data.weight * pull
 
 
 def pulls(data: Data, mode: Mode, squares: Vector) -> Vector:
     """Return how far each row by itself pulls the posterior mean, in standard deviations."""
-    return np.sqrt(squares) * np.abs(data.y - cumulant(data.family, mode.eta, 1))
+    return data.weight * np.sqrt(squares) * np.abs(data.y - cumulant(data.family, mode.eta, 1))
 
 
 def _by_quadrature(family: str, eta: Vector, squares: Vector) -> tuple[Vector, Vector]:

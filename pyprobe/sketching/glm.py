@@ -17,12 +17,14 @@ what a quadratic leaves over:
 where :math:`\delta = \theta - \theta_0` and :math:`L_0, g_0, H_0` are those of *all* rows at the
 mode :math:`\theta_0`. It is exact to second order at the mode, and unbiased as far as every
 remainder reaches: far off, where the sampled curvature might outweigh that of all rows, each goes
-on along its tangent, so that the quadratic wins and the log-likelihood falls.
+on along its tangent, so that the quadratic wins and the log-likelihood falls. Where rows have
+weights of their own, each term of both sums is times the row's.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -43,7 +45,12 @@ from pyprobe._validate import (
 from pyprobe._warn import warn
 from pyprobe.errors import ConvergenceWarning, DomainError, ShapeError
 from pyprobe.progress import Callback, Reporter
-from pyprobe.sketching._glm_check import GLMCoresetCheck, compare, distance, posterior_draws
+from pyprobe.sketching._glm_check import (
+    GLMCoresetCheck,
+    compare,
+    judge_draws,
+    posterior_draws,
+)
 from pyprobe.sketching._glm_data import (
     FAMILIES,
     Data,
@@ -73,6 +80,7 @@ if TYPE_CHECKING:
 __all__ = ["GLMCoreset", "GLMCoresetCheck", "GLMCoresetInfo"]
 
 _KIND = "GLMCoreset"
+_SAME = 1e-8  # of the terms of a log-likelihood: beyond their rounding
 _REACH = 4.0, 20.0  # posterior standard deviations of eta, beyond the draws of a posterior
 
 
@@ -129,8 +137,10 @@ class GLMCoreset(_io.Frozen):
         The model.
     x : ndarray, shape (m, d)
         The rows drawn, dense, in the dtype of the data.
-    y, offset, weights : ndarray, shape (m,)
-        Their responses, offsets and weights, each 1 / (probability of being drawn).
+    y, offset, sample_weight : ndarray, shape (m,)
+        Their responses, offsets and weights among the data.
+    weights : ndarray, shape (m,)
+        What each stands for: its ``sample_weight`` / (probability of being drawn).
     indices : ndarray, shape (m,)
         Where they stood among the data, in increasing order.
     n_rows : int
@@ -150,7 +160,7 @@ class GLMCoreset(_io.Frozen):
 
     Notes
     -----
-    The value is immutable. It holds m (d + 4) + 2 d^2 numbers, and no reference to the data. An
+    The value is immutable. It holds m (d + 5) + 2 d^2 numbers, and no reference to the data. An
     evaluation costs O(m d + d^2), whatever n is.
 
     Examples
@@ -171,6 +181,7 @@ class GLMCoreset(_io.Frozen):
     x: FloatArray
     y: Vector
     offset: Vector
+    sample_weight: Vector
     weights: Vector
     indices: npt.NDArray[np.int64]
     n_rows: int
@@ -202,12 +213,13 @@ class GLMCoreset(_io.Frozen):
     @classmethod
     def fit(
         cls,
-        x: ArrayLike | scipy.sparse.sparray,
+        x: ArrayLike | scipy.sparse.sparray | Sequence[Any] | Callable[[], Iterable[Any]],
         y: ArrayLike,
         *,
         family: Literal["logistic", "poisson", "gaussian"],
         n_samples: int,
         offset: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
         prior_precision: ArrayLike = 0.0,
         control_variate: bool = True,
         rng: Rng = None,
@@ -222,17 +234,24 @@ class GLMCoreset(_io.Frozen):
 
         Parameters
         ----------
-        x : array_like or SciPy sparse matrix, shape (n, d)
-            The rows. For an intercept, add a column of ones: none is added here.
+        x : array_like, SciPy sparse matrix or row chunks, shape (n, d)
+            The rows. For an intercept, add a column of ones: none is added here. Chunks are a list
+            or sequence of matrices, or a function that begins to read them anew: there are two
+            passes a step, and 15 to 25 in all. An ``np.memmap`` is read in blocks, too; a Dask
+            array or a data frame comes into memory as a whole.
         y : array_like, shape (n,)
             0 or 1 (``"logistic"``), counts (``"poisson"``, with the logarithmic link) or numbers
             (``"gaussian"``, with noise of variance 1).
         family : {"logistic", "poisson", "gaussian"}
             The model.
         n_samples : int
-            Rows to keep, on average. All are kept, with weight 1, where it is n or more.
+            Rows to keep, on average. All are kept, as they are, where it is n or more.
         offset : array_like, shape (n,), optional
             Added to x . theta, such as the logarithm of an exposure.
+        sample_weight : array_like, shape (n,), optional
+            How often each row counts: its log-likelihood is times that. Not negative, and not all
+            zero; whole numbers are the same as rows that are repeated, and a row of weight 0 is as
+            if it were not there. See the notes. Default: 1.
         prior_precision : float or array_like, shape () or (d,) or (d, d), default 0
             Precision of a Gaussian prior about 0, which decides only where the mode is and how wide
             the posterior; take that of your model, or nearly. It is needed where the data alone
@@ -258,9 +277,11 @@ class GLMCoreset(_io.Frozen):
         Raises
         ------
         ShapeError      if the shapes do not fit.
-        DomainError     if a response is outside the family; if there is no mode: for separable data
-                        or dependent columns without a prior; for a plain sample of less than d
-                        rows, or of Poisson's family, where it has no guarantee.
+        TypeError       if `x` can be read only once; or for a plain sample of row chunks.
+        DomainError     if a response is outside the family; if a weight is negative, or all are 0;
+                        if there is no mode: for separable data or dependent columns without a
+                        prior; for a plain sample of less than d rows, or of Poisson's family, where
+                        it has no guarantee.
         NotFiniteError  if an argument is infinite or NaN somewhere.
 
         Warns
@@ -271,10 +292,17 @@ class GLMCoreset(_io.Frozen):
         -----
         It is good where the posterior is near the mode: `check` says whether it is. Cost O(n d^2)
         for each step of Newton's method, of which there are 5 to 10, and memory for some vectors of
-        length n; float32 and CSR rows are read in blocks, and computed with in float64. Only a
-        plain sample copies the rows, where responses or an offset go beside them. The draw is the
-        same for any number of threads; the mode depends on those of NumPy's linear algebra in its
-        last bits.
+        length n; float32 and CSR rows are read in blocks, and computed with in float64. Of chunks
+        one is in memory at a time, with what they are cut into: 2^20 numbers or 8 MB. Only a
+        plain sample copies the rows, where responses or an offset go beside them, or weights. The
+        draw is the same for any number of threads; the mode depends on those of NumPy's linear
+        algebra in its last bits.
+
+        Weights are numbers of observations: the posterior is as narrow as their sum makes it. Those
+        of a survey, which sum to a population, should be scaled to sum to the size of the sample,
+        or to what it is worth. A group with s successes in k trials is two rows of a logistic
+        regression with the same x: y = 1 with the weight s, and y = 0 with the weight k - s. The
+        logarithm of the binomial coefficient, a constant, is no part of the log-likelihood then.
 
         References
         ----------
@@ -287,7 +315,7 @@ class GLMCoreset(_io.Frozen):
         n_samples = check_positive_int("n_samples", n_samples)
         control_variate = check_bool("control_variate", control_variate)
         check_callback("callback", callback)
-        data = as_data(family, x, y, offset)
+        data = as_data(family, x, y, offset, sample_weight)
         precision = as_precision(prior_precision, data.shape[1])
         if not control_variate:
             check_plain(data, n_samples)
@@ -296,7 +324,7 @@ class GLMCoreset(_io.Frozen):
         squares = data.squares(mode.factor)
         if control_variate:
             sizes, pull = remainders(data, mode, squares)
-            scores = guarded(sizes, n_samples)
+            scores = guarded(sizes, n_samples, data.weight)
         else:
             pull, scores = pulls(data, mode, squares), loss_scores(data)
         indices, probabilities, unseen = draw_rows(scores, n_samples, key)
@@ -306,7 +334,8 @@ class GLMCoreset(_io.Frozen):
             x=data.rows(indices),
             y=data.y[indices],
             offset=data.offset[indices],
-            weights=1 / probabilities,
+            sample_weight=data.weight[indices],
+            weights=data.weight[indices] / probabilities,
             indices=indices,
             n_rows=data.shape[0],
             center=mode.theta,
@@ -341,10 +370,10 @@ class GLMCoreset(_io.Frozen):
         -----
         Near the center it is the quadratic of all rows and the weighted remainders of those kept.
         From 4 to 20 posterior standard deviations of its eta on, the farther the less the
-        `expected_error` is, a remainder goes on along its tangent; that of a row of weight 1 does
-        not, which is known and not estimated. So far off the quadratic wins: the log-likelihood
-        goes to -inf in every direction in which that of all rows does, and a sampler finds its way
-        back. But there it says little of the data: start samplers at ``center``.
+        `expected_error` is, a remainder goes on along its tangent; that of a row which was kept for
+        certain does not, which is known and not estimated. So far off the quadratic wins: the
+        log-likelihood goes to -inf in every direction in which that of all rows does, and a sampler
+        finds its way back. But there it says little of the data: start samplers at ``center``.
 
         Cost O(m d + d^2) for each vector. Tensors: differentiable to any order, in reverse and
         forward mode, and under ``torch.func``; second derivatives jump where tangents begin. Of
@@ -420,10 +449,11 @@ class GLMCoreset(_io.Frozen):
 
     def check(
         self,
-        x: ArrayLike | scipy.sparse.sparray,
+        x: ArrayLike | scipy.sparse.sparray | Sequence[Any] | Callable[[], Iterable[Any]],
         y: ArrayLike,
         *,
         offset: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
         draws: ArrayLike | None = None,
         n_draws: int = 100,
         rng: Rng = None,
@@ -432,11 +462,12 @@ class GLMCoreset(_io.Frozen):
 
         At draws from the coreset's posterior the log-likelihood of all rows is computed; its
         difference from the coreset's makes importance weights, the same for any prior. Equal ones
-        mean equal posteriors.
+        mean equal posteriors. Whether draws that it is given are of that posterior it cannot know:
+        it compares likelihoods where they are.
 
         Parameters
         ----------
-        x, y, offset
+        x, y, offset, sample_weight
             The data that the coreset was made of; it keeps no reference to them.
         draws : array_like, shape (k, d), optional
             Draws from the coreset's posterior, such as NUTS makes. Default: `n_draws`, for the
@@ -454,17 +485,30 @@ class GLMCoreset(_io.Frozen):
 
         Raises
         ------
-        DomainError     if the data are others than those of the fit.
+        DomainError     if the data are others than those of the fit, by the rows that were kept and
+                        by the log-likelihood of all at the center.
+                        Or if the draws given do not vary: in some coordinate their standard
+                        deviation is less than 1e-3 of what Laplace's approximation has, with the
+                        prior of the fit.
         ShapeError      if shapes do not fit, or there are less than 10 draws.
         NotFiniteError  if an argument is infinite or NaN somewhere.
 
+        Warns
+        -----
+        NumericalWarning  if the draws given are unlike Laplace's approximation: in some coordinate
+                          their mean is more than 2 of its standard deviations off the center, or
+                          theirs is less than half or more than twice as large; or their distances
+                          have a root mean square above 3. So are those of a sampler that has not
+                          converged, or of a model whose prior moves or narrows them and was not
+                          given to the fit. ``reason`` has the sentences too.
+
         Notes
         -----
-        Cost O(n d) a draw.
+        Cost O(n d) a draw; of chunks there are 4 passes.
         """
-        data = as_data(self.family, x, y, offset)
+        data = as_data(self.family, x, y, offset, sample_weight)
         self._check_same(data)
-        proposal, off = 1.0, 0.0
+        proposal, remark = 1.0, ""
         if draws is None:
             n_draws = check_positive_int("n_draws", n_draws, minimum=10)
             generator = np.random.default_rng(_rng.key(rng))
@@ -479,10 +523,9 @@ class GLMCoreset(_io.Frozen):
                     f"{given.shape}."
                 )
             thetas = points + self.center
-            if self.control_variate:  # the posterior of a plain sample is elsewhere, by itself
-                off = distance(self, thetas)
+            remark = judge_draws(self, thetas)
         differences = data.values(thetas) - np.asarray(self.log_likelihood(thetas))
-        return compare(thetas, differences, proposal, off)
+        return compare(thetas, differences, proposal, remark)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the coreset to `path`, as a NumPy archive without pickle.
@@ -519,6 +562,13 @@ class GLMCoreset(_io.Frozen):
     def _rows(self) -> Vector:
         return np.asarray(self.x, dtype=np.float64)
 
+    @property
+    def _kept(self) -> Data:
+        """The rows as data that stand for all."""
+        return Data(
+            family=self.family, x=self._rows, y=self.y, offset=self.offset, weight=self.weights
+        )
+
     @cached_property
     def _polynomial(self) -> _Polynomial:
         """What is left once the linear and quadratic terms of the rows are summed up."""
@@ -526,8 +576,7 @@ class GLMCoreset(_io.Frozen):
         value, slope, curvature = (cumulant(self.family, eta, order) for order in range(3))
         w, rows = self.weights, self._rows
         if not self.control_variate:
-            data = Data(family=self.family, x=rows, y=self.y, offset=self.offset)
-            constant = float((w * self.y) @ eta + w @ data.bases)
+            constant = float((w * self.y) @ eta) + self._kept.base
             flat, endless = np.zeros((self.dim, self.dim)), np.full(len(eta), np.inf)
             return _Polynomial(constant, (w * self.y) @ rows, flat, eta, endless, curvature)
         return _Polynomial(
@@ -547,12 +596,12 @@ class GLMCoreset(_io.Frozen):
         e, the slope of the noise, e sqrt(d) T^2 (it is cubic), is half the slope T of the
         posterior. Rows that are kept for certain have no noise, and no end.
         """
-        data = Data(family=self.family, x=self._rows, y=self.y, offset=self.offset)
-        squares = data.squares(precision_factor(self.prior_precision - self.center_hessian))
+        factor = precision_factor(self.prior_precision - self.center_hessian)
+        squares = self._kept.squares(factor)
         least, most = _REACH
         steep = 2 * self.info.expected_error * np.sqrt(self.dim)
         widths = most if steep * most <= 1 else max(least, 1 / steep)
-        return np.where(self.weights > 1, widths * np.sqrt(squares), np.inf)
+        return np.where(self.weights > self.sample_weight, widths * np.sqrt(squares), np.inf)
 
     def _cumulant(self, points: Vector, order: int) -> Vector:
         """Return a derivative of A at each row, given differences from the center."""
@@ -572,12 +621,25 @@ class GLMCoreset(_io.Frozen):
             np.array_equal(data.rows(self.indices), self.x)
             and np.array_equal(data.y[self.indices], self.y)
             and np.array_equal(data.offset[self.indices], self.offset)
+            and np.array_equal(data.weight[self.indices], self.sample_weight)
+            and self._has_value(data)
         )
         if not same:
             raise DomainError(
-                f"'x', 'y' and 'offset' must be the data of the fit, {self.n_rows} rows of "
-                f"{self.dim} columns in the same order; got others, of shape {data.shape}."
+                f"'x', 'y', 'offset' and 'sample_weight' must be the data of the fit, "
+                f"{self.n_rows} rows of {self.dim} columns in the same order; got others, of shape "
+                f"{data.shape}. What the fit was given, the check needs too."
             )
+
+    def _has_value(self, data: Data) -> bool:
+        """Whether data have the log-likelihood of the fit at the center, up to rounding.
+
+        Rows that were not kept, and their weights, have their part in that alone.
+        """
+        eta = data.predict(self.center) + data.offset
+        size = (data.weight * np.abs(data.y)) @ np.abs(eta) + abs(data.base)
+        error = abs(data.value(eta) - self.center_value)
+        return bool(error <= _SAME * (size + abs(self.center_value)))
 
 
 def _twin(name: str) -> Any:

@@ -89,6 +89,22 @@ def test_the_factor_is_the_log_likelihood_less_its_value_at_the_center(coreset):
     np.testing.assert_allclose(theta.grad, slope, rtol=1e-4, atol=1e-3)
 
 
+def test_the_factor_of_weighted_rows_is_that_of_a_weighted_plate(data):
+    x, y = data
+    weights = np.random.default_rng(0).gamma(1.0, size=N)
+    coreset = GLMCoreset.fit(x, y, family="logistic", n_samples=N, sample_weight=weights)
+
+    def rows(theta):
+        with weighted_plate("data", torch.tensor(weights)):
+            logits = torch.tensor(x) @ theta
+            pyro.sample("y", dist.Bernoulli(logits=logits), obs=torch.tensor(y))
+
+    for theta in torch.tensor(coreset.center) + torch.randn(3, D):
+        expected = poutine.trace(rows).get_trace(theta).log_prob_sum() - coreset.center_value
+        found = poutine.trace(glm_coreset_factor).get_trace(coreset, theta).log_prob_sum()
+        assert found.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_nuts_with_two_percent_of_the_rows_finds_the_posterior_of_all(data, coreset, dtype):

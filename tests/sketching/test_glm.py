@@ -16,6 +16,7 @@ from pyprobe.errors import (
     DomainError,
     NotFiniteError,
     NotPositiveDefiniteError,
+    NumericalWarning,
     ShapeError,
 )
 from pyprobe.sketching import GLMCoreset
@@ -197,7 +198,7 @@ def test_rows_that_alone_decide_a_direction_are_all_kept():
 )
 def test_shares_add_up_and_no_large_row_takes_what_it_cannot_use(sizes, n_samples):
     sizes = np.asarray(sizes, dtype=float)
-    shares = guarded(sizes, n_samples) - 0.2 * n_samples / 10
+    shares = guarded(sizes, n_samples, np.ones(10)) - 0.2 * n_samples / 10
     assert shares.sum() == pytest.approx(min(0.8 * n_samples, np.count_nonzero(sizes)))
     assert shares.max() <= 1 + 1e-12
     below = shares < 1 - 1e-9
@@ -332,7 +333,8 @@ def test_the_check_takes_draws_of_a_sampler_and_knows_its_data():
 def test_the_check_sees_draws_from_where_the_coreset_is_wrong_and_what_it_cannot_judge():
     x, y = problem("logistic", n=600)
     coreset = GLMCoreset.fit(x, y, family="logistic", n_samples=10, rng=0)
-    check = coreset.check(x, y, draws=near(coreset, 50, sds=20.0))
+    with pytest.warns(NumericalWarning, match="start the sampler at coreset.center"):
+        check = coreset.check(x, y, draws=near(coreset, 50, sds=20.0))
     assert check.verdict == "unfaithful"
     assert "keep more rows" in check.reason
     far = re.search(r"lie (\S+) posterior .* start the sampler at coreset.center", check.reason)
