@@ -13,15 +13,16 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pyprobe.errors import DomainError
 
-__all__ = ["Frozen", "load", "save"]
+__all__ = ["Frozen", "fields_of", "load", "record_of", "save"]
 
 _FORMAT = 1
+_Record = TypeVar("_Record")
 
 
 class Frozen:
@@ -62,6 +63,24 @@ def save(path: str | os.PathLike[str], kind: str, fields: Mapping[str, Any]) -> 
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
+
+
+def fields_of(name: str, record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as those of a model that has it as `name`; none of None."""
+    if record is None:
+        return {}
+    values = {field: getattr(record, field) for field in record.__dataclass_fields__}
+    return {
+        f"{name}.{field}": value.item() if isinstance(value, np.generic) else value
+        for field, value in values.items()
+    }
+
+
+def record_of(name: str, kind: type[_Record], fields: Mapping[str, Any]) -> _Record | None:
+    """Return the dataclass that `fields_of` took apart, or None where there was none."""
+    start = f"{name}."
+    own = {key[len(start) :]: value for key, value in fields.items() if key.startswith(start)}
+    return kind(**own) if own else None
 
 
 def load(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:

@@ -1153,7 +1153,8 @@ class LightSchrodingerBridge(_io.Frozen):
         ...     LightSchrodingerBridge.load(path)
         LightSchrodingerBridge(n_components=1, dim=1, epsilon=0.1, scales='spherical')
         """
-        _io.save(path, _KIND, {name: getattr(self, name) for name in _SAVED})
+        fields = {name: getattr(self, name) for name in _SAVED}
+        _io.save(path, _KIND, fields | _io.fields_of("info", self.info))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -1165,7 +1166,8 @@ class LightSchrodingerBridge(_io.Frozen):
         """
         fields = _io.load(path, _KIND)
         value = object.__new__(cls)
-        value.__setstate__({**{name: fields[name] for name in _SAVED}, "info": None})
+        info = _io.record_of("info", BridgeFit, fields)
+        value.__setstate__({**{name: fields[name] for name in _SAVED}, "info": info})
         return value
 
     # --- shared ---

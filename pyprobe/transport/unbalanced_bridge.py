@@ -122,7 +122,7 @@ class LightUnbalancedBridge(_io.Frozen):
     n_components, dim, epsilon, horizon
         Those of the bridge.
     info : UnbalancedFit or None
-        How the fit went; None after `load`.
+        How the fit went.
 
     Notes
     -----
@@ -699,6 +699,7 @@ class LightUnbalancedBridge(_io.Frozen):
         for side, mixture in (("start", self._starts), ("end", self._ends)):
             fields |= {f"{side}_{name}": getattr(mixture, name) for name in _MIXTURE}
         numbers = np.array([*self.unbalanced, self.mass, self._log_scale])
+        fields |= _io.fields_of("info", self.info)
         _io.save(path, _KIND, {**fields, "numbers": numbers})
 
     @classmethod
@@ -721,7 +722,7 @@ class LightUnbalancedBridge(_io.Frozen):
             bridge=bridge,
             unbalanced=(first, second),
             mass=mass,
-            info=None,
+            info=_io.record_of("info", UnbalancedFit, fields),
             _log_scale=log_scale,
             _starts=starts,
             _ends=ends,

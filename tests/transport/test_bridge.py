@@ -721,6 +721,18 @@ def test_a_saved_bridge_comes_back_bit_by_bit(tmp_path, kind):
                 getattr(other, name)[:] = 0
 
 
+def test_a_saved_bridge_still_says_how_its_fit_went(tmp_path):
+    x0, x1 = np.random.default_rng(36).normal(size=(2, 200, 2))
+    bridge = LightSchrodingerBridge.fit(x0, x1, epsilon=0.5, n_components=2, rng=0)
+    bridge.save(tmp_path / "bridge.npz")
+    again = LightSchrodingerBridge.load(tmp_path / "bridge.npz").info
+    assert (again.converged, again.start, again.loss) == (
+        bridge.info.converged, bridge.info.start, bridge.info.loss
+    )  # fmt: skip
+    np.testing.assert_array_equal(again.losses, bridge.info.losses)
+    assert again.last_fall == bridge.info.last_fall
+
+
 def test_a_file_of_something_else_is_refused_by_name(tmp_path):
     _io.save(tmp_path / "other.npz", "VonMisesFisher", {"loc": np.eye(2)})
     with pytest.raises(DomainError, match="not a saved LightSchrodingerBridge: it holds a VonMis"):

@@ -298,7 +298,8 @@ def test_files_and_pickle(tmp_path, covariance):
     plan = fit(x0, x1, epsilon=0.2, unbalanced=(2.0, None), n_components=3, covariance=covariance, horizon=1.5, rng=0)  # fmt: skip
     plan.save(tmp_path / "plan.npz")
     loaded = LightUnbalancedBridge.load(tmp_path / "plan.npz")
-    assert loaded.info is None
+    for name, value in dataclasses.asdict(plan.info).items():
+        np.testing.assert_array_equal(getattr(loaded.info, name), value)
     for other in (loaded, pickle.loads(pickle.dumps(plan))):
         assert (other.mass, other.unbalanced, other.horizon) == (plan.mass, plan.unbalanced, 1.5)
         np.testing.assert_array_equal(other.start_weights(x0), plan.start_weights(x0))
