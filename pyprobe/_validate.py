@@ -66,8 +66,11 @@ def as_float_array(name: str, value: npt.ArrayLike) -> FloatArray:
 
 def _of_frame(name: str, frame: Any) -> FloatArray:
     """Return a data frame whose columns have types that are not all one, as a matrix."""
-    kinds = {column: getattr(dtype, "kind", "O") for column, dtype in frame.dtypes.items()}
-    others = [str(column) for column, kind in kinds.items() if kind not in "fiub"]
+    others = [
+        str(column)
+        for column, dtype in frame.dtypes.items()
+        if getattr(dtype, "kind", "O") not in "fiub"
+    ]
     if others:
         raise TypeError(
             f"'{name}' must hold real numbers; got a {type(frame).__name__} whose columns "

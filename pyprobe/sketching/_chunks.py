@@ -338,9 +338,7 @@ def finite_maxima(samples: Samples, number: int, start: int) -> Vector:
     try:
         return _core.column_maxima(samples)
     except NotFiniteError as error:
-        raise NotFiniteError(
-            f"{error} of chunk {number}, whose first row is {start}; chunks after it were not read"
-        ) from None
+        raise NotFiniteError(f"{error} of chunk {number}, whose first row is {start}") from None
 
 
 def copied(samples: Samples) -> Samples:

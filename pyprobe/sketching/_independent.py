@@ -83,7 +83,9 @@ def factor_gram(
         return None
     kept, others = order[:rank].astype(np.intp) - 1, order[rank:].astype(np.intp) - 1
     left = square.diagonal()[others] - np.square(decomposed[:rank, rank:]).sum(axis=0)
-    if left.max() > _ROUNDED * largest:  # nearly dependent: the rows would only say so later
+    if (
+        left.max() > _ROUNDED * largest
+    ):  # nearly dependent: the rows would say so, five passes later
         return None
     factor, inverse = factor_positive(square[np.ix_(kept, kept)])
     if inverse <= GRAM:

@@ -138,7 +138,8 @@ def ranked_scores(
     if m is not None:
         normals = np.random.default_rng(key_of(rng)).standard_normal((space.rank, n_projections))
         transform = transform @ normals / np.sqrt(n_projections)
-        if tall.shape[0] > 2 * m:  # there was a sketch: an inverse of few degrees of freedom
+        # The inverse of a Gram matrix of few degrees of freedom is too large; a ridge is exact.
+        if tall.shape[0] > 2 * m and not ridge:
             transform *= np.sqrt((m - space.rank - 1) / m)
     return np.minimum(space.squared_norms(transform), 1.0), space.rank
 

@@ -161,8 +161,8 @@ def sample_rows(
         Wanted distortion of norms, in (0, 1), from which the size is found.
     guarantee : {"calibrated", "theorem"}
         With ``epsilon``: sizes that were enough in 95 of 100 draws of each family of data in the
-        benchmarks, and are for columns that share no row, in proportion to ``rank / epsilon^2``
-        (below p = 1 to ``rank / (p epsilon)^2``); or, for p = 2, scores of leverage and independent
+        benchmarks, and are, but for the skewness of counts, for columns that share no row: about
+        ``rank log(rank) / (p epsilon)^2``; or, for p = 2, scores of leverage and independent
         draws (not ``"pivotal"``), those of the matrix Chernoff bound, at a risk of 5 %.
     rng : int, numpy.random.Generator, torch.Generator or None
         Of the draws. Each row has a number of its own: neither chunks nor threads change a sample.
@@ -297,9 +297,7 @@ def size_for(epsilon: float | None, rank: int | None, p: float, kind: str, guara
     if guarantee == "calibrated":
         # The part of a sum of powers that its root may be off by.
         part = min((1 + epsilon) ** p - 1, 1 - (1 - epsilon) ** p)
-        measured = 2.75 / epsilon**2 if p == 2 else 4 / epsilon**2
-        if p < 1.5:
-            measured = 5 / epsilon**2 if p >= 1 else 5 / part**2
+        measured = (2.75 if p == 2 else (4.0 if p >= 1.5 else 5.0)) / epsilon**2
         # Columns that share no row are counts of draws, `rank` of them, of m / rank on average.
         counts: float = (float(ndtri(RISK / (2 * rank))) / part) ** 2
         return math.ceil(rank * max(measured, counts))

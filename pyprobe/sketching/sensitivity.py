@@ -71,7 +71,7 @@ def lp_sensitivities(
         Rows that stand for all in the sums over rows, drawn by Lewis weights; None takes all. The
         error of the draw, a few percent, comes on top.
     tol : float
-        Relative distance of the bounds at which a search ends.
+        Relative distance of the bounds at which a search ends; below 1e-7 rounding may end it.
     group_size : int
         Rows of a group.
     rng : int, numpy.random.Generator, torch.Generator or None
@@ -316,9 +316,9 @@ class Among:
         n_open = int((gaps > 1.01 * tol).sum())
         if n_open:
             warnings.warn(
-                f"the bounds of {n_open} of {len(lower)} sensitivities are still apart by up to "
-                f"{gaps.max():.1%} after {MAX_ITER} steps, above tol = {tol:g}; those from below "
-                "are returned.",
+                f"the bounds of {n_open} of {len(lower)} sensitivities are still apart by a part "
+                f"of up to {gaps.max():.1e} where searches ended, after {MAX_ITER} steps or by "
+                f"rounding, above tol = {tol:g}; those from below are returned.",
                 ConvergenceWarning,
                 stacklevel=3,
             )

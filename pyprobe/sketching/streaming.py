@@ -359,9 +359,10 @@ def _drawn(held: _Held, scores: Vector, n_samples: int) -> _Held:
     held, scores = held.taken(live), scores[live]
     if len(live) <= n_samples:
         return held
-    priorities = held.uniforms / scores
-    threshold = np.partition(priorities, n_samples)[n_samples]
-    probabilities = np.minimum(held.probabilities, threshold * scores)
+    with np.errstate(over="ignore"):  # of the smallest scores, whose rows do not stay
+        priorities = held.uniforms / scores
+        threshold = np.partition(priorities, n_samples)[n_samples]
+        probabilities = np.minimum(held.probabilities, threshold * scores)
     stays = np.flatnonzero(priorities < threshold)
     return replace(held, probabilities=probabilities).taken(stays)
 

@@ -124,7 +124,8 @@ def sinkhorn_divergence(
     Notes
     -----
     Cost O((n m + n^2 + m^2) d) an iteration. The problems of a cloud with itself take ten to thirty
-    iterations by the symmetric update.
+    iterations by the symmetric update. Where epsilon is small, the problem of the two clouds may be
+    handed over to Newton's method, with 1 GB of plans at most; see `sinkhorn_points`.
 
     Differentiable in `x`, `y`, `a`, `b` and `epsilon` by torch's autograd: ``value`` to second
     order, the three results as `sinkhorn_points` says. The first derivatives take one pass over

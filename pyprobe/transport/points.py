@@ -46,7 +46,7 @@ def sinkhorn_points(
     As `sinkhorn` with the distances of the points as costs, which are computed whenever they are
     needed and never held: the memory is O((n + m) d), and 64 MB at most for a stored plan where the
     clouds are small. Newton's method stores two plans: ``"auto"`` hands over to it where these take
-    1 GB at most, as for 8192 points on either side, and ``"newton"`` always.
+    1 GB at most, as for 8192 points on either side (on the CPU), and ``"newton"`` always.
 
     Parameters
     ----------

@@ -200,6 +200,9 @@ def test_columns_of_flags_and_numbers_are_read_together():
         {"x": a[:, 0], "above": a[:, 1] > 0, "z": pandas.array(a[:, 2], dtype="Float64")}
     )
     np.testing.assert_array_equal(leverage_scores(frame), leverage_scores(a))
+    twice = pandas.DataFrame([["10", True], ["3", False]], columns=["a", "a"])
+    with pytest.raises(TypeError, match="whose columns a are not"):
+        leverage_scores(twice)
     frame["kind"] = ["one", "other"] * 30
     frame["day"] = pandas.Timestamp("2024-01-01")
     with pytest.raises(

@@ -91,6 +91,18 @@ def test_approximate_scores_have_the_error_that_is_claimed(n, d, k, heavy):
     assert abs(np.mean(ratios) - 1) < 4 * np.sqrt(2 / (k * n_seeds) + 2 / m)
 
 
+@pytest.mark.parametrize("ridge", [0.0, 1e7])
+def test_approximate_scores_are_right_on_average(ridge):
+    # An inverse Wishart matrix of 2000 degrees of freedom in 100 dimensions is 5 % too large.
+    a = np.random.default_rng(8).standard_normal((20_000, 100))
+    exact = leverage_scores(a, ridge=ridge)
+    ratios = [
+        leverage_scores(a, method="approx", n_projections=50, ridge=ridge, rng=seed) / exact
+        for seed in range(10)
+    ]
+    assert abs(np.mean(ratios) - 1) < 0.02
+
+
 @pytest.mark.parametrize("power", [-3, 0, 3])
 @pytest.mark.parametrize("columns", ["independent", "dependent", "ill-conditioned"])
 def test_ridge_scores_are_those_of_the_definition(power, columns):

@@ -157,6 +157,17 @@ def test_the_barycenter_of_gaussians_is_a_gaussian():
     assert moments(blurred.barycenter)[1] > deviation + 0.01
 
 
+def test_clouds_are_handed_over_to_newtons_method_while_its_plans_fit(monkeypatch):
+    x, y = np.random.default_rng(2).normal(size=(2, 3000, 2))
+    options = {"epsilon": 0.01, "tol": 1e-6, "max_iter": 400}
+    found = sinkhorn_points(x, y, **options)
+    assert found.converged
+    assert found.n_newton > 0
+    monkeypatch.setattr("pyprobe.transport.points.MEMORY", (2**26, 2 * 8 * 3000**2 - 1))
+    with pytest.warns(ConvergenceWarning):
+        assert sinkhorn_points(x, y, **options).n_newton == 0
+
+
 def test_the_blurred_barycenter_is_the_minimum_that_it_is_said_to_be():
     x = np.linspace(-4, 4, 41)
     cost = (x[:, None] - x) ** 2

@@ -55,14 +55,18 @@ impl<'a> Search<'a> {
     ///
     /// # Errors
     /// [`Error::NotPositiveDefinite`] where the rows do not span their space.
-    pub(super) fn new(frame: &'a Frame<'a, f64>, target: &'a [f64]) -> Result<Self, Error> {
+    pub(super) fn new(
+        frame: &'a Frame<'a, f64>,
+        target: &'a [f64],
+        control: &Control,
+    ) -> Result<Self, Error> {
         let mut x = target.to_vec();
-        solve(&factor(gram(frame, None))?, &mut x);
+        solve(&factor(gram(frame, None, control)?)?, &mut x);
         let along = dot(&x, target);
         for x in &mut x {
             *x /= along;
         }
-        let y = multiply(frame, &x);
+        let y = multiply(frame, &x, control)?;
         let moduli = || y.iter().flatten().map(|y| y.abs());
         // F' y = t / along: half way to the bounds.
         let scale = 0.5 / moduli().fold(0.0, f64::max);
@@ -92,10 +96,11 @@ impl<'a> Search<'a> {
             if upper <= (1.0 + tol) * lower {
                 break;
             }
-            control.check()?;
             // Weights apart by more than floating-point numbers can say: no step is left to make.
-            if self.step().is_err() {
-                break;
+            match self.step(control) {
+                Ok(()) => {}
+                Err(Error::NotPositiveDefinite { .. }) => break,
+                Err(error) => return Err(error),
             }
             let (from_below, from_above) = self.bounds();
             (lower, upper) = (lower.max(from_below), upper.min(from_above));
@@ -109,22 +114,22 @@ impl<'a> Search<'a> {
         (1.0 / value, if self.lambda > 0.0 { most / self.lambda } else { f64::INFINITY })
     }
 
-    fn step(&mut self) -> Result<(), Error> {
+    fn step(&mut self, control: &Control) -> Result<(), Error> {
         let weights = weights(&self.rows);
-        let factor = factor(gram(self.frame, Some(weights.as_flattened())))?;
+        let factor = factor(gram(self.frame, Some(weights.as_flattened()), control)?)?;
         let mut direction = self.target.to_vec();
         solve(&factor, &mut direction);
         let system = System { factor, direction, weights };
         let nothing = vec![Rows::default(); self.rows.len()];
-        let (_, predictor) = self.towards(0.0, &nothing, &system);
+        let (_, predictor) = self.towards(0.0, &nothing, &system, control)?;
         let lengths = longest(&self.rows, &predictor);
         let before = gap(&self.rows, &predictor, (0.0, 0.0));
         let after = gap(&self.rows, &predictor, lengths);
         let n_products = 2 * LANES * self.rows.len();
         let aim = (after / before).powi(3) * before / n_products as f64;
-        let (lambda, step) = self.towards(aim, &predictor, &system);
+        let (lambda, step) = self.towards(aim, &predictor, &system, control)?;
         let lengths = longest(&self.rows, &step);
-        if !(lengths.0.is_finite() && lengths.1.is_finite() && lambda.is_finite()) {
+        if !lambda.is_finite() {
             return Err(Error::NotPositiveDefinite { name: "the system" });
         }
         advance(&mut self.rows, &step, lengths);
@@ -134,15 +139,21 @@ impl<'a> Search<'a> {
 
     /// The Newton step that brings the products to `aim`, less the products of the changes of the
     /// predictor: of lambda, and of the rows.
-    fn towards(&self, aim: f64, predictor: &[Rows], system: &System) -> (f64, Vec<Rows>) {
+    fn towards(
+        &self,
+        aim: f64,
+        predictor: &[Rows],
+        system: &System,
+        control: &Control,
+    ) -> Result<(f64, Vec<Rows>), Error> {
         let right = right(&self.rows, predictor, aim, &system.weights);
-        let mut x = transpose_multiply(self.frame, right.as_flattened());
+        let mut x = transpose_multiply(self.frame, right.as_flattened(), control)?;
         add(&mut x, self.lambda, self.target);
         solve(&system.factor, &mut x);
         let lambda = -dot(&x, self.target) / dot(&system.direction, self.target);
         add(&mut x, lambda, &system.direction);
-        let moved = multiply(self.frame, &x);
-        (lambda, changes(&self.rows, predictor, aim, &system.weights, &moved))
+        let moved = multiply(self.frame, &x, control)?;
+        Ok((lambda, changes(&self.rows, predictor, aim, &system.weights, &moved)))
     }
 }
 
@@ -312,36 +323,51 @@ fn solve(factor: &Factor, right: &mut [f64]) {
 }
 
 /// `F' W F`
-fn gram(frame: &Frame<'_, f64>, weights: Option<&[f64]>) -> Array2<f64> {
+fn gram(
+    frame: &Frame<'_, f64>,
+    weights: Option<&[f64]>,
+    control: &Control,
+) -> Result<Array2<f64>, Error> {
     let (mut sum, mut buffer) = (Sum::new(frame), Vec::new());
     for panel in frame.panels(0..frame.n_rows()) {
+        control.check()?;
         let weights = weights.map(|weights| &weights[panel.clone()]);
         sum.add(frame.rows(panel, &mut buffer), weights);
     }
-    sum.symmetric()
+    Ok(sum.symmetric())
 }
 
 /// `F x`
-fn multiply(frame: &Frame<'_, f64>, x: &[f64]) -> Vec<[f64; LANES]> {
+fn multiply(
+    frame: &Frame<'_, f64>,
+    x: &[f64],
+    control: &Control,
+) -> Result<Vec<[f64; LANES]>, Error> {
     let mut factor = x.to_vec();
     factor.resize(column::padded(x.len()), 0.0);
     let mut buffer = Vec::new();
     let mut out = vec![[0.0; LANES]; frame.n_rows().div_ceil(LANES)];
     for panel in frame.panels(0..frame.n_rows()) {
+        control.check()?;
         let out = &mut out.as_flattened_mut()[panel.clone()];
         column::multiply_add(frame.rows(panel, &mut buffer), x.len(), &factor, out);
     }
-    out
+    Ok(out)
 }
 
 /// `F' y`; what stands behind the rows is passed over.
-fn transpose_multiply(frame: &Frame<'_, f64>, y: &[f64]) -> Vec<f64> {
+fn transpose_multiply(
+    frame: &Frame<'_, f64>,
+    y: &[f64],
+    control: &Control,
+) -> Result<Vec<f64>, Error> {
     let d = frame.width();
     let (mut sums, mut buffer) = (vec![0.0; column::padded(d)], Vec::new());
     for panel in frame.panels(0..frame.n_rows()) {
+        control.check()?;
         let rows = frame.rows(panel.clone(), &mut buffer);
         column::transpose_multiply_add(rows, d, &y[panel], &mut sums);
     }
     sums.truncate(d);
-    sums
+    Ok(sums)
 }

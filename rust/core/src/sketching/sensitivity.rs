@@ -129,7 +129,7 @@ pub fn exact_sensitivities(
         let target: Vec<f64> = targets.row(i).to_vec();
         if target.iter().any(|&x| x != 0.0) {
             (lower[0], upper[0]) = if scaled.is_some() {
-                deviations::Search::new(&frame, &target)?.run(tol, max_iter, control)?
+                deviations::Search::new(&frame, &target, control)?.run(tol, max_iter, control)?
             } else {
                 Search::new(&frame, &weights, &target, p).run(tol, max_iter, control)?
             };

@@ -18,11 +18,13 @@ pub(super) struct Axes {
 }
 
 impl Axes {
-    /// The bases of `k` components, shape (k, dim, dim), one vector a column.
+    /// The bases of `k` components, shape (k, dim, dim), one vector a column; made to turn vectors back
+    /// as well only where `both_ways`.
     pub(super) fn new(
         bases: Option<ArrayView3<'_, f64>>,
         k: usize,
         dim: usize,
+        both_ways: bool,
     ) -> Result<Self, Error> {
         let Some(bases) = bases else {
             return Ok(Self { dim, columns: Vec::new(), rows: Vec::new() });
@@ -34,8 +36,8 @@ impl Axes {
                 got: bases.shape().to_vec(),
             });
         }
-        let swapped = bases.permuted_axes([0, 2, 1]);
-        Ok(Self { dim, columns: blocks(bases), rows: blocks(swapped) })
+        let rows = if both_ways { blocks(bases.permuted_axes([0, 2, 1])) } else { Vec::new() };
+        Ok(Self { dim, columns: blocks(bases), rows })
     }
 
     /// Whether no component has axes of its own.

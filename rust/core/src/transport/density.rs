@@ -46,7 +46,7 @@ pub fn log_density(
     times: (f64, f64),
     control: &Control,
 ) -> Result<Vec<f64>, Error> {
-    let law = Law::new(x, starts, bridge, bases, times)?;
+    let law = Law::new(x, starts, bridge, bases, times, false)?;
     if starts.nrows() == 1 {
         return law.given(starts.row(0), bases).log_sums(x, control);
     }
@@ -67,7 +67,7 @@ pub fn log_density_slopes(
     times: (f64, f64),
     control: &Control,
 ) -> Result<(Vec<f64>, Array2<f64>), Error> {
-    let law = Law::new(x, starts, bridge, bases, times)?;
+    let law = Law::new(x, starts, bridge, bases, times, true)?;
     let (n, dim) = x.dim();
     let mut out = zeros::<f64>(&[n, dim + 1])?;
     let across: Vec<_> =
@@ -94,7 +94,7 @@ pub fn drift(
     control: &Control,
 ) -> Result<Array2<f64>, Error> {
     // What an end later than t adds is not looked at.
-    let law = Law::new(x, x, bridge, bases, (t, t + 1.0))?;
+    let law = Law::new(x, x, bridge, bases, (t, t + 1.0), true)?;
     let mut out = zeros::<f64>(&[x.nrows(), law.dim])?;
     sweep(&mut out, law.dim, law.k, control, || Drifts::new(&law, x))?;
     let mut drift = shaped(x.dim(), out);

@@ -28,13 +28,14 @@ pub(super) struct Law {
 }
 
 impl Law {
-    /// The law at time `t` given places at time `s`.
+    /// The law at time `t` given places at time `s`, which is asked for slopes too or for values alone.
     pub(super) fn new(
         x: ArrayView2<'_, f64>,
         starts: ArrayView2<'_, f64>,
         bridge: Bridge<'_>,
         bases: Bases<'_>,
         (s, t): (f64, f64),
+        with_slopes: bool,
     ) -> Result<Self, Error> {
         let (k, dim) = bridge.check(x)?;
         if starts.ncols() != dim || (starts.nrows() == 0 && x.nrows() > 0) {
@@ -44,7 +45,7 @@ impl Law {
                 got: starts.shape().to_vec(),
             });
         }
-        let axes = Axes::new(bases, k, dim)?;
+        let axes = Axes::new(bases, k, dim, with_slopes)?;
         let Bridge { log_weights, shifts, scales, epsilon, origin, velocity } = bridge;
         let span = t - s;
         let free = dim as f64 * (core::f64::consts::TAU * epsilon * span).ln();

@@ -29,7 +29,7 @@ pub fn log_weight_sums(
     let (k, dim) = bridge.check(x)?;
     let mut potential = Potential {
         k,
-        axes: Axes::new(bases, k, dim)?,
+        axes: Axes::new(bases, k, dim, false)?,
         offsets: Vec::new(),
         terms: Vec::new(),
         place: &bridge.origin + &(t * &bridge.velocity),
@@ -69,7 +69,7 @@ pub fn log_weight_sums_at_times(
             got: times.shape().to_vec(),
         });
     }
-    let axes = Axes::new(bases, k, dim)?;
+    let axes = Axes::new(bases, k, dim, false)?;
     let mut terms = Vec::with_capacity(k * dim);
     for (j, (shift, scale)) in bridge.shifts.outer_iter().zip(bridge.scales.rows()).enumerate() {
         terms.extend(turned(bases, j, shift).into_iter().zip(scale.iter().copied()));
