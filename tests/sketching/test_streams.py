@@ -415,6 +415,24 @@ def test_weights_that_did_not_converge_are_told_once_a_stream(monkeypatch):
     np.testing.assert_array_equal(coreset.result().weights, expected.result().weights)
 
 
+def test_a_result_and_a_merge_tell_of_weights_what_has_not_been_told(monkeypatch):
+    monkeypatch.setattr(streaming, "BLOCK", 128)
+    a = np.random.default_rng(3).standard_normal((800, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        short = streamed(a[:120], 50, 120, p=200)  # no reduction but that of the result
+    with pytest.warns(ConvergenceWarning, match="residual"):
+        short.result()
+    with pytest.warns(ConvergenceWarning, match="residual"):
+        told = streamed(a, 50, 100, p=200, rng=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        merged = streamed(a[:40], 50, 40, p=200, rng=2)
+        merged.merge(told)
+        merged.update(a)
+        merged.result()
+
+
 def test_merged_streams_are_one_stream_of_both():
     a = coherent(6000, 4)
     first, second = streamed(a[:2500], 300, 999, rng=0), streamed(a[2500:], 300, 999, rng=1)
