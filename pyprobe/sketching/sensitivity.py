@@ -38,7 +38,7 @@ __all__ = ["TotalSensitivity", "lp_sensitivities", "total_sensitivity"]
 
 METHODS = ("onestep", "exact", "group")
 MAX_ITER = 200
-"""Steps for one row: 5 to 30 are usual."""
+"""Steps for one row: 5 to 40 are usual."""
 NOT_CONVEX = " Below 1 the problem is not convex: lewis_weights takes p from about 0.03 on."
 
 
@@ -102,7 +102,7 @@ def lp_sensitivities(
 
     Notes
     -----
-    For m rows that stand for all: ``"onestep"`` O(n m d), ``"exact"`` O(n m d^2) times 5 to 30
+    For m rows that stand for all: ``"onestep"`` O(n m d), ``"exact"`` O(n m d^2) times 5 to 40
     steps, ``"group"`` that times ``log(n) / group_size``.
 
     References

@@ -3,7 +3,7 @@
 //! The least `sum_j |f_j x|` over `t x = 1` is a linear program. Its dual asks for the largest `lambda`
 //! with `F' z = lambda t` and `|z_j| <= 1`: as `sum_j |f_j x| >= z' F x = lambda`, each x and each z bound
 //! the value from either side. The predictor and corrector steps of Mehrotra (1992) lead both to the
-//! optimum, as Portnoy and Koenker (1997) do for regression by least absolute deviations: in 5 to 30
+//! optimum, as Portnoy and Koenker (1997) do for regression by least absolute deviations: in 5 to 40
 //! steps whatever the rows are, where weights that follow the residuals take hundreds.
 
 #![allow(clippy::needless_range_loop)] // several arrays of so many lanes are read at once
